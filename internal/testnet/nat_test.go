@@ -1,0 +1,298 @@
+package testnet_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+)
+
+// natted is a host behind a NAT at 192.0.2.1 and two servers outside, with a socket on port 1 each.
+type natted struct {
+	nat                     *testnet.NAT
+	inside                  *testnet.Host
+	client, server, another *testnet.Socket
+}
+
+func newNATted(t *testing.T, n *testnet.Net, cfg testnet.NATConfig) natted {
+	t.Helper()
+	nat := n.NAT(addr("192.0.2.1"), cfg)
+	inside := nat.Host("inside", addr("192.168.0.2"))
+	return natted{
+		nat:     nat,
+		inside:  inside,
+		client:  listen(t, inside, 1),
+		server:  listen(t, n.Host("server", addr("10.0.0.1")), 1),
+		another: listen(t, n.Host("another", addr("10.0.0.2")), 1),
+	}
+}
+
+// mapped sends a packet to a socket outside and returns the address it came from.
+func mapped(t *testing.T, from, to *testnet.Socket) netip.AddrPort {
+	t.Helper()
+	send(t, from, to.AddrPort(), "hello")
+	got := collect(t, to, time.Second)
+	if len(got) != 1 {
+		t.Fatalf("%d packets came out of the NAT", len(got))
+	}
+	return got[0].from
+}
+
+func TestNATTranslatesBothWays(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		public := mapped(t, w.client, w.server)
+		if public.Addr() != addr("192.0.2.1") || public.Port() == w.client.AddrPort().Port() {
+			t.Errorf("came from %v", public)
+		}
+		send(t, w.server, public, "answer")
+		if got := collect(t, w.client, time.Second); len(got) != 1 || got[0].from != w.server.AddrPort() {
+			t.Errorf("got %v", got)
+		}
+		if w.inside.Addr() != addr("192.168.0.2") || w.client.AddrPort().Addr() != w.inside.Addr() {
+			t.Errorf("host at %v, socket at %v", w.inside.Addr(), w.client.AddrPort())
+		}
+	})
+}
+
+func TestEndpointIndependentMappingIsTheSameForAllRemotes(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{Mapping: testnet.EndpointIndependent})
+		first := mapped(t, w.client, w.server)
+		if got := mapped(t, w.client, w.another); got != first {
+			t.Errorf("mapped to %v for one server, %v for another", first, got)
+		}
+		if got := mapped(t, listen(t, w.inside, 2), w.server); got == first {
+			t.Errorf("two private ports share %v", got)
+		}
+	})
+}
+
+func TestAddressDependentMappingDiffersByRemoteAddressAndPort(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{Mapping: testnet.AddressDependent})
+		otherPort := listen(t, n.Host("third", addr("10.0.0.3")), 1)
+		first := mapped(t, w.client, w.server)
+		if got := mapped(t, w.client, w.server); got != first {
+			t.Errorf("the same server saw %v, then %v", first, got)
+		}
+		for _, s := range []*testnet.Socket{w.another, otherPort} {
+			if got := mapped(t, w.client, s); got.Port() == first.Port() {
+				t.Errorf("two servers saw %v", got)
+			}
+		}
+		send(t, w.another, first, "at another's mapping")
+		expect(t, w.client)
+	})
+}
+
+func TestAddressDependentMappingDiffersByRemotePort(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{Mapping: testnet.AddressDependent})
+		host := n.Host("third", addr("10.0.0.3"))
+		if one, two := mapped(t, w.client, listen(t, host, 1)), mapped(t, w.client, listen(t, host, 2)); one == two {
+			t.Errorf("two ports of a host saw %v", one)
+		}
+	})
+}
+
+func TestNATAdmitsOnlyEndpointsSentTo(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		otherHost := n.Host("third", addr("10.0.0.3"))
+		one, two := listen(t, otherHost, 1), listen(t, otherHost, 2)
+		public := mapped(t, w.client, one)
+		for _, s := range []*testnet.Socket{one, two, w.server} {
+			send(t, s, public, s.AddrPort().String())
+		}
+		expect(t, w.client, "10.0.0.3:1")
+		if got := otherHost.Stats().Dropped.NAT; got != 1 {
+			t.Errorf("%d packets of another port dropped, want 1", got)
+		}
+		mapped(t, w.client, two)
+		send(t, two, public, "now admitted")
+		expect(t, w.client, "now admitted")
+	})
+}
+
+func TestPunchedHoleAdmitsAPacketAlreadyInFlight(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		public := mapped(t, w.client, w.another)
+		n.SetDefaultLink(testnet.Link{Latency: 50 * ms})
+		send(t, w.server, public, "crosses")
+		time.Sleep(20 * ms)
+		send(t, w.client, w.server.AddrPort(), "punches")
+		expect(t, w.client, "crosses")
+	})
+}
+
+func TestIdleMappingExpires(t *testing.T) {
+	for _, m := range []testnet.Mapping{testnet.EndpointIndependent, testnet.AddressDependent} {
+		virtual(t, func(t *testing.T, n *testnet.Net) {
+			w := newNATted(t, n, testnet.NATConfig{Mapping: m})
+			first := mapped(t, w.client, w.server)
+			time.Sleep(28 * time.Second)
+			send(t, w.server, first, "29 s")
+			expect(t, w.client, "29 s")
+			send(t, w.server, first, "30 s: inwards did not prolong it")
+			expect(t, w.client)
+			second := mapped(t, w.client, w.server)
+			if second == first {
+				t.Errorf("the new mapping is the old one, %v", first)
+			}
+			for range 10 {
+				time.Sleep(25 * time.Second)
+				if got := mapped(t, w.client, w.server); got != second {
+					t.Errorf("a mapping in use went from %v to %v", second, got)
+				}
+			}
+		})
+	}
+}
+
+func TestIdlePermissionExpiresThoughTheMappingLives(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{Idle: 10 * time.Second})
+		public := mapped(t, w.client, w.server)
+		time.Sleep(7 * time.Second)
+		mapped(t, w.client, w.another)
+		time.Sleep(2 * time.Second)
+		send(t, w.server, public, "11 s idle")
+		send(t, w.another, public, "3 s idle")
+		expect(t, w.client, "3 s idle")
+	})
+}
+
+func TestForgetDropsAllMappings(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		public := mapped(t, w.client, w.server)
+		n.SetDefaultLink(testnet.Link{Latency: 50 * ms})
+		send(t, w.server, public, "in flight")
+		w.nat.Forget()
+		send(t, w.server, public, "after it")
+		expect(t, w.client)
+		if got := mapped(t, w.client, w.server); got == public {
+			t.Errorf("the new mapping is the old one, %v", got)
+		}
+	})
+}
+
+func TestNATSetAddrDropsAllMappings(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		old := mapped(t, w.client, w.server)
+		w.nat.SetAddr(addr("192.0.2.9"))
+		for _, to := range []netip.AddrPort{old, netip.AddrPortFrom(addr("192.0.2.9"), old.Port())} {
+			send(t, w.server, to, "no mapping")
+		}
+		expect(t, w.client)
+		moved := mapped(t, w.client, w.server)
+		if moved.Addr() != addr("192.0.2.9") {
+			t.Errorf("came from %v", moved)
+		}
+		send(t, w.server, moved, "answer")
+		expect(t, w.client, "answer")
+		n.Host("heir", old.Addr())
+	})
+}
+
+func TestNeighboursBehindANATReachEachOtherDirectly(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		neighbour := listen(t, w.nat.Host("neighbour", addr("192.168.0.3")), 1)
+		send(t, w.client, neighbour.AddrPort(), "hello")
+		if got := collect(t, neighbour, time.Second); len(got) != 1 || got[0].from != w.client.AddrPort() {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+func TestNATDoesNotHairpin(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		neighbourHost := w.nat.Host("neighbour", addr("192.168.0.3"))
+		neighbour := listen(t, neighbourHost, 1)
+		clientPublic, neighbourPublic := mapped(t, w.client, w.server), mapped(t, neighbour, w.server)
+		send(t, w.client, neighbourPublic, "hairpin")
+		send(t, neighbour, clientPublic, "hairpin")
+		expect(t, w.client)
+		expect(t, neighbour)
+		if got := neighbourHost.Stats().Dropped.NAT; got != 1 {
+			t.Errorf("%d packets dropped by the NAT, want 1", got)
+		}
+	})
+}
+
+func TestPrivateAddressesOfTwoNATsMayCoincide(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		twin := listen(t, n.NAT(addr("192.0.2.2"), testnet.NATConfig{}).Host("twin", w.inside.Addr()), 1)
+		one, two := mapped(t, w.client, w.server), mapped(t, twin, w.server)
+
+		send(t, w.client, two, "punch")
+		expect(t, twin)
+		send(t, twin, one, "through")
+		expect(t, w.client, "through")
+		send(t, w.client, two, "through")
+		expect(t, twin, "through")
+
+		send(t, w.server, w.client.AddrPort(), "to a private address from outside")
+		expect(t, w.client)
+		expect(t, twin)
+		mustPanic(t, "taken behind the NAT", func() { w.nat.Host("again", w.inside.Addr()) })
+	})
+}
+
+func TestHostBehindANATMoves(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		old := mapped(t, w.client, w.server)
+		w.inside.SetAddr(addr("192.168.0.77"))
+		send(t, w.server, old, "to the old private address")
+		expect(t, w.client)
+		if got := mapped(t, w.client, w.server); got == old {
+			t.Errorf("the new address has the old one's mapping, %v", got)
+		}
+	})
+}
+
+func TestFaultsApplyBehindANAT(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{})
+		public := mapped(t, w.client, w.server)
+		w.inside.Blackout(testnet.In)
+		send(t, w.server, public, "blacked out")
+		expect(t, w.client)
+		w.inside.Restore()
+		send(t, w.server, public, "restored")
+		expect(t, w.client, "restored")
+	})
+}
+
+func TestFullNATDropsUntilAMappingExpires(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{Mapping: testnet.AddressDependent})
+		mapped(t, w.client, w.server)
+		time.Sleep(30 * time.Second)
+		inUse := mapped(t, w.client, w.server)
+		for port := range 65536 - 1024 - 1 {
+			send(t, w.client, netip.AddrPortFrom(addr("10.0.0.99"), uint16(port+1)), "x")
+		}
+		send(t, w.client, w.another.AddrPort(), "no port left")
+		expect(t, w.another)
+		if got := w.inside.Stats().Dropped.NAT; got != 1 {
+			t.Errorf("%d packets dropped by the NAT, want 1", got)
+		}
+		if got := mapped(t, w.client, w.server); got != inUse {
+			t.Errorf("a mapping in use went from %v to %v", inUse, got)
+		}
+		time.Sleep(30 * time.Second)
+		public := mapped(t, w.client, w.another) // on an expired mapping's port
+		mapped(t, w.client, w.server)
+		send(t, w.another, public, "answer")
+		expect(t, w.client, "answer")
+	})
+}

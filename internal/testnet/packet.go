@@ -1,0 +1,112 @@
+package testnet
+
+import (
+	"net/netip"
+	"time"
+)
+
+// packet is a UDP datagram on its way from a socket to another.
+type packet struct {
+	from, to *Host
+	src, dst netip.AddrPort // as between the NATs: src after the sender's, dst before the receiver's
+	data     []byte
+	arrives  time.Time
+	order    uint64
+}
+
+// send takes a datagram from a socket to its link: out of the host, through its NAT, past the faults. n.mu is held.
+func (n *Net) send(s *Socket, dst netip.AddrPort, data []byte) {
+	from, now := s.host, time.Now()
+	drops := &from.stats.Dropped
+	from.stats.Sent.add(len(data))
+
+	if from.blackoutOut {
+		drops.Blackout++
+		return
+	}
+	source, ok := from.source(dst.Addr())
+	if !ok {
+		drops.Unreachable++
+		return
+	}
+	src := netip.AddrPortFrom(source, s.port)
+	if from.nat != nil && !from.nat.inside(dst.Addr()) {
+		if src, ok = from.nat.outbound(src, dst, now); !ok {
+			drops.NAT++
+			return
+		}
+	}
+	to := n.resolve(from, dst, drops)
+	if to.host == nil || n.blocked(from, to.host, drops) {
+		return
+	}
+
+	p := &packet{from: from, to: to.host, src: src, dst: dst, data: append([]byte(nil), data...)}
+	if p.arrives, ok = n.path(from, to.host).transmit(len(data), now, drops); !ok {
+		return
+	}
+	if p.arrives.After(now) {
+		n.launch(p)
+	} else {
+		n.arrive(p, now)
+	}
+}
+
+// arrive takes a packet from its link to a socket: past the faults again, through the receiver's NAT, into the receive
+// buffer. n.mu is held.
+func (n *Net) arrive(p *packet, now time.Time) {
+	drops := &p.from.stats.Dropped
+	to := n.resolve(p.from, p.dst, drops)
+	if to.host == nil {
+		return
+	}
+	if to.host != p.to { // the address went to another host in the meantime
+		drops.Unreachable++
+		return
+	}
+	if n.blocked(p.from, p.to, drops) {
+		return
+	}
+	if to.mapping != nil && !p.to.nat.admits(to.mapping, p.src, now) {
+		drops.NAT++
+		return
+	}
+	s := p.to.sockets[to.port]
+	if s == nil {
+		drops.Unreachable++
+		return
+	}
+	if !s.push(p) {
+		drops.Buffer++
+		return
+	}
+	p.to.stats.Received.add(len(p.data))
+}
+
+// destination is what an address and port mean to a sender: a host and one of its ports.
+type destination struct {
+	host    *Host
+	port    uint16
+	mapping *mapping // the NAT mapping that leads there; nil without a NAT in between
+}
+
+// resolve finds where a packet from a host goes. If it goes nowhere, the destination has no host and the drop is counted.
+func (n *Net) resolve(from *Host, dst netip.AddrPort, drops *Drops) destination {
+	if from.nat != nil && from.nat.inside(dst.Addr()) {
+		return destination{host: from.nat.lan[dst.Addr()].host, port: dst.Port()}
+	}
+	switch o := n.public[dst.Addr()]; {
+	case o.host != nil:
+		return destination{host: o.host, port: dst.Port()}
+	case o.nat != nil:
+		if m := o.nat.ports[dst.Port()]; m != nil && o.nat != from.nat {
+			if h := o.nat.lan[m.private.Addr()].host; h != nil {
+				return destination{host: h, port: m.private.Port(), mapping: m}
+			}
+		}
+		drops.NAT++
+	default:
+		drops.Unreachable++
+	}
+	return destination{}
+}

@@ -1,0 +1,263 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// acceptLoop takes inbound connections until the transport closes. Each
+// introduces itself in a goroutine of its own, so none waits for another.
+func (t *MeshSyncTransport) acceptLoop() {
+	for {
+		qc, err := t.listener.Accept(t.ctx)
+		if err != nil {
+			break
+		}
+		t.wg.Go(func() { t.welcome(qc) })
+	}
+	t.listener.Close()
+	for { // what had completed its handshake in the meantime
+		qc, err := t.listener.Accept(context.Background())
+		if err != nil {
+			return
+		}
+		qc.CloseWithError(codeShutdown, "")
+	}
+}
+
+// welcome takes an inbound connection through its hello. Whatever goes wrong
+// ends this connection and nothing else.
+func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
+	slot := slotOf(qc)
+	defer slot.release()
+	ctx, cancel := context.WithTimeout(t.ctx, t.opts.DialTimeout)
+	defer cancel()
+
+	c, err := t.answerHello(ctx, qc)
+	if err == nil {
+		return
+	}
+	t.log.Debug("inbound connection refused", "remote", qc.RemoteAddr().String(), "error", err)
+	if c != nil {
+		c.close(err)
+		return
+	}
+	qc.CloseWithError(codeFor(err), "")
+}
+
+// answerHello returns with the connection shown, or with the reason to close
+// it.
+func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Conn, error) {
+	id, err := identity.PeerOf(qc.ConnectionState().TLS)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	if id == t.id {
+		return nil, fmt.Errorf("%w: %w", ErrUnauthorized, ErrSelf)
+	}
+	if t.refuses(id) { // before any more work for it; offer decides
+		return nil, ErrDisconnected
+	}
+	s, err := qc.AcceptStream(ctx)
+	if err != nil {
+		return nil, t.lateOr(ctx, err)
+	}
+	c := newConn(qc, &controlStream{Stream: s}, id, Path{Kind: PathDirect}, false)
+	m, err := c.awaitMessage(ctx, kindHello)
+	if err != nil {
+		return c, t.lateOr(ctx, err)
+	}
+	binding, err := t.checkHello(c, m.hello, roleDialer)
+	if err != nil {
+		return c, err
+	}
+
+	seq, active, err := t.offer(c, m.hello)
+	if err != nil {
+		return c, err
+	}
+	if err := c.control.send(t.hello(seq, active, roleAcceptor, binding).frame(), t.opts.DialTimeout); err != nil {
+		t.withdraw(c)
+		return c, t.lateOr(ctx, err)
+	}
+	if active {
+		return c, nil
+	}
+	defer t.withdraw(c)
+	if m, err = c.awaitMessage(ctx, kindActive); err != nil {
+		return c, t.lateOr(ctx, err)
+	}
+	return c, t.confirm(c, m.seq)
+}
+
+// hello returns this side's hello for a connection with the given binding.
+func (t *MeshSyncTransport) hello(seq uint64, active bool, r role, binding []byte) hello {
+	h := hello{instance: t.instance, seq: seq, active: active}
+	if f := t.opts.Formation; f != nil {
+		h.formation = f.ID
+		h.proof = f.prove(r, binding)
+	}
+	return h
+}
+
+// binding returns what both ends of this connection share and no other
+// connection has.
+func (c *Conn) binding() ([]byte, error) {
+	cs := c.qc.ConnectionState().TLS
+	return cs.ExportKeyingMaterial(exporterLabel, nil, exporterSize)
+}
+
+// checkHello decides, without the table, whether the hello of the side with
+// role r is good: its formation, and Authorize. It returns the binding.
+func (t *MeshSyncTransport) checkHello(c *Conn, h hello, r role) (binding []byte, err error) {
+	if binding, err = c.binding(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	if err := checkFormation(t.opts.Formation, h, r, binding); err != nil {
+		return nil, err
+	}
+	if t.opts.Authorize != nil {
+		if err := t.opts.Authorize(c.peer); err != nil {
+			// Only the text: the error may be one that means something else here.
+			return nil, fmt.Errorf("%w: %v", ErrUnauthorized, err)
+		}
+	}
+	return binding, nil
+}
+
+// awaitMessage reads one message of the given kind. It gives up when ctx ends.
+func (c *Conn) awaitMessage(ctx context.Context, kind uint8) (message, error) {
+	// A deadline in the past wakes a blocked read.
+	stop := context.AfterFunc(ctx, func() { c.control.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	m, err := readMessage(c.control)
+	if err != nil {
+		return message{}, err
+	}
+	if m.kind != kind {
+		return message{}, fmt.Errorf("%w: message kind %d, want %d", ErrProtocol, m.kind, kind)
+	}
+	if !stop() {
+		return message{}, context.Cause(ctx) // the deadline is set, or soon will be
+	}
+	return m, nil
+}
+
+// helloError says why an exchange of hellos failed with err.
+func (t *MeshSyncTransport) lateOr(ctx context.Context, err error) error {
+	switch {
+	case t.ctx.Err() != nil:
+		return ErrClosed
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: no hello within %v", ErrProtocol, t.opts.DialTimeout)
+	default:
+		return explain(err)
+	}
+}
+
+// refuses reports whether Disconnect turned id away.
+func (t *MeshSyncTransport) refuses(id PeerID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	return p != nil && p.refused
+}
+
+// Inbound connections that have not yet said who they are cost memory, about
+// 100 KB each while the handshake lasts, so their number is bounded.
+const (
+	// maxUnknown bounds them all.
+	maxUnknown = 2048
+	// maxUnknownPerHost bounds those of one IPv4 address or IPv6 /64: a fleet
+	// behind one gateway may come back at once, and a hostile host still
+	// leaves room for others.
+	maxUnknownPerHost = 512
+	// retryAbove is the number from which a client must first prove, with a
+	// round trip, that its address is not forged (RFC 9000 section 8.1.2).
+	retryAbove = 256
+)
+
+// inboundLimit counts the inbound connections that are not through their hello.
+type inboundLimit struct {
+	mu      sync.Mutex
+	total   int
+	perHost map[netip.Addr]int
+}
+
+func newInboundLimit() *inboundLimit { return &inboundLimit{perHost: make(map[netip.Addr]int)} }
+
+// errTooMany makes quic-go refuse a connection attempt.
+var errTooMany = errors.New("too many connections that have not introduced themselves")
+
+// inboundSlot is one connection's place in the limit.
+type inboundSlot struct {
+	limit *inboundLimit
+	host  netip.Addr
+	once  sync.Once
+}
+
+type slotKey struct{}
+
+// admit is quic.Transport's ConnContext: it takes a slot, which is given back
+// by release or, if the handshake fails, with the connection's context.
+func (l *inboundLimit) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	host := hostOf(info.RemoteAddr)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.total >= maxUnknown || l.perHost[host] >= maxUnknownPerHost {
+		return nil, errTooMany
+	}
+	l.total++
+	l.perHost[host]++
+	slot := &inboundSlot{limit: l, host: host}
+	context.AfterFunc(ctx, slot.release)
+	return context.WithValue(ctx, slotKey{}, slot), nil
+}
+
+// underLoad is quic.Transport's VerifySourceAddress.
+func (l *inboundLimit) underLoad(net.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total > retryAbove
+}
+
+func (s *inboundSlot) release() {
+	s.once.Do(func() {
+		s.limit.mu.Lock()
+		defer s.limit.mu.Unlock()
+		s.limit.total--
+		if s.limit.perHost[s.host]--; s.limit.perHost[s.host] == 0 {
+			delete(s.limit.perHost, s.host)
+		}
+	})
+}
+
+// slotOf returns the slot that an accepted connection has.
+func slotOf(qc *quic.Conn) *inboundSlot {
+	return qc.Context().Value(slotKey{}).(*inboundSlot)
+}
+
+// hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, or the
+// zero Addr for what is neither.
+func hostOf(addr net.Addr) netip.Addr {
+	u, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	ip, _ := netip.AddrFromSlice(u.IP)
+	ip = ip.Unmap()
+	if ip.Is6() {
+		prefix, _ := ip.WithZone("").Prefix(64) // 64 bits fit any IPv6 address
+		return prefix.Addr()
+	}
+	return ip
+}

@@ -1,0 +1,266 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// A Conn is one authenticated QUIC connection to a peer. It stays what it is
+// when the peer is connected anew: that is another Conn. Its methods may be
+// called from several goroutines; their errors match, by errors.Is, the cause
+// of Context once the connection has ended.
+type Conn struct {
+	peer      PeerID
+	qc        *quic.Conn
+	control   *controlStream
+	initiator bool
+	path      Path
+
+	// instance and seq place the connection among those to the same peer; see
+	// table.go. They are set before the connection is shown, then fixed.
+	instance instanceID
+	seq      uint64
+	opened   time.Time
+
+	// cause is why this side ends the connection; the first one counts.
+	cause atomic.Pointer[error]
+	// drained gets an element for each answer to a drain message.
+	drained chan struct{}
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+func newConn(qc *quic.Conn, control *controlStream, peer PeerID, path Path, initiator bool) *Conn {
+	c := &Conn{peer: peer, qc: qc, control: control, initiator: initiator, path: path, drained: make(chan struct{}, drainRounds)}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	return c
+}
+
+// A PathKind says how a connection's packets travel.
+type PathKind int
+
+const (
+	// PathDirect is from socket to socket.
+	PathDirect PathKind = iota
+	// PathRelay is through a relay.
+	PathRelay
+)
+
+// String returns "direct" or "relay".
+func (k PathKind) String() string {
+	if k == PathRelay {
+		return "relay"
+	}
+	return "direct"
+}
+
+// A Path is what a connection's packets travel on.
+type Path struct {
+	Kind PathKind
+	// Remote is the peer's UDP address as IP:port; "" if the packets go
+	// through a relay.
+	Remote string
+	// Relay is the relay's URL; "" if the path is direct.
+	Relay string
+}
+
+// Peer returns the identity the other side has proven.
+func (c *Conn) Peer() PeerID { return c.peer }
+
+// Initiator reports whether this side dialed.
+func (c *Conn) Initiator() bool { return c.initiator }
+
+// Path returns what the connection's packets travel on now.
+func (c *Conn) Path() Path {
+	p := c.path
+	if p.Kind == PathDirect {
+		p.Remote = c.qc.RemoteAddr().String() // follows a peer that migrates
+	}
+	return p
+}
+
+// Context returns a context that ends with the connection. context.Cause then
+// says why: an error that matches one of this package's.
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// OpenStream opens a bidirectional stream. It waits while the peer allows no
+// more streams, until ctx ends. The peer learns of the stream when something is
+// written to it.
+func (c *Conn) OpenStream(ctx context.Context) (*quic.Stream, error) {
+	s, err := c.qc.OpenStreamSync(ctx)
+	return s, c.explain(err)
+}
+
+// AcceptStream returns the next bidirectional stream the peer opened.
+func (c *Conn) AcceptStream(ctx context.Context) (*quic.Stream, error) {
+	s, err := c.qc.AcceptStream(ctx)
+	return s, c.explain(err)
+}
+
+// OpenUniStream opens a stream on which only this side writes; it waits as
+// OpenStream does.
+func (c *Conn) OpenUniStream(ctx context.Context) (*quic.SendStream, error) {
+	s, err := c.qc.OpenUniStreamSync(ctx)
+	return s, c.explain(err)
+}
+
+// AcceptUniStream returns the next stream on which only the peer writes.
+func (c *Conn) AcceptUniStream(ctx context.Context) (*quic.ReceiveStream, error) {
+	s, err := c.qc.AcceptUniStream(ctx)
+	return s, c.explain(err)
+}
+
+// SendDatagram sends b as an unreliable datagram (RFC 9221). What does not fit
+// into one packet of the path is refused with *quic.DatagramTooLargeError.
+func (c *Conn) SendDatagram(b []byte) error { return c.explain(c.qc.SendDatagram(b)) }
+
+// ReceiveDatagram returns the next datagram of the peer.
+func (c *Conn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
+	b, err := c.qc.ReceiveDatagram(ctx)
+	return b, c.explain(err)
+}
+
+// ConnStats is what a connection has done so far.
+type ConnStats struct {
+	// RTT is the smoothed round-trip time and MinRTT the lowest seen
+	// (RFC 9002 section 5); zero before the first sample.
+	RTT, MinRTT time.Duration
+	// Bytes count UDP payloads, retransmissions and handshake included.
+	BytesSent, BytesReceived     uint64
+	PacketsSent, PacketsReceived uint64
+	// Lost counts what was declared lost (RFC 9002 section 6), even if it came
+	// in later.
+	BytesLost, PacketsLost uint64
+}
+
+// Stats returns what the connection has done so far.
+func (c *Conn) Stats() ConnStats {
+	s := c.qc.ConnectionStats()
+	return ConnStats{
+		RTT: s.SmoothedRTT, MinRTT: s.MinRTT,
+		BytesSent: s.BytesSent, BytesReceived: s.BytesReceived,
+		PacketsSent: s.PacketsSent, PacketsReceived: s.PacketsReceived,
+		BytesLost: s.BytesLost, PacketsLost: s.PacketsLost,
+	}
+}
+
+// Close ends the connection; what was written and not yet delivered is lost. A
+// registered peer is dialed again: to be rid of it use Unregister or
+// Disconnect.
+func (c *Conn) Close() error {
+	c.close(errClosedHere)
+	return nil
+}
+
+// close ends the connection with the code that belongs to cause, and waits
+// until QUIC has let go of it, which takes no network.
+func (c *Conn) close(cause error) {
+	c.cause.CompareAndSwap(nil, &cause)
+	c.qc.CloseWithError(codeFor(cause), "")
+}
+
+// endCause says why the connection, which has ended, did.
+func (c *Conn) endCause() error {
+	if cause := c.cause.Load(); cause != nil {
+		return *cause
+	}
+	return explain(context.Cause(c.qc.Context()))
+}
+
+// explain gives an error of a QUIC call the meaning it has here.
+func (c *Conn) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	select {
+	case <-c.qc.Context().Done():
+		return c.endCause()
+	default:
+		return explain(err)
+	}
+}
+
+// A controlStream carries the messages of hello.go. One goroutine reads it;
+// writes may come from several.
+type controlStream struct {
+	*quic.Stream
+	mu sync.Mutex // held over one write
+}
+
+// send writes one message. It does not wait longer than d for a peer that does
+// not read.
+func (s *controlStream) send(b []byte, d time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.SetWriteDeadline(time.Now().Add(d)); err != nil {
+		return err
+	}
+	_, err := s.Write(b)
+	return err
+}
+
+// drainUrgency is below that of any stream of the service (RFC 9218 section
+// 4.1: 0 is the most urgent, 7 the least), so that a drain message leaves after
+// what was written before it.
+const drainUrgency = 7
+
+// drainRounds is how often the peer must confirm a drain message before the
+// connection may be closed. What was lost on the way is sent again during the
+// second round trip.
+const drainRounds = 2
+
+// drain returns when what was written before has most likely arrived, or when
+// ctx ends.
+func (c *Conn) drain(ctx context.Context, d time.Duration) error {
+	c.control.SetPriority(drainUrgency, true)
+	for range drainRounds {
+		if err := c.control.send(frame(kindDrain, nil), d); err != nil {
+			return c.explain(err)
+		}
+		select {
+		case <-c.drained:
+		case <-c.qc.Context().Done():
+			return c.endCause()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// readControl answers the peer's messages until the connection ends. The error
+// is ErrProtocol if the peer is to blame.
+func (c *Conn) readControl(d time.Duration) error {
+	for {
+		m, err := readMessage(c.control)
+		if err != nil {
+			if _, reset := errors.AsType[*quic.StreamError](err); reset || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return fmt.Errorf("%w: the control stream ended: %w", ErrProtocol, err)
+			}
+			return err
+		}
+		switch m.kind {
+		case kindDrain:
+			err := c.control.send(frame(kindDrained, nil), d)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return fmt.Errorf("%w: the peer does not read the control stream", ErrProtocol)
+			}
+			if err != nil {
+				return err
+			}
+		case kindDrained:
+			signal(c.drained)
+		default:
+			return fmt.Errorf("%w: message kind %d after the hellos", ErrProtocol, m.kind)
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/quic-go/quic-go"
+)
+
+// sharedDial is an ad hoc dial that the concurrent Connect calls for one peer
+// wait for together. It ends when the last of them has lost interest.
+type sharedDial struct {
+	addrs  []string
+	cancel context.CancelFunc
+	done   chan struct{} // closed once conn and err are set
+	conn   *Conn
+	err    error
+
+	// MeshSyncTransport.mu guards these.
+	callers   int
+	abandoned bool // the last caller left: it is about to end in nothing
+}
+
+// Connect returns a connection to the peer: the one there is, or one it dials,
+// once, at addrs (each host:port; every record of a name is used). Nothing
+// dials again when the connection ends: for that there is
+// RegisterForReconnect. It ends the refusal of an earlier Disconnect.
+//
+// Concurrent calls for one peer share one dial, each with its own ctx; the dial
+// takes DialTimeout at most.
+//
+// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress,
+// ErrRelayUnsupported or ErrClosed at once, with ctx's error, and with a
+// *DialError if no candidate led to the peer.
+func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []string, relay string) (*Conn, error) {
+	if err := t.checkPeer(id); err != nil {
+		return nil, err
+	}
+	if err := checkRoute(addrs, relay); err != nil {
+		return nil, peerError("connect to peer", id, err)
+	}
+	for {
+		d, joined, c, err := t.joinDial(id, addrs)
+		if err != nil || c != nil {
+			return c, err
+		}
+		select {
+		case <-d.done:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if joined {
+			t.leaveDial(d)
+		}
+		if err != nil {
+			return nil, peerError("connect to peer", id, err)
+		}
+		if !joined {
+			continue
+		}
+		if d.err == nil || slices.Equal(d.addrs, addrs) || t.ctx.Err() != nil {
+			return d.conn, d.err
+		}
+		// The other caller's addresses led nowhere; ours still may.
+	}
+}
+
+// joinDial returns the connection to id if there is one, or else the dial to
+// wait for, which it starts if there is none. An abandoned one is not joined:
+// the caller waits for its end and tries again.
+func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string) (d *sharedDial, joined bool, c *Conn, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, false, nil, ErrClosed
+	}
+	p := t.peerFor(id)
+	t.admitAgain(p)
+	if p.conn != nil {
+		return nil, false, p.conn, nil
+	}
+	d = p.connect
+	if d != nil && d.abandoned {
+		return d, false, nil, nil
+	}
+	if d == nil {
+		ctx, cancel := context.WithCancel(t.ctx)
+		d = &sharedDial{addrs: slices.Clone(addrs), cancel: cancel, done: make(chan struct{})}
+		p.connect = d
+		t.wg.Go(func() { t.runSharedDial(ctx, id, d) })
+	}
+	d.callers++
+	return d, true, nil, nil
+}
+
+func (t *MeshSyncTransport) runSharedDial(ctx context.Context, id PeerID, d *sharedDial) {
+	defer d.cancel()
+	d.conn, _, d.err = t.dial(ctx, id, d.addrs, nil)
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	switch {
+	case d.err == nil:
+	case t.closed:
+		d.err = ErrClosed
+	case p.refused:
+		d.err = ErrDisconnected
+	}
+	p.connect = nil
+	p.notify()
+	t.tidy(p)
+	close(d.done)
+}
+
+func (t *MeshSyncTransport) leaveDial(d *sharedDial) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d.callers--; d.callers == 0 {
+		d.abandoned = true
+		d.cancel()
+	}
+}
+
+// admitAgain ends the refusal of a Disconnect. mu is held.
+func (t *MeshSyncTransport) admitAgain(p *peer) {
+	if p.refused {
+		p.refused = false
+		p.notify()
+	}
+}
+
+// Disconnect is an operator's decision against a peer: it unregisters it, ends
+// its connection, calls off every dial to it, and refuses its own dials, all of
+// which the peer learns as ErrDisconnected, until Allow, Connect or
+// RegisterForReconnect. When it returns, the connection is closed and nothing
+// dials. It works for a peer that is not known yet, too.
+//
+// It fails with ErrSelf, ErrBadPeer or ErrClosed.
+func (t *MeshSyncTransport) Disconnect(id PeerID) error {
+	if err := t.checkPeer(id); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return ErrClosed
+	}
+	p := t.peerFor(id)
+	p.refused = true
+	w, d, c, offered := p.watchdog, p.connect, p.conn, p.offered
+	if w != nil {
+		w.stopping = true
+		w.stop()
+	}
+	if d != nil {
+		d.cancel()
+	}
+	if c != nil {
+		t.end(p, c, ErrDisconnected)
+	}
+	p.notify()
+	t.mu.Unlock()
+
+	if c != nil {
+		c.close(ErrDisconnected)
+	}
+	if offered != nil {
+		offered.close(ErrDisconnected)
+	}
+	if w != nil {
+		<-w.done
+	}
+	if d != nil {
+		<-d.done
+	}
+	return nil
+}
+
+// Allow ends the refusal of an earlier Disconnect: the peer may connect again.
+func (t *MeshSyncTransport) Allow(id PeerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.peers[id]; p != nil {
+		t.admitAgain(p)
+		t.tidy(p)
+	}
+}
+
+// Conn returns the connection to the peer, if there is one now.
+func (t *MeshSyncTransport) Conn(id PeerID) (*Conn, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	if p == nil || p.conn == nil {
+		return nil, false
+	}
+	return p.conn, true
+}
+
+// WaitConn returns the connection to the peer as soon as there is one, whoever
+// dialed. It does not dial: it waits for what a registration, a Connect or the
+// peer itself brings about.
+//
+// It fails with ErrSelf, ErrBadPeer, ErrClosed, with ErrDisconnected if an
+// operator refuses the peer, and when ctx ends with ctx's error and
+// ErrNotConnected, together with the reason of the last failure if the peer is
+// registered.
+func (t *MeshSyncTransport) WaitConn(ctx context.Context, id PeerID) (*Conn, error) {
+	if err := t.checkPeer(id); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		if t.closed {
+			return nil, ErrClosed
+		}
+		p := t.peerFor(id)
+		if p.refused {
+			return nil, peerError("wait for peer", id, ErrDisconnected)
+		}
+		if p.conn != nil {
+			return p.conn, nil
+		}
+		if err := t.await(ctx, p); err != nil {
+			if errors.Is(err, ErrClosed) {
+				return nil, ErrClosed
+			}
+			return nil, peerError("wait for peer", id, p.whyNot(err))
+		}
+	}
+}
+
+// whyNot adds to a wait's error what is known of the reason. mu is held.
+func (p *peer) whyNot(err error) error {
+	if w := p.watchdog; w != nil && w.lastErr != nil {
+		return fmt.Errorf("%w: %w (last: %w)", ErrNotConnected, err, w.lastErr)
+	}
+	return fmt.Errorf("%w: %w", ErrNotConnected, err)
+}
+
+// OpenStream opens a bidirectional stream to the peer, for which it waits first
+// as WaitConn does. If the connection is lost in between, it waits for the next.
+func (t *MeshSyncTransport) OpenStream(ctx context.Context, id PeerID) (*quic.Stream, error) {
+	for {
+		c, err := t.WaitConn(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		s, err := c.OpenStream(ctx)
+		if err == nil {
+			return s, nil
+		}
+		if ctx.Err() != nil {
+			return nil, peerError("open a stream to peer", id, context.Cause(ctx))
+		}
+		// OpenStream fails only with ctx or with the connection, and a lost one
+		// leaves the table before its Context ends.
+		select {
+		case <-c.Context().Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
+// ConnectedPeers returns the peers that are connected now, sorted.
+func (t *MeshSyncTransport) ConnectedPeers() []PeerID {
+	t.mu.Lock()
+	ids := make([]PeerID, 0, len(t.peers))
+	for id, p := range t.peers {
+		if p.conn != nil {
+			ids = append(ids, id)
+		}
+	}
+	t.mu.Unlock()
+	slices.SortFunc(ids, PeerID.Compare)
+	return ids
+}
+
+// checkPeer refuses what names nobody, and this transport itself.
+func (t *MeshSyncTransport) checkPeer(id PeerID) error {
+	switch id {
+	case PeerID{}:
+		return fmt.Errorf("%w: %s is zero", ErrBadPeer, id)
+	case t.id:
+		return fmt.Errorf("%w: %s", ErrSelf, id)
+	}
+	return nil
+}

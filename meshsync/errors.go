@@ -1,0 +1,245 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// The errors of this package; test for them with errors.Is.
+var (
+	// ErrClosed is returned by every call on a transport that was closed or
+	// shut down, and is the cause with which its connections end.
+	ErrClosed = errors.New("transport is closed")
+	// ErrNotRegistered is returned for a peer that RegisterForReconnect does
+	// not hold.
+	ErrNotRegistered = errors.New("peer is not registered")
+	// ErrNotConnected says that there is no connection to the peer.
+	ErrNotConnected = errors.New("peer is not connected")
+	// ErrNoRoute says that neither an address nor a relay was given.
+	ErrNoRoute = errors.New("no address and no relay")
+	// ErrSelf says that the peer is this transport itself.
+	ErrSelf = errors.New("peer is this transport itself")
+	// ErrBadPeer says that a PeerID names nobody.
+	ErrBadPeer = errors.New("bad peer ID")
+	// ErrBadAddress says that an address is not host:port, or that a relay
+	// URL is malformed.
+	ErrBadAddress = errors.New("bad address")
+	// ErrBadOption says that a field of Options cannot be used.
+	ErrBadOption = errors.New("bad option")
+	// ErrRelayUnsupported refuses relays, which this version cannot use.
+	ErrRelayUnsupported = errors.New("relays are not supported by this version")
+	// ErrIdentityMismatch says that another peer than the wanted one answers
+	// at an address.
+	ErrIdentityMismatch = identity.ErrIdentityMismatch
+	// ErrFormation says that the two sides do not prove the same formation.
+	ErrFormation = errors.New("formation does not match")
+	// ErrUnauthorized says that Options.Authorize of one side refused the
+	// other.
+	ErrUnauthorized = errors.New("peer is not authorized")
+	// ErrDisconnected says that an operator of one side ended the connection
+	// and refuses new ones, with Disconnect.
+	ErrDisconnected = errors.New("disconnected by an operator")
+	// ErrShutdown says that the peer went away on purpose, with Shutdown or
+	// Close.
+	ErrShutdown = errors.New("peer shut down")
+	// ErrSuperseded says that a newer connection to the same peer took this
+	// one's place.
+	ErrSuperseded = errors.New("superseded by a newer connection")
+	// ErrIdle says that nothing was heard from the peer for IdleTimeout.
+	ErrIdle = errors.New("nothing heard from the peer")
+	// ErrReset says that the peer restarted and no longer knows the
+	// connection (a stateless reset, RFC 9000 section 10.3).
+	ErrReset = errors.New("peer lost the connection")
+	// ErrProtocol says that one side broke the rules of the protocol.
+	ErrProtocol = errors.New("protocol violation")
+	// ErrBusy says that the peer holds as many connections as it may.
+	ErrBusy = errors.New("peer has no room for another connection")
+)
+
+// errDuplicate ends the loser of two simultaneous dials. No service sees it
+// unless the winner is lost in the same instant.
+var errDuplicate = errors.New("another connection to the peer won")
+
+// errClosedByPeer and errClosedHere are the causes of an ordinary close.
+var (
+	errClosedByPeer = errors.New("closed by the peer")
+	errClosedHere   = errors.New("closed by this side")
+)
+
+// Close codes: the QUIC application error codes (RFC 9000 section 20.2) that
+// tell the other side why a connection ends.
+const (
+	codeNormal       quic.ApplicationErrorCode = 0x00 // the service closed it
+	codeShutdown     quic.ApplicationErrorCode = 0x01 // this transport goes away
+	codeDisconnected quic.ApplicationErrorCode = 0x02 // an operator's Disconnect
+	codeDuplicate    quic.ApplicationErrorCode = 0x03 // lost against a simultaneous dial
+	codeSuperseded   quic.ApplicationErrorCode = 0x04 // a newer connection is there
+	codeFormation    quic.ApplicationErrorCode = 0x05 // the formation does not match
+	codeUnauthorized quic.ApplicationErrorCode = 0x06 // Authorize refused
+	codeProtocol     quic.ApplicationErrorCode = 0x07 // malformed, late or out of order
+	codeBusy         quic.ApplicationErrorCode = 0x08 // MaxInboundPeers reached
+)
+
+// closeReasons pairs each close code with what it means on the side that
+// receives it, and with the reason label of connections_closed_total.
+var closeReasons = []struct {
+	code  quic.ApplicationErrorCode
+	err   error
+	label string
+}{
+	{codeNormal, errClosedByPeer, "normal"},
+	{codeShutdown, ErrShutdown, "shutdown"},
+	{codeDisconnected, ErrDisconnected, "disconnected"},
+	{codeDuplicate, errDuplicate, "duplicate"},
+	{codeSuperseded, ErrSuperseded, "superseded"},
+	{codeFormation, ErrFormation, "formation"},
+	{codeUnauthorized, ErrUnauthorized, "unauthorized"},
+	{codeProtocol, ErrProtocol, "protocol"},
+	{codeBusy, ErrBusy, "busy"},
+}
+
+// codeFor returns the close code that tells the other side about err.
+func codeFor(err error) quic.ApplicationErrorCode {
+	if errors.Is(err, ErrClosed) {
+		return codeShutdown
+	}
+	for _, r := range closeReasons {
+		if errors.Is(err, r.err) {
+			return r.code
+		}
+	}
+	if errors.Is(err, errClosedHere) {
+		return codeNormal
+	}
+	return codeProtocol
+}
+
+// closeLabel returns the reason label for a connection that ended with cause.
+func closeLabel(cause error) string {
+	for _, r := range closeReasons {
+		if errors.Is(cause, r.err) {
+			return r.label
+		}
+	}
+	switch {
+	case errors.Is(cause, ErrClosed):
+		return "shutdown"
+	case errors.Is(cause, errClosedHere):
+		return "normal"
+	case errors.Is(cause, ErrIdle):
+		return "idle"
+	case errors.Is(cause, ErrReset):
+		return "reset"
+	default:
+		return "error"
+	}
+}
+
+// explain turns an error of QUIC into one of this package where there is one
+// for it, and keeps the original in the chain.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
+		for _, r := range closeReasons {
+			if r.code == app.ErrorCode {
+				return fmt.Errorf("%w (%w)", r.err, err)
+			}
+		}
+		return err
+	}
+	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
+		return fmt.Errorf("%w (%w)", ErrIdle, err)
+	}
+	if _, ok := errors.AsType[*quic.StatelessResetError](err); ok {
+		return fmt.Errorf("%w (%w)", ErrReset, err)
+	}
+	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && te.ErrorCode == quic.ConnectionRefused {
+		return fmt.Errorf("%w (%w)", ErrBusy, err)
+	}
+	return err
+}
+
+// isRefusal reports whether err is the peer's own decision not to talk to us,
+// which no other address and no quick retry will change.
+func isRefusal(err error) bool {
+	return errors.Is(err, ErrDisconnected) || errors.Is(err, ErrFormation) || errors.Is(err, ErrUnauthorized)
+}
+
+// unanswered reports whether a failed dial heard nothing from the peer: the
+// time ran out, a name did not resolve, or a packet could not even be sent.
+func unanswered(err error) bool {
+	if isRefusal(err) {
+		return false
+	}
+	for _, said := range []error{ErrIdentityMismatch, ErrProtocol, ErrBusy, ErrShutdown, ErrReset, errDuplicate, errClosedByPeer} {
+		if errors.Is(err, said) {
+			return false
+		}
+	}
+	_, tls := errors.AsType[*quic.TransportError](err)
+	_, version := errors.AsType[*quic.VersionNegotiationError](err)
+	return !tls && !version
+}
+
+// errNoAnswer is a candidate's error if its time ran out in silence.
+var errNoAnswer = fmt.Errorf("no answer: %w", context.DeadlineExceeded)
+
+// A DialError says why a dial failed: each candidate that was tried, with its
+// own error. It unwraps to all of them.
+type DialError struct {
+	Peer       PeerID
+	Candidates []CandidateError
+}
+
+// A CandidateError is what became of one candidate of a dial.
+type CandidateError struct {
+	// Addr is the address as it was tried (IP:port), or the given host:port
+	// if its name did not resolve.
+	Addr string
+	Err  error
+}
+
+// Error lists the candidates in the order in which they failed.
+func (e *DialError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "dial peer %s: ", e.Peer.Short())
+	if len(e.Candidates) == 0 {
+		b.WriteString("no candidate")
+	}
+	for i, c := range e.Candidates {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "%s: %v", c.Addr, c.Err)
+	}
+	return b.String()
+}
+
+// Unwrap returns the candidates' errors.
+func (e *DialError) Unwrap() []error {
+	errs := make([]error, len(e.Candidates))
+	for i, c := range e.Candidates {
+		errs[i] = c.Err
+	}
+	return errs
+}
+
+// peerError names the peer in an error, once.
+func peerError(what string, peer PeerID, err error) error {
+	return fmt.Errorf("%s %s: %w", what, peer.Short(), err)
+}
+
+// isTimeout reports whether err is QUIC's own word for silence.
+func isTimeout(err error) bool {
+	nerr, ok := errors.AsType[net.Error](err)
+	return (ok && nerr.Timeout()) || errors.Is(err, context.DeadlineExceeded)
+}

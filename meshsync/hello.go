@@ -1,0 +1,217 @@
+package meshsync
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// The control stream is the first bidirectional stream of a connection, opened
+// by the dialer. Both sides send messages on it:
+//
+//	message  length uint16, kind uint8, body; the length counts kind and body
+//
+//	kind      body                                              sent by
+//	hello     version uint8 = 1, instance [16]byte, seq uint64, the dialer, first;
+//	          flags uint8, formation length uint8, formation,   the acceptor, in
+//	          proof [32]byte if there is a formation            answer
+//	active    seq uint64                                        the dialer, if it decides
+//	                                                            and the answer pleased it
+//	drain     -                                                 a side that shuts down,
+//	                                                            after its last data
+//	drained   -                                                 the other side, in answer
+//
+// Integers are big-endian. seq comes from one counter per transport: a hello
+// or active with a higher one was decided later (see table.go). A side that
+// does not like what it gets closes the connection with a code (errors.go).
+const (
+	kindHello   = 1
+	kindActive  = 2
+	kindDrain   = 3
+	kindDrained = 4
+)
+
+const (
+	helloVersion = 1
+
+	// flagActive in the acceptor's hello says that this connection is now the
+	// one between the two peers.
+	flagActive = 1 << 0
+
+	proofSize = sha256.Size
+
+	helloFixed = 1 + 16 + 8 + 1 + 1 // up to and with the formation's length
+
+	// maxMessage is the longest kind and body: a hello with a formation.
+	maxMessage = 1 + helloFixed + maxFormationID + proofSize
+)
+
+// An instanceID names one run of one transport: it is random, and so tells a
+// restarted peer from one that was there all along.
+type instanceID [16]byte
+
+type hello struct {
+	instance  instanceID
+	seq       uint64
+	active    bool
+	formation string // "" is none
+	proof     [proofSize]byte
+}
+
+// message is what a control stream carries; hello is set for kindHello only,
+// seq for kindActive.
+type message struct {
+	kind  uint8
+	hello hello
+	seq   uint64
+}
+
+// readMessage reads one message. It never reads past it and never holds more
+// than maxMessage bytes.
+func readMessage(r io.Reader) (message, error) {
+	var buf [maxMessage]byte
+	if _, err := io.ReadFull(r, buf[:2]); err != nil {
+		return message{}, err
+	}
+	n := int(binary.BigEndian.Uint16(buf[:2]))
+	if n < 1 || n > maxMessage {
+		return message{}, fmt.Errorf("%w: message of %d bytes, want 1 to %d", ErrProtocol, n, maxMessage)
+	}
+	if _, err := io.ReadFull(r, buf[:n]); err != nil {
+		return message{}, err
+	}
+	return parseMessage(buf[:n])
+}
+
+func parseMessage(b []byte) (message, error) {
+	m := message{kind: b[0]}
+	body := b[1:]
+	switch m.kind {
+	case kindHello:
+		h, err := parseHello(body)
+		m.hello = h
+		return m, err
+	case kindActive:
+		if len(body) != 8 {
+			return message{}, fmt.Errorf("%w: active of %d bytes, want 8", ErrProtocol, len(body))
+		}
+		m.seq = binary.BigEndian.Uint64(body)
+		return m, nil
+	case kindDrain, kindDrained:
+		if len(body) != 0 {
+			return message{}, fmt.Errorf("%w: kind %d with a body of %d bytes", ErrProtocol, m.kind, len(body))
+		}
+		return m, nil
+	default:
+		return message{}, fmt.Errorf("%w: unknown message kind %d", ErrProtocol, m.kind)
+	}
+}
+
+func parseHello(b []byte) (hello, error) {
+	var h hello
+	if len(b) < helloFixed {
+		return hello{}, fmt.Errorf("%w: hello of %d bytes, want %d or more", ErrProtocol, len(b), helloFixed)
+	}
+	if b[0] != helloVersion {
+		return hello{}, fmt.Errorf("%w: hello version %d, want %d", ErrProtocol, b[0], helloVersion)
+	}
+	b = b[1:]
+	b = b[copy(h.instance[:], b):]
+	h.seq = binary.BigEndian.Uint64(b)
+	flags, n, rest := b[8], int(b[9]), b[10:]
+	if flags&^flagActive != 0 {
+		return hello{}, fmt.Errorf("%w: hello flags %#x", ErrProtocol, flags)
+	}
+	h.active = flags&flagActive != 0
+	if n == 0 {
+		if len(rest) != 0 {
+			return hello{}, fmt.Errorf("%w: hello without a formation has %d bytes more", ErrProtocol, len(rest))
+		}
+		return h, nil
+	}
+	if n > maxFormationID || len(rest) != n+proofSize {
+		return hello{}, fmt.Errorf("%w: hello with a formation of %d bytes has %d bytes after it", ErrProtocol, n, len(rest))
+	}
+	h.formation = string(rest[:n])
+	copy(h.proof[:], rest[n:])
+	return h, nil
+}
+
+// frame returns a message of the given kind, ready to send.
+func frame(kind uint8, body []byte) []byte {
+	b := make([]byte, 0, 3+len(body))
+	b = binary.BigEndian.AppendUint16(b, uint16(1+len(body)))
+	b = append(b, kind)
+	return append(b, body...)
+}
+
+func (h hello) frame() []byte {
+	b := make([]byte, 0, maxMessage)
+	b = append(b, helloVersion)
+	b = append(b, h.instance[:]...)
+	b = binary.BigEndian.AppendUint64(b, h.seq)
+	var flags uint8
+	if h.active {
+		flags |= flagActive
+	}
+	b = append(b, flags, uint8(len(h.formation)))
+	if h.formation != "" {
+		b = append(b, h.formation...)
+		b = append(b, h.proof[:]...)
+	}
+	return frame(kindHello, b)
+}
+
+func activeFrame(seq uint64) []byte {
+	return frame(kindActive, binary.BigEndian.AppendUint64(nil, seq))
+}
+
+// A role keeps the two sides' proofs apart, so that neither can be sent back
+// as the other.
+type role string
+
+const (
+	roleDialer   role = "meshsync/1 formation dialer"
+	roleAcceptor role = "meshsync/1 formation acceptor"
+)
+
+// exporterLabel asks TLS for the channel binding of RFC 9266 section 2: a value
+// both ends of one TLS connection share and nobody else has.
+const (
+	exporterLabel = "EXPORTER-Channel-Binding"
+	exporterSize  = 32
+)
+
+// prove returns the proof that its sender, who takes the given role on the
+// connection with the given channel binding, knows the formation's key.
+func (f *Formation) prove(r role, binding []byte) (proof [proofSize]byte) {
+	mac := hmac.New(sha256.New, f.Key)
+	mac.Write([]byte(r))
+	mac.Write([]byte{0, uint8(len(f.ID))})
+	mac.Write([]byte(f.ID))
+	mac.Write(binding)
+	mac.Sum(proof[:0])
+	return proof
+}
+
+// checkFormation decides whether a hello proves our formation; both sides must
+// be in the same one, or both in none.
+func checkFormation(ours *Formation, h hello, r role, binding []byte) error {
+	switch {
+	case ours == nil && h.formation == "":
+		return nil
+	case ours == nil:
+		return fmt.Errorf("%w: the peer is in %q, this side in none", ErrFormation, h.formation)
+	case h.formation == "":
+		return fmt.Errorf("%w: the peer is in none, this side in %q", ErrFormation, ours.ID)
+	case h.formation != ours.ID:
+		return fmt.Errorf("%w: the peer is in %q, this side in %q", ErrFormation, h.formation, ours.ID)
+	}
+	want := ours.prove(r, binding)
+	if !hmac.Equal(want[:], h.proof[:]) {
+		return fmt.Errorf("%w: the peer does not hold the key of %q", ErrFormation, ours.ID)
+	}
+	return nil
+}

@@ -1,0 +1,234 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what one Registerer exports for all transports that use it:
+// counters that the transports add to, and gauges that are read off the
+// transports when somebody asks. No label holds a peer.
+type metrics struct {
+	registerer prometheus.Registerer // nil: nothing is exported
+
+	dials    *prometheus.CounterVec
+	dialTime *prometheus.HistogramVec
+	opens    *prometheus.CounterVec
+	closes   *prometheus.CounterVec
+	reconns  prometheus.Counter
+	outages  prometheus.Histogram
+	missed   prometheus.Counter
+
+	mu         sync.Mutex
+	transports map[*MeshSyncTransport]struct{}
+	retired    bool // unregistered: a new transport needs new metrics
+	// sent and received are the bytes of transports that are closed.
+	sent, received uint64
+}
+
+const namespace = "meshsync"
+
+var (
+	descRegistered  = newDesc("registered_peers", "Peers that are registered for reconnect.")
+	descPeers       = newDesc("peers", "Registered or connected peers by state.", "state")
+	descConnections = newDesc("connections", "Connections that count, by path.", "path")
+	descOldest      = newDesc("oldest_outage_seconds", "How long the registered peer that has been without a connection for the longest has been so: since it was lost or, if it never had one, since it was registered. 0 if all are connected.")
+	descBytes       = newDesc("bytes_total", "UDP payload bytes through the socket, of whatever kind.", "direction")
+)
+
+func newDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
+}
+
+// dialBuckets reach from a LAN to a dial that used all of DialTimeout.
+var dialBuckets = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+
+// outageBuckets reach from a restart to a day at sea.
+var outageBuckets = []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600}
+
+// newMetrics returns the metrics for t: new ones, or those that another
+// transport has registered with the same Registerer.
+func newMetrics(t *MeshSyncTransport) (*metrics, error) {
+	for {
+		m := buildMetrics(t.opts.Registerer)
+		if m.registerer != nil {
+			err := m.registerer.Register(m)
+			if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+				shared, ok := already.ExistingCollector.(*metrics)
+				if !ok {
+					return nil, err
+				}
+				m = shared
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		if m.attach(t) {
+			return m, nil
+		}
+		// The last transport that used them went away in between.
+	}
+}
+
+func buildMetrics(r prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}
+	}
+	return &metrics{
+		registerer: r,
+		transports: make(map[*MeshSyncTransport]struct{}),
+
+		dials: prometheus.NewCounterVec(counter("dials_total",
+			"Dials by the path that won and their outcome: connected, failed, or canceled because the peer came in by itself, was not wanted any more, or had to be dialed anew. Without a winner the path is none."),
+			[]string{"path", "outcome"}),
+		dialTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: "dial_duration_seconds",
+			Help: "How long dials took that connected, by path.", Buckets: dialBuckets}, []string{"path"}),
+		opens: prometheus.NewCounterVec(counter("connections_opened_total",
+			"Connections by who dialed (outbound: this side) and path."), []string{"direction", "path"}),
+		closes: prometheus.NewCounterVec(counter("connections_closed_total", "Connections that ended, by reason."), []string{"reason"}),
+		reconns: prometheus.NewCounter(counter("reconnects_total",
+			"Outages of registered peers that a new connection ended.")),
+		outages: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "outage_duration_seconds",
+			Help: "How long registered peers were without a connection, from the loss of one to the next.", Buckets: outageBuckets}),
+		missed: prometheus.NewCounter(counter("events_missed_total", "Events that slow subscribers lost.")),
+	}
+}
+
+func (m *metrics) attach(t *MeshSyncTransport) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.retired {
+		return false
+	}
+	m.transports[t] = struct{}{}
+	t.events.onMiss(m.missed.Inc)
+	return true
+}
+
+// detach is for a transport that is closed. Its counts stay as long as another
+// transport shares the metrics.
+func (m *metrics) detach(t *MeshSyncTransport) {
+	m.mu.Lock()
+	delete(m.transports, t)
+	m.sent += t.socket.traffic().sent.Load()
+	m.received += t.socket.traffic().received.Load()
+	m.retired = len(m.transports) == 0
+	retired := m.retired
+	m.mu.Unlock()
+	if retired && m.registerer != nil {
+		m.registerer.Unregister(m)
+	}
+}
+
+func (m *metrics) dialed(ctx context.Context, c *Conn, err error, took time.Duration) {
+	switch {
+	case err == nil && c.initiator:
+		path := c.path.Kind.String()
+		m.dials.WithLabelValues(path, "connected").Inc()
+		m.dialTime.WithLabelValues(path).Observe(took.Seconds())
+	case err == nil, ctx.Err() != nil:
+		m.dials.WithLabelValues("none", "canceled").Inc()
+	default:
+		m.dials.WithLabelValues("none", "failed").Inc()
+	}
+}
+
+func (m *metrics) opened(c *Conn, outage time.Duration) {
+	direction := "inbound"
+	if c.initiator {
+		direction = "outbound"
+	}
+	m.opens.WithLabelValues(direction, c.path.Kind.String()).Inc()
+	if outage > 0 {
+		m.reconns.Inc()
+		m.outages.Observe(outage.Seconds())
+	}
+}
+
+func (m *metrics) closed(cause error) { m.closes.WithLabelValues(closeLabel(cause)).Inc() }
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.collectors() {
+		c.Describe(ch)
+	}
+	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descOldest, descBytes} {
+		ch <- d
+	}
+}
+
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.missed}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.collectors() {
+		c.Collect(ch)
+	}
+	g := m.gauges()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(descRegistered, float64(g.registered))
+	for _, s := range peerStates {
+		gauge(descPeers, float64(g.states[s]), s.String())
+	}
+	for _, k := range []PathKind{PathDirect, PathRelay} {
+		gauge(descConnections, float64(g.paths[k]), k.String())
+	}
+	gauge(descOldest, g.oldest.Seconds())
+	ch <- prometheus.MustNewConstMetric(descBytes, prometheus.CounterValue, float64(g.sent), "sent")
+	ch <- prometheus.MustNewConstMetric(descBytes, prometheus.CounterValue, float64(g.received), "received")
+}
+
+type gauges struct {
+	registered     int
+	states         map[PeerState]int
+	paths          map[PathKind]int
+	oldest         time.Duration
+	sent, received uint64
+}
+
+// gauges adds up how things stand with the transports now.
+func (m *metrics) gauges() gauges {
+	g := gauges{states: make(map[PeerState]int), paths: make(map[PathKind]int)}
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	g.sent, g.received = m.sent, m.received
+	for t := range m.transports {
+		g.sent += t.socket.traffic().sent.Load()
+		g.received += t.socket.traffic().received.Load()
+		t.addTo(&g, now)
+	}
+	return g
+}
+
+func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.peers {
+		if c := p.conn; c != nil {
+			g.paths[c.path.Kind]++
+			g.states[StateConnected]++
+		}
+		w := p.watchdog
+		if w == nil {
+			continue
+		}
+		g.registered++
+		if p.conn == nil {
+			g.states[w.state]++
+			since := p.lost
+			if since.IsZero() {
+				since = w.registered
+			}
+			g.oldest = max(g.oldest, now.Sub(since))
+		}
+	}
+}

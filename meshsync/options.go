@@ -1,0 +1,176 @@
+package meshsync
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options configures a transport. The zero value works: a fresh identity on a
+// free port, open to every peer that dials it.
+type Options struct {
+	// PrivateKey is the transport's identity; nil means a fresh one. See
+	// LoadOrCreateKey.
+	PrivateKey ed25519.PrivateKey
+	// ListenAddr is the UDP host:port to listen on and to dial from; ""
+	// means ":0", any free port on every address.
+	ListenAddr string
+	// PacketConn is used instead of ListenAddr, and is closed with the
+	// transport; it stays the caller's if New fails.
+	PacketConn net.PacketConn
+	// Relays are the home relays, as relay URLs. This version refuses them
+	// with ErrRelayUnsupported.
+	Relays []string
+	// Formation lets only those peers in that prove the same secret, and is
+	// proven to them; nil means no formation.
+	Formation *Formation
+	// Authorize is asked about every peer, dialed or dialing, after it has
+	// proven its identity and formation. An error refuses the peer, which
+	// learns ErrUnauthorized but not the text. It is called from several
+	// goroutines and should not block; nil lets everybody in.
+	Authorize func(PeerID) error
+	// Handler runs once for each new connection, whoever dialed, in its own
+	// goroutine. It should return when the connection's Context ends: Close
+	// waits for it, so it must not call Close or Shutdown itself. Nil means
+	// none.
+	Handler func(*Conn)
+	// Reconnect says how registered peers are dialed again.
+	Reconnect ReconnectPolicy
+	// KeepAlive is how long a connection is silent before a probe is sent;
+	// default 5 s. It bounds how late a dead peer is noticed, together with
+	// IdleTimeout, and keeps NAT mappings open.
+	KeepAlive time.Duration
+	// IdleTimeout is how long nothing may be heard from a peer before the
+	// connection is given up; default 15 s. The lower of the two sides' values
+	// counts (RFC 9000 section 10.1).
+	IdleTimeout time.Duration
+	// DialTimeout bounds one dial over all its candidates, and how long an
+	// inbound connection may take to introduce itself; default 5 s.
+	DialTimeout time.Duration
+	// MaxConcurrentDials bounds the dials of all watchdogs together; default
+	// 64. Peers lost a moment ago go before those that have long been away.
+	MaxConcurrentDials int
+	// MaxInboundPeers bounds how many peers may be connected that this side
+	// has neither registered nor dialed; default 10,000.
+	MaxInboundPeers int
+	// RelayTLS holds the roots for relays without a pinned identity.
+	RelayTLS *tls.Config
+	// Logger gets what an operator needs to know at Info and Warn, and every
+	// attempt at Debug; nil discards.
+	Logger *slog.Logger
+	// Registerer gets the metrics; nil exports none. Transports may share one:
+	// their metrics are then summed.
+	Registerer prometheus.Registerer
+
+	resolve resolveFunc // tests' own DNS
+}
+
+// A Formation is a set of peers that share a secret. A peer outside of it
+// cannot connect to one inside, whoever dials.
+type Formation struct {
+	// ID names the formation, 1 to 64 bytes. It is sent in clear inside the
+	// encrypted connection, to whoever dials or is dialed.
+	ID string
+	// Key is the shared secret, 16 bytes or more. Use a random one: a peer
+	// that is dialed can try to guess a weak key from the proof it is given.
+	Key []byte
+}
+
+const (
+	minFormationKey = 16 // bytes
+	maxFormationID  = 64 // bytes
+)
+
+type resolveFunc func(ctx context.Context, host string) ([]netip.Addr, error)
+
+func (o Options) withDefaults() (Options, error) {
+	if err := o.validate(); err != nil {
+		return o, err
+	}
+	if o.PrivateKey == nil {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return o, err
+		}
+		o.PrivateKey = key
+	}
+	if o.Formation != nil {
+		f := *o.Formation // the caller may change its own
+		f.Key = append([]byte(nil), f.Key...)
+		o.Formation = &f
+	}
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.KeepAlive, 5*time.Second)
+	def(&o.IdleTimeout, 15*time.Second)
+	def(&o.DialTimeout, 5*time.Second)
+	if o.ListenAddr == "" {
+		o.ListenAddr = ":0"
+	}
+	if o.MaxConcurrentDials == 0 {
+		o.MaxConcurrentDials = 64
+	}
+	if o.MaxInboundPeers == 0 {
+		o.MaxInboundPeers = 10_000
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.resolve == nil {
+		o.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	o.Reconnect = o.Reconnect.withDefaults()
+	return o, nil
+}
+
+func (o Options) validate() error {
+	if o.PrivateKey != nil && len(o.PrivateKey) != ed25519.PrivateKeySize {
+		return fmt.Errorf("%w: PrivateKey has %d bytes, want %d", ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
+	}
+	if f := o.Formation; f != nil {
+		if n := len(f.ID); n < 1 || n > maxFormationID {
+			return fmt.Errorf("%w: Formation.ID has %d bytes, want 1 to %d", ErrBadOption, n, maxFormationID)
+		}
+		if n := len(f.Key); n < minFormationKey {
+			return fmt.Errorf("%w: Formation.Key of %q has %d bytes, want %d or more", ErrBadOption, f.ID, n, minFormationKey)
+		}
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"KeepAlive", o.KeepAlive}, {"IdleTimeout", o.IdleTimeout}, {"DialTimeout", o.DialTimeout}} {
+		if d.value < 0 {
+			return fmt.Errorf("%w: %s is negative: %v", ErrBadOption, d.name, d.value)
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"MaxConcurrentDials", o.MaxConcurrentDials}, {"MaxInboundPeers", o.MaxInboundPeers}} {
+		if n.value < 0 {
+			return fmt.Errorf("%w: %s is negative: %d", ErrBadOption, n.name, n.value)
+		}
+	}
+	if o.PacketConn != nil && o.ListenAddr != "" {
+		return fmt.Errorf("%w: both PacketConn and ListenAddr %q are set", ErrBadOption, o.ListenAddr)
+	}
+	for _, r := range o.Relays {
+		if err := checkRelay(r); err != nil {
+			return fmt.Errorf("%w: Relays: %w", ErrBadOption, err)
+		}
+	}
+	return o.Reconnect.validate()
+}

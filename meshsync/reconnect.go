@@ -1,0 +1,385 @@
+package meshsync
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// RegisterForReconnect declares that this side wants a connection to the peer,
+// always: it is dialed at addrs (each host:port; names are resolved again for
+// each dial, and all their records used) until there is one, and again whenever
+// it is lost, as Options.Reconnect says. It returns at once, whether the peer
+// is up or not. A connection that exists, whoever dialed, is adopted.
+//
+// Called again for the same peer it replaces the addresses, starts the backoff
+// anew and dials now if there is no connection. It ends the refusal of an
+// earlier Disconnect.
+//
+// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress,
+// ErrRelayUnsupported or ErrClosed, and then changes nothing.
+func (t *MeshSyncTransport) RegisterForReconnect(id PeerID, addrs []string, relay string) error {
+	if err := t.checkPeer(id); err != nil {
+		return err
+	}
+	if err := checkRoute(addrs, relay); err != nil {
+		return peerError("register peer", id, err)
+	}
+	for {
+		ending, err := t.register(id, slices.Clone(addrs), relay)
+		if ending == nil {
+			return err
+		}
+		<-ending // the watchdog of a registration that another call ends
+	}
+}
+
+// register records the intent. If a watchdog of the peer is just ending, it
+// returns what to wait for instead.
+func (t *MeshSyncTransport) register(id PeerID, addrs []string, relay string) (ending <-chan struct{}, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, ErrClosed
+	}
+	p := t.peerFor(id)
+	w := p.watchdog
+	if w != nil && w.stopping {
+		return w.done, nil
+	}
+	t.admitAgain(p)
+	t.events.publish(Event{Kind: EventRegistered, Peer: id})
+	if w != nil {
+		w.addrs, w.relay = addrs, relay
+		signal(w.updates)
+		return nil, nil
+	}
+	w = newWatchdog(t, id)
+	w.addrs, w.relay = addrs, relay
+	w.setState(StateDisconnected)
+	if p.conn != nil {
+		w.setState(StateConnected)
+	}
+	p.watchdog = w
+	ctx, stop := context.WithCancel(t.ctx)
+	w.stop = stop
+	t.wg.Go(func() { w.run(ctx) })
+	return nil, nil
+}
+
+// Unregister ends a registration. When it returns, no dial for the peer is
+// running or will start; a connection lives on, as an ad hoc one. It fails with
+// ErrNotRegistered or ErrClosed.
+func (t *MeshSyncTransport) Unregister(id PeerID) error {
+	t.mu.Lock()
+	w, err := t.watchdogOf(id)
+	if err == nil {
+		w.stopping = true
+		w.stop()
+	}
+	t.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	<-w.done
+	return nil
+}
+
+// RetryNow dials a registered peer at once, if it is neither connected nor
+// being dialed, and starts its backoff anew; also if the watchdog gave up. It
+// fails with ErrNotRegistered or ErrClosed.
+func (t *MeshSyncTransport) RetryNow(id PeerID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w, err := t.watchdogOf(id)
+	if err == nil {
+		signal(w.retries)
+	}
+	return err
+}
+
+// NetworkChanged tells the transport that the host's network changed: another
+// address, another uplink, one that is back. Every registered peer that is not
+// connected is dialed at once, with its backoff started anew; dials under way,
+// which use the old network, are started again.
+func (t *MeshSyncTransport) NetworkChanged() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.peers {
+		if p.watchdog != nil {
+			signal(p.watchdog.network)
+		}
+	}
+}
+
+// watchdogOf returns the watchdog of a registered peer. mu is held.
+func (t *MeshSyncTransport) watchdogOf(id PeerID) (*watchdog, error) {
+	if t.closed {
+		return nil, ErrClosed
+	}
+	p := t.peers[id]
+	if p == nil || p.watchdog == nil {
+		return nil, peerError("peer", id, ErrNotRegistered)
+	}
+	return p.watchdog, nil
+}
+
+// A watchdog keeps one registered peer connected. Its goroutine, run, sleeps
+// until one of the events below happens.
+//
+// It is in one of four states, each with what belongs to it:
+//
+//	connected   connected is set
+//	dialing     cancelDial is set, and one dial runs in a goroutine of its own
+//	waiting     timer is set; probes look for a peer that did not answer
+//	resting     none of these: it gave up, or the policy is Disabled
+type watchdog struct {
+	t    *MeshSyncTransport
+	peer PeerID
+	log  *slog.Logger
+
+	// Wake-ups. Each holds at most one, as a second would say nothing new.
+	conns   chan struct{} // the table: the peer's connection came or went
+	updates chan struct{} // RegisterForReconnect: other addresses
+	retries chan struct{} // RetryNow
+	network chan struct{} // NetworkChanged
+	answers chan struct{} // the peer answered a probe
+	dialed  chan dialResult
+
+	stop context.CancelFunc
+	done chan struct{} // closed when run has returned
+
+	// MeshSyncTransport.mu guards these. The table sets them when a connection
+	// comes or goes, run at all other times.
+	registered time.Time
+	addrs      []string
+	relay      string
+	state      PeerState
+	since      time.Time
+	next       time.Time
+	attempts   int // failed dials since the last connection
+	announced  int // the attempt that EventDialing was last published for
+	lastErr    error
+	shown      uint64    // how many connections there have been
+	opened     time.Time // when the last of them began
+	stopping   bool      // by Unregister or Disconnect
+
+	// The goroutine of run owns these.
+	connected  bool
+	seen       uint64 // how many of the shown it knows of
+	cancelDial context.CancelFunc
+	timer      *time.Timer
+	failures   int // failed dials and short-lived connections since a stable one
+	search     probing
+	quiet      bool          // the last dial only waits for an answer to a probe
+	nudge      chan struct{} // tells a dial that is not quiet of an answer
+	onAnswer   bool          // there was an answer for the last dial
+	refusal    string        // what was logged of the peer's refusals
+	wakeups    uint64
+}
+
+func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
+	w := &watchdog{
+		t: t, peer: id, log: t.log, registered: time.Now(),
+		conns:   make(chan struct{}, 1),
+		updates: make(chan struct{}, 1),
+		retries: make(chan struct{}, 1),
+		network: make(chan struct{}, 1),
+		answers: make(chan struct{}, 1),
+		dialed:  make(chan dialResult, 1),
+		done:    make(chan struct{}),
+	}
+	w.search.w = w
+	return w
+}
+
+// signal sets a wake-up.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watchdog) run(ctx context.Context) {
+	defer w.finish()
+	w.search.began = time.Now()
+	if c := w.connection(); c != nil {
+		w.rejoice(c)
+	} else {
+		w.dial(ctx)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			w.leave()
+			w.search.stop()
+			return
+		case <-w.conns:
+			w.connChanged(ctx)
+		case r := <-w.dialed:
+			w.dialEnded(ctx, r)
+		case <-w.due():
+			w.dialAgain(ctx)
+		case <-w.search.due():
+			w.search.next()
+		case <-w.answers:
+			w.answered(ctx)
+		case <-w.updates:
+			w.startAnew(ctx, true)
+		case <-w.network:
+			w.startAnew(ctx, true)
+		case <-w.retries:
+			w.startAnew(ctx, false)
+		}
+		w.wakeups++
+	}
+}
+
+// finish ends the registration.
+func (w *watchdog) finish() {
+	w.t.mu.Lock()
+	p := w.t.peers[w.peer]
+	p.watchdog = nil
+	p.lost = time.Time{}
+	w.t.events.publish(Event{Kind: EventUnregistered, Peer: w.peer})
+	w.t.tidy(p)
+	w.t.mu.Unlock()
+	w.stop()
+	close(w.done)
+}
+
+// connection looks up the connection, and follows what the table says of how
+// many there have been.
+func (w *watchdog) connection() *Conn {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	c := w.t.peers[w.peer].conn
+	w.connected, w.seen = c != nil, w.shown
+	return c
+}
+
+// connChanged follows what the table says. A connection that came and went
+// since the last look was lost as well.
+func (w *watchdog) connChanged(ctx context.Context) {
+	had, knew := w.connected, w.seen
+	if c := w.connection(); c != nil {
+		w.rejoice(c)
+	} else if had || w.seen != knew {
+		w.connLost(ctx)
+	}
+}
+
+// rejoice ends all efforts, now that there is a connection.
+func (w *watchdog) rejoice(c *Conn) {
+	w.leave() // an inbound connection calls the dial off
+	w.refusal = ""
+	w.search.stop()
+	w.search.check(c.qc.RemoteAddr())
+}
+
+// connLost dials again: at once, unless the peer refuses us, or its
+// connections keep ending before they are stable.
+func (w *watchdog) connLost(ctx context.Context) {
+	policy := w.t.opts.Reconnect
+	lasted, cause := w.lastConn()
+	if lasted >= policy.StableAfter {
+		w.failures = 0
+	}
+	flapping := w.failures > 0
+	w.failures++
+	w.onAnswer = false
+	w.search.stop()
+	w.search.began = time.Now()
+	if unanswered(cause) {
+		w.search.start()
+	}
+	switch {
+	case policy.Disabled:
+		w.rest(StateDisconnected)
+	case isRefusal(cause):
+		w.logRefusal(cause)
+		w.wait(policy.jitter(policy.MaxDelay))
+	case flapping:
+		w.wait(policy.delay(w.failures - 1))
+	default:
+		w.dial(ctx)
+	}
+}
+
+// lastConn returns how long the last connection lasted, and why it ended.
+func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	return w.t.peers[w.peer].lost.Sub(w.opened), w.lastErr
+}
+
+// startAnew forgets past failures and dials now, if the peer is not connected.
+// A dial under way is started again if it is of no more use.
+func (w *watchdog) startAnew(ctx context.Context, redial bool) {
+	w.failures = 0
+	if w.connection() != nil || (w.cancelDial != nil && !redial) {
+		return
+	}
+	w.t.mu.Lock()
+	w.attempts, w.announced = 0, 0
+	w.t.mu.Unlock()
+	w.search.began = time.Now()
+	w.onAnswer = false
+	w.dial(ctx)
+}
+
+// leave ends what belongs to the present state: it calls the dial off and waits
+// for its end, and stops the timer.
+func (w *watchdog) leave() {
+	if w.cancelDial != nil {
+		w.cancelDial()
+		w.cancelDial = nil
+		w.remember(<-w.dialed)
+	}
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+}
+
+// wait dials after d.
+func (w *watchdog) wait(d time.Duration) {
+	w.leave()
+	w.timer = time.NewTimer(d)
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	w.next = time.Now().Add(d)
+	w.setState(StateWaiting)
+}
+
+// rest leaves the peer alone until something revives it.
+func (w *watchdog) rest(s PeerState) {
+	w.leave()
+	w.search.stop()
+	w.setStateLocked(s)
+}
+
+// due is when the wait is over: never, if there is none.
+func (w *watchdog) due() <-chan time.Time {
+	if w.timer == nil {
+		return nil
+	}
+	return w.timer.C
+}
+
+// setState is called with MeshSyncTransport.mu held.
+func (w *watchdog) setState(s PeerState) {
+	if w.state != s || w.since.IsZero() {
+		w.state, w.since = s, time.Now()
+	}
+}
+
+func (w *watchdog) setStateLocked(s PeerState) {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	if p := w.t.peers[w.peer]; p.conn == nil { // else the table has the say
+		w.setState(s)
+	}
+}

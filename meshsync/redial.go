@@ -1,0 +1,186 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// A dialResult is the end of a dial, with a connection if err is nil.
+type dialResult struct {
+	tried []netip.AddrPort
+	err   error
+}
+
+// dial starts a dial in a goroutine, whose end dialEnded hears of.
+func (w *watchdog) dial(ctx context.Context) {
+	w.quiet = false
+	w.nudge = make(chan struct{}, 1)
+	failures, nudge := w.failures, w.nudge
+	w.startDial(ctx, func(ctx context.Context) dialResult { return w.dialOnce(ctx, failures, nudge) })
+}
+
+// dialAgain dials after a wait. A peer that is known to answer probes, and that
+// the search has not found, gets no handshake, except now and then.
+func (w *watchdog) dialAgain(ctx context.Context) {
+	if w.search.timer == nil || !w.search.proven || w.failures%blindEvery == 0 {
+		w.dial(ctx)
+		return
+	}
+	w.quiet = true
+	send := w.search.sender()
+	w.startDial(ctx, func(ctx context.Context) dialResult { return w.probeOnce(ctx, send) })
+}
+
+func (w *watchdog) startDial(ctx context.Context, dial func(context.Context) dialResult) {
+	w.leave()
+	ctx, w.cancelDial = context.WithCancel(ctx)
+	w.setStateLocked(StateDialing)
+	go func() { w.dialed <- dial(ctx) }() // leave or dialEnded waits for it
+}
+
+// dialOnce dials when it is the peer's turn.
+func (w *watchdog) dialOnce(ctx context.Context, failures int, nudge <-chan struct{}) dialResult {
+	if err := w.t.slots.acquire(ctx, failures); err != nil {
+		return dialResult{err: err}
+	}
+	defer w.t.slots.release()
+	addrs, ok := w.announceDial(ctx)
+	if !ok {
+		return dialResult{err: context.Cause(ctx)}
+	}
+	_, tried, err := w.t.dial(ctx, w.peer, addrs, nudge)
+	return dialResult{tried, err}
+}
+
+// probeOnce is the dial of a peer that only gets probes. It takes no turn: it
+// costs nothing.
+func (w *watchdog) probeOnce(ctx context.Context, send func([]netip.AddrPort)) dialResult {
+	addrs, ok := w.announceDial(ctx)
+	if !ok {
+		return dialResult{err: context.Cause(ctx)}
+	}
+	tried, err := w.t.dialQuietly(ctx, w.peer, addrs, send)
+	return dialResult{tried, err}
+}
+
+// answered dials a peer that has answered a probe.
+func (w *watchdog) answered(ctx context.Context) {
+	w.search.proven = true
+	switch {
+	case w.connected:
+		w.search.stop()
+	case w.onAnswer: // one answer is enough for a dial
+	case w.timer != nil, w.cancelDial != nil && w.quiet:
+		w.onAnswer = true
+		w.dial(ctx)
+	case w.cancelDial != nil:
+		w.onAnswer = true
+		signal(w.nudge)
+	}
+}
+
+// announceDial tells of the dial that is about to start, unless it was called
+// off.
+func (w *watchdog) announceDial(ctx context.Context) (addrs []string, ok bool) {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	if ctx.Err() != nil || w.t.peers[w.peer].conn != nil {
+		return nil, false
+	}
+	if w.announced != w.attempts+1 { // else it goes on after an answer to a probe
+		w.announced = w.attempts + 1
+		w.t.events.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.announced})
+	}
+	return w.addrs, true
+}
+
+// dialEnded takes the result of a dial that was not called off.
+func (w *watchdog) dialEnded(ctx context.Context, r dialResult) {
+	w.cancelDial()
+	w.cancelDial = nil
+	w.remember(r)
+	if c := w.connection(); c != nil { // its own, or one that came in
+		w.rejoice(c)
+		return
+	}
+	if r.err == nil { // it did connect, and that is over again
+		w.connLost(ctx)
+		return
+	}
+	w.failures++
+	w.searchAfter(r.err)
+	w.onAnswer = false
+	policy := w.t.opts.Reconnect
+	wait := policy.delay(w.failures)
+	if isRefusal(r.err) {
+		w.logRefusal(r.err)
+		wait = policy.jitter(policy.MaxDelay)
+	}
+	switch attempts := w.noteFailure(r.err, wait); {
+	case policy.Disabled:
+		w.rest(StateDisconnected)
+	case policy.MaxAttempts > 0 && attempts >= policy.MaxAttempts:
+		w.giveUp(attempts, r.err)
+	default:
+		w.wait(wait)
+	}
+}
+
+// remember keeps the addresses of a dial for the next search.
+func (w *watchdog) remember(r dialResult) {
+	if len(r.tried) > 0 {
+		w.search.targets = r.tried
+	}
+}
+
+// searchAfter decides whether probes help after a dial that failed with err.
+func (w *watchdog) searchAfter(err error) {
+	switch {
+	case !unanswered(err):
+		w.search.stop() // the peer is there: no need to look for it
+	case w.onAnswer:
+		// It answers probes but no handshake: perhaps large packets do not
+		// pass. Answers must not set the pace, then.
+		w.search.stop()
+		w.search.proven = false
+	default:
+		w.search.start()
+	}
+}
+
+// noteFailure records a failed dial and returns how many there were in a row.
+func (w *watchdog) noteFailure(err error, wait time.Duration) int {
+	policy := w.t.opts.Reconnect
+	w.t.mu.Lock()
+	w.attempts++
+	w.lastErr = err
+	ev := Event{Kind: EventDialFailed, Peer: w.peer, Attempt: w.attempts, Err: err}
+	if !policy.Disabled && (policy.MaxAttempts == 0 || w.attempts < policy.MaxAttempts) {
+		ev.WillRetry, ev.Retry = true, wait
+	}
+	w.t.events.publish(ev)
+	w.t.mu.Unlock()
+	w.log.Debug("dial failed", "peer", w.peer.Short(), "attempt", ev.Attempt, "error", err, "retry", ev.Retry)
+	return ev.Attempt
+}
+
+func (w *watchdog) giveUp(attempts int, err error) {
+	w.rest(StateGaveUp)
+	w.t.mu.Lock()
+	w.t.events.publish(Event{Kind: EventGaveUp, Peer: w.peer, Attempt: attempts, Err: err})
+	w.t.mu.Unlock()
+	w.log.Warn("gave up on peer", "peer", w.peer.Short(), "attempts", attempts, "error", err)
+}
+
+// logRefusal warns of a refusal once, until there is another reason.
+func (w *watchdog) logRefusal(err error) {
+	for _, reason := range []error{ErrDisconnected, ErrFormation, ErrUnauthorized} {
+		if errors.Is(err, reason) && w.refusal != reason.Error() {
+			w.refusal = reason.Error()
+			w.log.Warn("peer refuses us", "peer", w.peer.Short(), "error", err)
+			return
+		}
+	}
+}

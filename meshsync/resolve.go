@@ -1,0 +1,134 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// maxAddrs bounds how many addresses a peer may be given, and maxRecords how
+// many of a name's records are used.
+const (
+	maxAddrs   = 32
+	maxRecords = 16
+)
+
+// checkAddr refuses an address that is not host:port. Whether a name resolves
+// only a dial can tell.
+func checkAddr(addr string) error {
+	_, _, err := splitAddr(addr)
+	return err
+}
+
+func splitAddr(addr string) (host string, port uint16, err error) {
+	host, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("%w %q: %w", ErrBadAddress, addr, err)
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	switch {
+	case err != nil || n == 0:
+		return "", 0, fmt.Errorf("%w %q: port %q is not 1 to 65535", ErrBadAddress, addr, p)
+	case host == "":
+		return "", 0, fmt.Errorf("%w %q: no host", ErrBadAddress, addr)
+	}
+	return host, uint16(n), nil
+}
+
+// checkRelay refuses every relay URL: a malformed one with ErrBadAddress, a
+// well-formed one with ErrRelayUnsupported.
+func checkRelay(relay string) error {
+	u, err := url.Parse(relay)
+	if err != nil {
+		return fmt.Errorf("%w: relay URL: %w", ErrBadAddress, err)
+	}
+	if u.Scheme != "relay" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%w: relay URL %q: want relay://<id>@host:port or relay://host:port", ErrBadAddress, relay)
+	}
+	if u.User != nil {
+		if _, err := identity.Parse(u.User.String()); err != nil {
+			return fmt.Errorf("%w: relay URL %q: %w", ErrBadAddress, relay, err)
+		}
+	}
+	if err := checkAddr(u.Host); err != nil {
+		return fmt.Errorf("relay URL %q: %w", relay, err)
+	}
+	return fmt.Errorf("%w: %q", ErrRelayUnsupported, relay)
+}
+
+// checkRoute refuses what cannot be dialed.
+func checkRoute(addrs []string, relay string) error {
+	if len(addrs) == 0 && relay == "" {
+		return ErrNoRoute
+	}
+	if len(addrs) > maxAddrs {
+		return fmt.Errorf("%w: %d addresses, at most %d", ErrBadAddress, len(addrs), maxAddrs)
+	}
+	for _, a := range addrs {
+		if err := checkAddr(a); err != nil {
+			return err
+		}
+	}
+	if relay != "" {
+		return checkRelay(relay)
+	}
+	return nil
+}
+
+// lookup returns what addr, a host:port, stands for now, with IPv6 and IPv4
+// taking turns (RFC 8305 section 4).
+func (t *MeshSyncTransport) lookup(ctx context.Context, addr string) ([]netip.AddrPort, error) {
+	host, port, err := splitAddr(addr)
+	if err != nil {
+		return nil, err
+	}
+	ips, err := t.resolveHost(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	var v6, v4 []netip.AddrPort
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		if !reaches(t.socket.LocalAddr(), ip) {
+			continue
+		}
+		if ip.Is4() {
+			v4 = append(v4, netip.AddrPortFrom(ip, port))
+		} else {
+			v6 = append(v6, netip.AddrPortFrom(ip, port))
+		}
+	}
+	if len(v4)+len(v6) == 0 {
+		return nil, fmt.Errorf("%s has no address that %v reaches", host, t.socket.LocalAddr())
+	}
+	return interleave(v6, v4), nil
+}
+
+func (t *MeshSyncTransport) resolveHost(ctx context.Context, host string) ([]netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{ip}, nil
+	}
+	ips, err := t.opts.resolve(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	if len(ips) == 0 {
+		return nil, errors.New("no such host")
+	}
+	return ips[:min(len(ips), maxRecords)], nil
+}
+
+func interleave(a, b []netip.AddrPort) []netip.AddrPort {
+	out := make([]netip.AddrPort, 0, len(a)+len(b))
+	for i := range max(len(a), len(b)) {
+		out = append(out, slices.Concat(a[min(i, len(a)):min(i+1, len(a))], b[min(i, len(b)):min(i+1, len(b))])...)
+	}
+	return out
+}

@@ -1,0 +1,105 @@
+package meshsync
+
+import (
+	"net"
+	"net/netip"
+	"time"
+)
+
+const (
+	// probeShare bounds the delay that probing adds to an outage: while one has
+	// lasted for d, probes are d/600 apart, so an outage of ten minutes ends at
+	// most a second late.
+	probeShare = 600
+	// maxProbeRate bounds the probes per second of all watchdogs together, at
+	// 25 bytes each: with more peers away, each is probed less often.
+	maxProbeRate = 500
+	// maxProbed is how many of a peer's addresses are probed.
+	maxProbed = 8
+	// blindEvery makes every 16th dial to a silent peer a handshake although
+	// the peer is known to answer probes: something on the way may have begun
+	// to drop just those.
+	blindEvery = 16
+)
+
+// probing is a watchdog's search for a peer that does not answer. The
+// watchdog's goroutine owns it.
+type probing struct {
+	w       *watchdog
+	targets []netip.AddrPort // where the peer was last dialed
+	began   time.Time        // the outage
+	timer   *time.Timer      // nil: not probing
+	nonce   nonce
+	// proven is set once the peer has answered a probe: its silence means
+	// something from then on.
+	proven bool
+}
+
+// start begins to probe, unless it has begun already.
+func (p *probing) start() {
+	if p.timer != nil || len(p.targets) == 0 {
+		return
+	}
+	p.renew()
+	p.timer = time.NewTimer(p.interval())
+}
+
+// renew waits for the answer to a new nonce instead of the last.
+func (p *probing) renew() {
+	p.w.t.probes.forget(p.nonce)
+	p.nonce = newNonce()
+	p.w.t.probes.expect(p.nonce, p.w)
+}
+
+// stop ends the search. An answer that comes later means nothing.
+func (p *probing) stop() {
+	p.w.t.probes.forget(p.nonce)
+	if p.timer != nil {
+		p.timer.Stop()
+		p.timer = nil
+	}
+}
+
+// due is when the next probe is: never, if there is no search.
+func (p *probing) due() <-chan time.Time {
+	if p.timer == nil {
+		return nil
+	}
+	return p.timer.C
+}
+
+// next sends a probe to each target and sets the time of the one after it.
+func (p *probing) next() {
+	p.sender()(p.targets)
+	p.timer.Reset(p.interval())
+}
+
+// sender returns what sends the present probe, for whatever goroutine.
+func (p *probing) sender() func(targets []netip.AddrPort) {
+	quic, packet := p.w.t.quic, probePacket(typeProbe, p.w.peer, p.nonce)
+	return func(targets []netip.AddrPort) {
+		for _, to := range targets[:min(len(targets), maxProbed)] {
+			quic.WriteTo(packet, net.UDPAddrFromAddrPort(to)) // lost is lost
+		}
+	}
+}
+
+// check asks a connected peer, once, whether probes reach it.
+func (p *probing) check(remote net.Addr) {
+	u, ok := remote.(*net.UDPAddr)
+	if p.proven || !ok {
+		return
+	}
+	p.renew()
+	p.sender()([]netip.AddrPort{u.AddrPort()})
+}
+
+// interval returns the time to the next probe: the longer the outage, the
+// longer, within what the policy allows and all watchdogs share.
+func (p *probing) interval() time.Duration {
+	policy := p.w.t.opts.Reconnect
+	d := max(time.Since(p.began)/probeShare, 2*policy.MinDelay)
+	d = min(d, policy.MaxDelay)
+	d = max(d, time.Duration(p.w.t.probes.len())*time.Second/maxProbeRate)
+	return policy.jitter(d)
+}

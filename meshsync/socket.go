@@ -1,0 +1,122 @@
+package meshsync
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/net/ipv4"
+)
+
+// A socket is the one packet connection under the one quic.Transport: every
+// connection's packets pass through it, and are counted here.
+type socket interface {
+	net.PacketConn
+	traffic() *traffic
+}
+
+// traffic counts the UDP payload bytes a socket has carried.
+type traffic struct {
+	sent, received atomic.Uint64
+}
+
+// openSocket returns the socket that o asks for.
+func openSocket(o Options) (socket, error) {
+	pc := o.PacketConn
+	if pc == nil {
+		addr, err := net.ResolveUDPAddr("udp", o.ListenAddr)
+		if err != nil {
+			return nil, fmt.Errorf("%w: ListenAddr %q: %w", ErrBadAddress, o.ListenAddr, err)
+		}
+		if pc, err = net.ListenUDP("udp", addr); err != nil {
+			return nil, fmt.Errorf("listen on %q: %w", o.ListenAddr, err)
+		}
+	}
+	if c, ok := pc.(*net.UDPConn); ok {
+		return &udpSocket{UDPConn: c, batch: ipv4.NewPacketConn(c)}, nil
+	}
+	return &packetSocket{PacketConn: pc}, nil
+}
+
+// udpSocket is a socket of the operating system. It embeds *net.UDPConn and has
+// ReadBatch, which is what quic-go needs to use its fast paths: batched reads,
+// ECN and, on Linux, segmentation offload.
+type udpSocket struct {
+	*net.UDPConn
+	batch  *ipv4.PacketConn // reads IPv6 as well
+	counts traffic
+}
+
+var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
+
+func (s *udpSocket) traffic() *traffic { return &s.counts }
+
+// ReadBatch is how quic-go reads where the system can read several packets at
+// once.
+func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	n, err := s.batch.ReadBatch(ms, flags)
+	var bytes uint64
+	for i := range ms[:max(n, 0)] {
+		bytes += uint64(ms[i].N)
+	}
+	s.counts.received.Add(bytes)
+	return n, err
+}
+
+// WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.
+func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
+	s.counts.sent.Add(uint64(n))
+	return n, oobn, err
+}
+
+// ReadFrom is how quic-go reads elsewhere.
+func (s *udpSocket) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, addr, err := s.UDPConn.ReadFrom(b)
+	s.counts.received.Add(uint64(n))
+	return n, addr, err
+}
+
+// WriteTo is how quic-go writes elsewhere.
+func (s *udpSocket) WriteTo(b []byte, addr net.Addr) (int, error) {
+	n, err := s.UDPConn.WriteTo(b, addr)
+	s.counts.sent.Add(uint64(n))
+	return n, err
+}
+
+// packetSocket is any other packet connection.
+type packetSocket struct {
+	net.PacketConn
+	counts traffic
+}
+
+func (s *packetSocket) traffic() *traffic { return &s.counts }
+
+func (s *packetSocket) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, addr, err := s.PacketConn.ReadFrom(b)
+	s.counts.received.Add(uint64(n))
+	return n, addr, err
+}
+
+func (s *packetSocket) WriteTo(b []byte, addr net.Addr) (int, error) {
+	n, err := s.PacketConn.WriteTo(b, addr)
+	s.counts.sent.Add(uint64(n))
+	return n, err
+}
+
+// reaches reports whether packets can be sent from a socket bound to local to
+// the given address: one bound to an address of one family has no way to the
+// other.
+func reaches(local net.Addr, to netip.Addr) bool {
+	u, ok := local.(*net.UDPAddr)
+	if !ok {
+		return true
+	}
+	from, ok := netip.AddrFromSlice(u.IP)
+	if !ok || from == netip.IPv6Unspecified() {
+		return true // of both families, where the system has both
+	}
+	return from.Unmap().Is4() == to.Unmap().Is4()
+}

@@ -1,0 +1,112 @@
+package meshsync
+
+import (
+	"slices"
+	"time"
+)
+
+// A PeerState says where things stand with a peer.
+type PeerState int
+
+const (
+	// StateDisconnected: there is no connection, and nothing is about to
+	// change that from this side.
+	StateDisconnected PeerState = iota
+	// StateDialing: the peer is being dialed, or waits its turn under
+	// MaxConcurrentDials.
+	StateDialing
+	// StateWaiting: the last dial failed, and the next one is due at
+	// NextAttempt.
+	StateWaiting
+	// StateConnected: there is a connection.
+	StateConnected
+	// StateGaveUp: MaxAttempts dials in a row failed.
+	StateGaveUp
+)
+
+var peerStates = []PeerState{StateDisconnected, StateDialing, StateWaiting, StateConnected, StateGaveUp}
+
+// String returns the state in lower case, as metrics have it.
+func (s PeerState) String() string {
+	switch s {
+	case StateDisconnected:
+		return "disconnected"
+	case StateDialing:
+		return "dialing"
+	case StateWaiting:
+		return "waiting"
+	case StateConnected:
+		return "connected"
+	case StateGaveUp:
+		return "gaveup"
+	default:
+		return "unknown"
+	}
+}
+
+// A PeerStatus is how things stand with a peer.
+type PeerStatus struct {
+	Peer       PeerID
+	Registered bool
+	State      PeerState
+	// Addrs and Relay are what the peer is registered with.
+	Addrs []string
+	Relay string
+	// Path is that of the connection; zero if there is none.
+	Path Path
+	// Attempts counts the dials that have failed since the last connection.
+	Attempts int
+	// NextAttempt is when the next dial is due, in StateWaiting.
+	NextAttempt time.Time
+	// LastError is why the last dial failed or the last connection ended,
+	// since the peer is registered; nil while it is connected.
+	LastError error
+	// Since is when State began.
+	Since time.Time
+}
+
+// Status returns how things stand with a peer that is registered or connected,
+// and false for any other.
+func (t *MeshSyncTransport) Status(id PeerID) (PeerStatus, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	if p == nil || (p.watchdog == nil && p.conn == nil) {
+		return PeerStatus{}, false
+	}
+	return p.status(), true
+}
+
+// Peers returns how things stand with every peer that is registered or
+// connected, sorted by ID.
+func (t *MeshSyncTransport) Peers() []PeerStatus {
+	t.mu.Lock()
+	all := make([]PeerStatus, 0, len(t.peers))
+	for _, p := range t.peers {
+		if p.watchdog != nil || p.conn != nil {
+			all = append(all, p.status())
+		}
+	}
+	t.mu.Unlock()
+	slices.SortFunc(all, func(a, b PeerStatus) int { return a.Peer.Compare(b.Peer) })
+	return all
+}
+
+// status is called with MeshSyncTransport.mu held.
+func (p *peer) status() PeerStatus {
+	st := PeerStatus{Peer: p.id}
+	if w := p.watchdog; w != nil {
+		st.Registered = true
+		st.State, st.Since = w.state, w.since
+		st.Addrs, st.Relay = slices.Clone(w.addrs), w.relay
+		st.Attempts, st.LastError = w.attempts, w.lastErr
+		if w.state == StateWaiting {
+			st.NextAttempt = w.next
+		}
+	}
+	if c := p.conn; c != nil {
+		st.State, st.Since = StateConnected, c.opened
+		st.Path = c.Path()
+	}
+	return st
+}

@@ -1,0 +1,349 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// The connection table holds at most one connection per peer, and both sides
+// hold the same one.
+//
+// Of any two peers the one with the lower PeerID decides; the other follows. A
+// connection counts once the decider says so: in its hello if it accepted, in
+// an active message if it dialed. So each pair has one place where decisions
+// are made, one after another.
+//
+// What the decider needs to know is whether the follower, which offers a new
+// connection, still holds the one that counts. Every hello carries the sender's
+// seq, and a follower sends a hello as a dialer only while it holds no
+// connection to the peer, not even one that waits for the decider's word.
+// Therefore, for a follower's dial with the hello h, and the connection c that
+// counts, for which the follower sent its last hello with c.seq:
+//
+//	another instance   the follower was restarted: h replaces c at once
+//	h.seq > c.seq      it sent h after it had c: it lost c, h replaces it at once
+//	h.seq < c.seq      both dialed at the same time: h is the duplicate
+//
+// A decider's dial comes only when it holds nothing, so it replaces whatever
+// the follower still has. The follower takes the decider's word in the order of
+// the decider's seq, since two connections may deliver it in another one.
+//
+// docs/adr/0002 tells why.
+
+// peer is what the transport knows of one peer. MeshSyncTransport.mu guards
+// all of it. It exists while there is something to know.
+type peer struct {
+	id PeerID
+	// conn is the connection that counts, shown to the service.
+	conn *Conn
+	// offered is an inbound connection that we, the follower, have answered and
+	// that waits for the decider's word.
+	offered *Conn
+	// greeting is set while a hello of ours waits for its answer; there is
+	// never more than one.
+	greeting bool
+	// refused is set by Disconnect: the peer's dials are turned away.
+	refused bool
+	// watchdog is there if the peer is registered.
+	watchdog *watchdog
+	// connect is the dial that Connect's callers share.
+	connect *sharedDial
+	// lost is when the connection of a registered peer ended, until the next.
+	lost time.Time
+	// changed is closed at the next change of conn, offered, greeting or
+	// refused; nil if nobody waits for it. waiters counts who does.
+	changed chan struct{}
+	waiters int
+}
+
+// decides reports whether this side decides for the pair with id.
+func (t *MeshSyncTransport) decides(id PeerID) bool { return t.id.Compare(id) < 0 }
+
+// peerFor returns the entry of id, which it makes if there is none. mu is held.
+func (t *MeshSyncTransport) peerFor(id PeerID) *peer {
+	p := t.peers[id]
+	if p == nil {
+		p = &peer{id: id}
+		t.peers[id] = p
+	}
+	return p
+}
+
+// tidy forgets p if nothing is left to know of it. mu is held.
+func (t *MeshSyncTransport) tidy(p *peer) {
+	if p.conn == nil && p.offered == nil && !p.greeting && !p.refused &&
+		p.watchdog == nil && p.connect == nil && p.waiters == 0 {
+		delete(t.peers, p.id)
+	}
+}
+
+// notify wakes whoever waits for a change of p. mu is held.
+func (p *peer) notify() {
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
+	}
+}
+
+// await unlocks mu until p changes or ctx ends, and returns with mu held.
+func (t *MeshSyncTransport) await(ctx context.Context, p *peer) error {
+	if p.changed == nil {
+		p.changed = make(chan struct{})
+	}
+	changed := p.changed
+	p.waiters++
+	t.mu.Unlock()
+
+	var err error
+	select {
+	case <-changed:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-t.ctx.Done():
+		err = ErrClosed
+	}
+
+	t.mu.Lock()
+	p.waiters--
+	t.tidy(p)
+	return err
+}
+
+// nextSeq returns a number higher than all before. mu is held, so that the
+// order of the numbers is the order of the decisions.
+func (t *MeshSyncTransport) nextSeq() uint64 {
+	t.seq++
+	return t.seq
+}
+
+// takeTurn returns the seq for a dialer's hello to p once this side holds no
+// connection to it and no other hello of it is out. If there is, or comes, a
+// connection, it returns that instead. The caller gives the turn back.
+func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID) (seq uint64, existing *Conn, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		p := t.peerFor(id)
+		switch {
+		case ctx.Err() != nil:
+			t.tidy(p)
+			return 0, nil, context.Cause(ctx)
+		case t.closed:
+			t.tidy(p)
+			return 0, nil, ErrClosed
+		case p.refused:
+			return 0, nil, ErrDisconnected
+		case p.conn != nil:
+			return 0, p.conn, nil
+		case p.offered == nil && !p.greeting:
+			p.greeting = true
+			return t.nextSeq(), nil, nil
+		}
+		if err := t.await(ctx, p); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// giveBackTurn ends what takeTurn began.
+func (t *MeshSyncTransport) giveBackTurn(id PeerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	p.greeting = false
+	p.notify()
+	t.tidy(p)
+}
+
+// dialed shows a connection of ours that the peer has answered with h, unless
+// another one was faster, which it returns. As the decider it also returns the
+// seq that the peer must be told.
+func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown *Conn, tell uint64, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peerFor(c.peer)
+	defer t.tidy(p)
+	switch {
+	case ctx.Err() != nil:
+		return nil, 0, context.Cause(ctx)
+	case t.closed:
+		return nil, 0, ErrClosed
+	case p.refused:
+		return nil, 0, ErrDisconnected
+	}
+	if t.decides(c.peer) {
+		if p.conn != nil {
+			return p.conn, 0, nil
+		}
+		tell = t.nextSeq()
+	} else if p.isStale(h.instance, h.seq) {
+		return p.conn, 0, nil
+	}
+	c.instance, c.seq = h.instance, h.seq
+	t.show(p, c)
+	return c, tell, nil
+}
+
+// offer decides about an inbound connection whose hello is h. It returns the
+// seq of the answer, and whether the answer makes the connection count: if not,
+// it waits for the decider's word, see confirm.
+func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peerFor(c.peer)
+	defer t.tidy(p)
+	switch {
+	case t.closed:
+		return 0, false, ErrClosed
+	case p.refused:
+		return 0, false, ErrDisconnected
+	case !t.hasRoom(p):
+		return 0, false, ErrBusy
+	}
+	if t.decides(c.peer) {
+		if p.isStale(h.instance, h.seq) {
+			return 0, false, errDuplicate
+		}
+		c.instance, c.seq = h.instance, h.seq
+		t.show(p, c)
+		return t.nextSeq(), true, nil
+	}
+	if o := p.offered; o != nil {
+		if o.instance == h.instance && h.seq < o.seq {
+			return 0, false, errDuplicate
+		}
+		t.wg.Go(func() { o.close(errDuplicate) })
+	}
+	c.instance, c.seq = h.instance, h.seq
+	p.offered = c
+	p.notify()
+	return t.nextSeq(), false, nil
+}
+
+// confirm shows a connection that was offered, now that the decider has said,
+// with seq, that it counts.
+func (t *MeshSyncTransport) confirm(c *Conn, seq uint64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peerFor(c.peer)
+	defer t.tidy(p)
+	switch {
+	case t.closed:
+		return ErrClosed
+	case p.refused:
+		return ErrDisconnected
+	case p.offered != c, p.isStale(c.instance, seq):
+		return errDuplicate
+	case !t.hasRoom(p):
+		return ErrBusy
+	}
+	p.offered = nil
+	c.seq = seq
+	t.show(p, c)
+	return nil
+}
+
+// withdraw forgets an offered connection that came to nothing.
+func (t *MeshSyncTransport) withdraw(c *Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.peers[c.peer]; p != nil && p.offered == c {
+		p.offered = nil
+		p.notify()
+		t.tidy(p)
+	}
+}
+
+// isStale reports whether something that the peer said with seq is older than
+// what it said for the connection that counts.
+func (p *peer) isStale(instance instanceID, seq uint64) bool {
+	return p.conn != nil && p.conn.instance == instance && seq < p.conn.seq
+}
+
+// hasRoom reports whether p may be connected by its own dialing. mu is held.
+func (t *MeshSyncTransport) hasRoom(p *peer) bool {
+	if p.conn != nil || p.watchdog != nil || len(t.peers) <= t.opts.MaxInboundPeers {
+		return true
+	}
+	n := 0
+	for _, q := range t.peers {
+		if q.conn != nil && !q.conn.initiator && q.watchdog == nil {
+			n++
+		}
+	}
+	return n < t.opts.MaxInboundPeers
+}
+
+// show makes c the connection to p: the only place where one begins to count.
+// mu is held, and t is not closed.
+func (t *MeshSyncTransport) show(p *peer, c *Conn) {
+	if old := p.conn; old != nil {
+		t.end(p, old, ErrSuperseded)
+		t.wg.Go(func() { old.close(ErrSuperseded) })
+	}
+	c.opened = time.Now()
+	p.conn = c
+	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c}
+	if w := p.watchdog; w != nil {
+		w.attempts, w.announced, w.lastErr = 0, 0, nil
+		w.shown++
+		w.opened = c.opened
+		w.setState(StateConnected)
+		signal(w.conns)
+		if !p.lost.IsZero() {
+			ev.Outage = c.opened.Sub(p.lost)
+			p.lost = time.Time{}
+		}
+	}
+	t.metrics.opened(c, ev.Outage)
+	t.events.publish(ev)
+	p.notify()
+	t.wg.Go(func() { t.serve(c) })
+	if t.opts.Handler != nil {
+		t.wg.Go(func() { t.opts.Handler(c) })
+	}
+}
+
+// end takes c out of the table, if it is the one that counts: the only place
+// where one ceases to. mu is held. Closing it is the caller's.
+func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error) {
+	if p.conn != c {
+		return
+	}
+	p.conn = nil
+	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause}
+	if w := p.watchdog; w != nil {
+		p.lost = time.Now()
+		w.lastErr = cause
+		w.setState(StateDisconnected)
+		signal(w.conns)
+		ev.WillRetry = !t.opts.Reconnect.Disabled && !w.stopping && !t.closed
+	}
+	t.metrics.closed(cause)
+	t.events.publish(ev)
+	p.notify()
+}
+
+// serve is the goroutine of a connection that is shown: it reads the control
+// stream until the connection ends, and then takes it out of the table.
+func (t *MeshSyncTransport) serve(c *Conn) {
+	log := t.log.With("peer", c.peer.Short(), "path", c.path.Kind.String(), "remote", c.qc.RemoteAddr().String())
+	log.Info("peer connected", "initiator", c.initiator)
+
+	if err := c.readControl(t.opts.DialTimeout); errors.Is(err, ErrProtocol) {
+		c.close(err)
+	}
+	<-c.qc.Context().Done() // any other error is its end
+	cause := c.endCause()
+
+	t.mu.Lock()
+	if p := t.peers[c.peer]; p != nil {
+		t.end(p, c, cause)
+		t.tidy(p)
+	}
+	t.mu.Unlock()
+
+	log.Info("peer disconnected", "cause", cause, "after", time.Since(c.opened))
+	c.cancel(cause)
+}

@@ -1,0 +1,240 @@
+package meshsync
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// PeerID names a peer: its Ed25519 public key.
+type PeerID = identity.PeerID
+
+// ParsePeerID reads a PeerID from its 64 hex digits. It refuses anything else,
+// and the zero PeerID.
+func ParsePeerID(s string) (PeerID, error) { return identity.Parse(s) }
+
+// PeerIDFromKey returns the PeerID of the peer that holds k.
+func PeerIDFromKey(k ed25519.PrivateKey) PeerID { return identity.FromKey(k) }
+
+// LoadOrCreateKey reads the private key at path (PKCS#8, PEM), or makes one
+// there, mode 0600, if there is none. It refuses a file that its group or
+// others can read.
+func LoadOrCreateKey(path string) (ed25519.PrivateKey, error) { return identity.LoadOrCreateKey(path) }
+
+// alpn is the application protocol of a connection between two peers.
+const alpn = "meshsync/1"
+
+// MeshSyncTransport keeps connections to peers. Its methods may be called from
+// several goroutines. Make one with New.
+type MeshSyncTransport struct {
+	opts     Options // with defaults, read only
+	id       PeerID
+	instance instanceID
+	cert     tls.Certificate
+	log      *slog.Logger
+
+	socket   socket
+	quic     *quic.Transport
+	listener *quic.Listener
+	quicConf *quic.Config
+	inbound  *inboundLimit
+	slots    *dialSlots
+	probes   *probes
+	events   *eventHub
+	metrics  *metrics
+
+	// ctx ends when Close or Shutdown begins: nothing new starts after it.
+	ctx  context.Context
+	stop context.CancelFunc
+	// wg counts every goroutine of the transport and of its Handler. One is
+	// started with mu held and closed unset, or by one that is counted.
+	wg sync.WaitGroup
+	// finished is closed when Close has done everything.
+	finished chan struct{}
+
+	mu     sync.Mutex
+	peers  map[PeerID]*peer
+	seq    uint64 // of the last hello or active message
+	closed bool   // no connection begins to count, no dial starts
+}
+
+// New returns a transport that listens. It fails with ErrBadOption,
+// ErrBadAddress or ErrRelayUnsupported for what it cannot use, and with the
+// system's error if it cannot listen.
+func New(o Options) (*MeshSyncTransport, error) {
+	opts, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := identity.Certificate(opts.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	t := &MeshSyncTransport{
+		opts:     opts,
+		id:       identity.FromKey(opts.PrivateKey),
+		cert:     cert,
+		slots:    newDialSlots(opts.MaxConcurrentDials),
+		events:   newEventHub(),
+		inbound:  newInboundLimit(),
+		probes:   newProbes(),
+		finished: make(chan struct{}),
+		peers:    make(map[PeerID]*peer),
+	}
+	rand.Read(t.instance[:])
+	t.log = opts.Logger.With("transport", t.id.Short())
+	t.ctx, t.stop = context.WithCancel(context.Background())
+
+	if t.socket, err = openSocket(opts); err != nil {
+		return nil, err
+	}
+	if err := t.listen(); err != nil {
+		return nil, errors.Join(err, t.abandon())
+	}
+	if t.metrics, err = newMetrics(t); err != nil {
+		return nil, errors.Join(err, t.abandon())
+	}
+	t.wg.Go(t.acceptLoop)
+	t.wg.Go(t.probeLoop)
+	return t, nil
+}
+
+// maxStreams is how many streams of each kind a peer may have open, the
+// control stream included.
+const maxStreams = 1024
+
+// connIDLength is long enough for stateless resets not to hit the wrong
+// connection, 64 bits, at little cost per packet.
+const connIDLength = 8
+
+// minPacketSize is the UDP payload that any path for QUIC carries (RFC 9000
+// section 14), also through tunnels with an MTU of 1280; path MTU discovery
+// (RFC 8899) finds more.
+const minPacketSize = 1200
+
+func (t *MeshSyncTransport) listen() error {
+	resetKey := deriveKey(t.opts.PrivateKey, "meshsync/1 stateless reset")
+	t.quic = &quic.Transport{
+		Conn:                t.socket,
+		ConnectionIDLength:  connIDLength,
+		StatelessResetKey:   (*quic.StatelessResetKey)(&resetKey),
+		ConnContext:         t.inbound.admit,
+		VerifySourceAddress: t.inbound.underLoad,
+	}
+	t.quicConf = &quic.Config{
+		HandshakeIdleTimeout:  t.opts.DialTimeout,
+		MaxIdleTimeout:        t.opts.IdleTimeout,
+		KeepAlivePeriod:       t.opts.KeepAlive,
+		MaxIncomingStreams:    maxStreams,
+		MaxIncomingUniStreams: maxStreams,
+		InitialPacketSize:     minPacketSize,
+		EnableDatagrams:       true,
+	}
+	var err error
+	t.listener, err = t.quic.Listen(identity.ServerTLS(t.cert, alpn), t.quicConf)
+	if err != nil {
+		return fmt.Errorf("listen on %v: %w", t.socket.LocalAddr(), err)
+	}
+	return nil
+}
+
+// deriveKey returns a key for one purpose that a restarted process finds again.
+func deriveKey(k ed25519.PrivateKey, purpose string) [32]byte {
+	mac := hmac.New(sha256.New, k.Seed())
+	mac.Write([]byte(purpose))
+	return [32]byte(mac.Sum(nil))
+}
+
+// abandon undoes what New has done so far.
+func (t *MeshSyncTransport) abandon() error {
+	t.stop()
+	err := t.quic.Close()
+	if t.opts.PacketConn == nil {
+		err = errors.Join(err, t.socket.Close())
+	}
+	return err
+}
+
+// ID returns the transport's own identity.
+func (t *MeshSyncTransport) ID() PeerID { return t.id }
+
+// Addr returns the local address of the UDP socket.
+func (t *MeshSyncTransport) Addr() net.Addr { return t.socket.LocalAddr() }
+
+// Shutdown goes away in order. It stops dialing and accepting, and tells each
+// connected peer, whose watchdog, if it has one, then dials again at once.
+// What has been written on streams is delivered first, as far as it arrives
+// before ctx ends; streams that the service has not closed do not hold it up.
+// Then it does what Close does.
+//
+// It returns ctx's error if ctx ended first, and ErrClosed if the transport
+// was closed already.
+func (t *MeshSyncTransport) Shutdown(ctx context.Context) error {
+	conns, first := t.beginClose()
+	if !first {
+		return ErrClosed
+	}
+	var wg sync.WaitGroup
+	for _, c := range conns {
+		wg.Go(func() { c.drain(ctx, t.opts.DialTimeout) })
+	}
+	wg.Wait()
+	err := context.Cause(ctx)
+	return errors.Join(err, t.finishClose(conns))
+}
+
+// Close ends every connection, with the code that tells the peers that this
+// transport goes away, and every goroutine, and waits for them and for the
+// Handlers to return. What was written and not yet delivered is lost: see
+// Shutdown. A second Close waits for the first and returns nil.
+func (t *MeshSyncTransport) Close() error {
+	conns, first := t.beginClose()
+	if !first {
+		<-t.finished
+		return nil
+	}
+	return t.finishClose(conns)
+}
+
+// beginClose ends dialing and accepting. It returns the connections that count
+// and whether this was the first call.
+func (t *MeshSyncTransport) beginClose() (conns []*Conn, first bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, false
+	}
+	t.closed = true
+	for _, p := range t.peers {
+		if p.conn != nil {
+			conns = append(conns, p.conn)
+		}
+	}
+	t.stop()
+	return conns, true
+}
+
+func (t *MeshSyncTransport) finishClose(conns []*Conn) error {
+	for _, c := range conns {
+		c.close(ErrClosed)
+	}
+	t.wg.Wait()
+	err := t.quic.Close()
+	err = errors.Join(err, t.socket.Close())
+	t.events.close()
+	t.metrics.detach(t)
+	close(t.finished)
+	return err
+}
