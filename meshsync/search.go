@@ -46,14 +46,14 @@ func (p *probing) start() {
 
 // renew waits for the answer to a new nonce instead of the last.
 func (p *probing) renew() {
-	p.w.t.probes.forget(p.nonce)
+	p.w.t.waits.forgetAnswer(p.nonce)
 	p.nonce = newNonce()
-	p.w.t.probes.expect(p.nonce, p.w)
+	p.w.t.waits.expectAnswer(p.nonce, p.w)
 }
 
 // stop ends the search. An answer that comes later means nothing.
 func (p *probing) stop() {
-	p.w.t.probes.forget(p.nonce)
+	p.w.t.waits.forgetAnswer(p.nonce)
 	if p.timer != nil {
 		p.timer.Stop()
 		p.timer = nil
@@ -100,6 +100,6 @@ func (p *probing) interval() time.Duration {
 	policy := p.w.t.opts.Reconnect
 	d := max(time.Since(p.began)/probeShare, 2*policy.MinDelay)
 	d = min(d, policy.MaxDelay)
-	d = max(d, time.Duration(p.w.t.probes.len())*time.Second/maxProbeRate)
+	d = max(d, time.Duration(p.w.t.waits.searching())*time.Second/maxProbeRate)
 	return policy.jitter(d)
 }

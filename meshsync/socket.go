@@ -22,8 +22,9 @@ type traffic struct {
 	sent, received atomic.Uint64
 }
 
-// openSocket returns the socket that o asks for.
-func openSocket(o Options) (socket, error) {
+// openSocket returns the socket that o asks for. r answers what comes in for
+// connections of an earlier run.
+func openSocket(o Options, r *resetter) (socket, error) {
 	pc := o.PacketConn
 	if pc == nil {
 		addr, err := net.ResolveUDPAddr("udp", o.ListenAddr)
@@ -35,9 +36,9 @@ func openSocket(o Options) (socket, error) {
 		}
 	}
 	if c, ok := pc.(*net.UDPConn); ok {
-		return &udpSocket{UDPConn: c, batch: ipv4.NewPacketConn(c)}, nil
+		return &udpSocket{UDPConn: c, batch: ipv4.NewPacketConn(c), resets: r}, nil
 	}
-	return &packetSocket{PacketConn: pc}, nil
+	return &packetSocket{PacketConn: pc, resets: r}, nil
 }
 
 // udpSocket is a socket of the operating system. It embeds *net.UDPConn and has
@@ -46,6 +47,7 @@ func openSocket(o Options) (socket, error) {
 type udpSocket struct {
 	*net.UDPConn
 	batch  *ipv4.PacketConn // reads IPv6 as well
+	resets *resetter
 	counts traffic
 }
 
@@ -58,8 +60,11 @@ func (s *udpSocket) traffic() *traffic { return &s.counts }
 func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	n, err := s.batch.ReadBatch(ms, flags)
 	var bytes uint64
-	for i := range ms[:max(n, 0)] {
-		bytes += uint64(ms[i].N)
+	for _, m := range ms[:max(n, 0)] {
+		bytes += uint64(m.N)
+		if reset := s.resets.resetFor(m.Buffers[0][:m.N]); reset != nil {
+			s.WriteTo(reset, m.Addr) // lost is lost
+		}
 	}
 	s.counts.received.Add(bytes)
 	return n, err
@@ -76,6 +81,9 @@ func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, 
 func (s *udpSocket) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, addr, err := s.UDPConn.ReadFrom(b)
 	s.counts.received.Add(uint64(n))
+	if reset := s.resets.resetFor(b[:n]); reset != nil {
+		s.WriteTo(reset, addr) // lost is lost
+	}
 	return n, addr, err
 }
 
@@ -89,6 +97,7 @@ func (s *udpSocket) WriteTo(b []byte, addr net.Addr) (int, error) {
 // packetSocket is any other packet connection.
 type packetSocket struct {
 	net.PacketConn
+	resets *resetter
 	counts traffic
 }
 
@@ -97,6 +106,9 @@ func (s *packetSocket) traffic() *traffic { return &s.counts }
 func (s *packetSocket) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, addr, err := s.PacketConn.ReadFrom(b)
 	s.counts.received.Add(uint64(n))
+	if reset := s.resets.resetFor(b[:n]); reset != nil {
+		s.WriteTo(reset, addr) // lost is lost
+	}
 	return n, addr, err
 }
 

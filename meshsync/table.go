@@ -331,11 +331,19 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 	log := t.log.With("peer", c.peer.Short(), "path", c.path.Kind.String(), "remote", c.qc.RemoteAddr().String())
 	log.Info("peer connected", "initiator", c.initiator)
 
+	token, err := c.goneToken() // cannot fail once the handshake is complete
+	if err == nil {
+		t.waits.expectGone(token, c)
+		defer t.waits.forgetGone(token)
+	}
 	if err := c.readControl(t.opts.DialTimeout); errors.Is(err, ErrProtocol) {
 		c.close(err)
 	}
 	<-c.qc.Context().Done() // any other error is its end
 	cause := c.endCause()
+	if errors.Is(cause, ErrIdle) {
+		t.sayGone(c, token)
+	}
 
 	t.mu.Lock()
 	if p := t.peers[c.peer]; p != nil {

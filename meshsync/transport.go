@@ -51,7 +51,7 @@ type MeshSyncTransport struct {
 	quicConf *quic.Config
 	inbound  *inboundLimit
 	slots    *dialSlots
-	probes   *probes
+	waits    *waitList
 	events   *eventHub
 	metrics  *metrics
 
@@ -89,7 +89,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 		slots:    newDialSlots(opts.MaxConcurrentDials),
 		events:   newEventHub(),
 		inbound:  newInboundLimit(),
-		probes:   newProbes(),
+		waits:    newWaitList(),
 		finished: make(chan struct{}),
 		peers:    make(map[PeerID]*peer),
 	}
@@ -97,17 +97,19 @@ func New(o Options) (*MeshSyncTransport, error) {
 	t.log = opts.Logger.With("transport", t.id.Short())
 	t.ctx, t.stop = context.WithCancel(context.Background())
 
-	if t.socket, err = openSocket(opts); err != nil {
+	resets := newResetter(deriveKey(opts.PrivateKey, "meshsync/1 stateless reset"))
+	if t.socket, err = openSocket(opts, resets); err != nil {
+		t.stop()
 		return nil, err
 	}
-	if err := t.listen(); err != nil {
+	if err := t.listen(resets); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
 	if t.metrics, err = newMetrics(t); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
 	t.wg.Go(t.acceptLoop)
-	t.wg.Go(t.probeLoop)
+	t.wg.Go(t.packetLoop)
 	return t, nil
 }
 
@@ -115,23 +117,18 @@ func New(o Options) (*MeshSyncTransport, error) {
 // control stream included.
 const maxStreams = 1024
 
-// connIDLength is long enough for stateless resets not to hit the wrong
-// connection, 64 bits, at little cost per packet.
-const connIDLength = 8
-
 // minPacketSize is the UDP payload that any path for QUIC carries (RFC 9000
 // section 14), also through tunnels with an MTU of 1280; path MTU discovery
 // (RFC 8899) finds more.
 const minPacketSize = 1200
 
-func (t *MeshSyncTransport) listen() error {
-	resetKey := deriveKey(t.opts.PrivateKey, "meshsync/1 stateless reset")
+func (t *MeshSyncTransport) listen(resets *resetter) error {
 	t.quic = &quic.Transport{
-		Conn:                t.socket,
-		ConnectionIDLength:  connIDLength,
-		StatelessResetKey:   (*quic.StatelessResetKey)(&resetKey),
-		ConnContext:         t.inbound.admit,
-		VerifySourceAddress: t.inbound.underLoad,
+		Conn:                  t.socket,
+		ConnectionIDGenerator: resets,
+		StatelessResetKey:     &resets.key,
+		ConnContext:           t.inbound.admit,
+		VerifySourceAddress:   t.inbound.underLoad,
 	}
 	t.quicConf = &quic.Config{
 		HandshakeIdleTimeout:  t.opts.DialTimeout,

@@ -24,6 +24,7 @@ type world struct {
 	t    *testing.T
 	net  *testnet.Net
 	rand *rand.Rand
+	all  []*node
 }
 
 const (
@@ -38,6 +39,11 @@ func inWorld(t *testing.T, seed uint64, f func(w *world)) {
 		w := &world{t: t, net: testnet.New(seed), rand: rand.New(rand.NewPCG(seed, 1))}
 		w.net.SetDefaultLink(testnet.Link{Latency: testRTT / 2})
 		defer w.net.Close()
+		defer func() { // also after a Fatal
+			for _, n := range w.all {
+				n.Close()
+			}
+		}()
 		f(w)
 	})
 }
@@ -73,6 +79,7 @@ func (w *world) node(n int, set ...func(*Options)) *node {
 		s(&nd.opts)
 	}
 	nd.start()
+	w.all = append(w.all, nd)
 	return nd
 }
 
@@ -138,22 +145,6 @@ func (n *node) await(p *node, d time.Duration) *Conn {
 		n.w.t.Fatalf("no connection within %v: %v", d, err)
 	}
 	return c
-}
-
-// awaitGone waits until n's connection to p ends.
-func (n *node) awaitGone(p *node, d time.Duration) error {
-	n.w.t.Helper()
-	c, ok := n.Conn(p.ID())
-	if !ok {
-		return nil
-	}
-	select {
-	case <-c.Context().Done():
-		return context.Cause(c.Context())
-	case <-time.After(d):
-		n.w.t.Fatalf("still connected after %v", d)
-		return nil
-	}
 }
 
 // echo is a Handler that sends back what it gets.
@@ -297,4 +288,14 @@ func (l *eventLog) count(kind EventKind) int {
 		}
 	}
 	return n
+}
+
+// first returns the first event of a kind, or a zero one.
+func (l *eventLog) first(kind EventKind) Event {
+	for _, ev := range l.events {
+		if ev.Kind == kind {
+			return ev
+		}
+	}
+	return Event{}
 }
