@@ -153,11 +153,12 @@ func (c *Conn) Stats() ConnStats {
 	}
 }
 
-// Close ends the connection; what was written and not yet delivered is lost. A
-// registered peer is dialed again: to be rid of it use Unregister or
-// Disconnect.
+// Close ends the connection; what was written and not yet delivered is lost.
+// When it returns, the transport no longer counts the connection. A registered
+// peer is dialed again: to be rid of it use Unregister or Disconnect.
 func (c *Conn) Close() error {
 	c.close(errClosedHere)
+	<-c.ctx.Done()
 	return nil
 }
 

@@ -352,6 +352,6 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 	}
 	t.mu.Unlock()
 
-	log.Info("peer disconnected", "cause", cause, "after", time.Since(c.opened))
 	c.cancel(cause)
+	log.Info("peer disconnected", "cause", cause, "after", time.Since(c.opened))
 }

@@ -299,3 +299,13 @@ func (l *eventLog) first(kind EventKind) Event {
 	}
 	return Event{}
 }
+
+// last returns the last event of a kind, or a zero one.
+func (l *eventLog) last(kind EventKind) (last Event) {
+	for _, ev := range l.events {
+		if ev.Kind == kind {
+			last = ev
+		}
+	}
+	return last
+}
