@@ -146,7 +146,6 @@ func (r *race) run(addrs []string, nudge <-chan struct{}) (*Conn, error) {
 	return nil, r.failure()
 }
 
-// failure blames silence on the peer only where the time ran out.
 func (r *race) failure() error { return &DialError{Peer: r.peer, Candidates: r.failed} }
 
 // cleanUp waits for what is still running after ctx was cancelled.
@@ -208,10 +207,10 @@ func (r *race) greet(a attemptResult) (*Conn, error) {
 	return c, nil
 }
 
-// silence returns errNoAnswer for an error that only says that time ran out.
+// silence returns a noAnswerError for an error that only says that time ran out.
 func (r *race) silence(err error) error {
 	if isTimeout(err) || (r.ctx.Err() != nil && errors.Is(err, context.Cause(r.ctx))) {
-		return fmt.Errorf("%w within %v", errNoAnswer, r.t.opts.DialTimeout)
+		return noAnswerError{r.t.opts.DialTimeout}
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -190,8 +191,12 @@ func unanswered(err error) bool {
 	return !tls && !version
 }
 
-// errNoAnswer is a candidate's error if its time ran out in silence.
-var errNoAnswer = fmt.Errorf("no answer: %w", context.DeadlineExceeded)
+// A noAnswerError is a candidate's error if its time ran out in silence. It is
+// a context.DeadlineExceeded.
+type noAnswerError struct{ within time.Duration }
+
+func (e noAnswerError) Error() string        { return fmt.Sprintf("no answer within %v", e.within) }
+func (e noAnswerError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // A DialError says why a dial failed: each candidate that was tried, with its
 // own error. It unwraps to all of them.

@@ -20,7 +20,8 @@ type Event struct {
 	// Err says why; of EventDisconnected, EventDialFailed and EventGaveUp.
 	Err error
 	// WillRetry says whether the peer will be dialed again; of
-	// EventDisconnected and EventDialFailed.
+	// EventDisconnected and EventDialFailed. After a loss that is at once,
+	// unless the peer refuses us or its connections keep ending early.
 	WillRetry bool
 	// Retry is the wait until then, of EventDialFailed.
 	Retry time.Duration

@@ -50,7 +50,9 @@ type Options struct {
 	KeepAlive time.Duration
 	// IdleTimeout is how long nothing may be heard from a peer before the
 	// connection is given up; default 15 s. The lower of the two sides' values
-	// counts (RFC 9000 section 10.1).
+	// counts (RFC 9000 section 10.1). As the time runs from the first packet
+	// sent in vain, a peer that dies in silence is given up between IdleTimeout
+	// and IdleTimeout plus KeepAlive later.
 	IdleTimeout time.Duration
 	// DialTimeout bounds one dial over all its candidates, and how long an
 	// inbound connection may take to introduce itself; default 5 s.

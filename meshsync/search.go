@@ -30,6 +30,7 @@ type probing struct {
 	began   time.Time        // the outage
 	timer   *time.Timer      // nil: not probing
 	nonce   nonce
+	packet  []byte // the probe with that nonce
 	// proven is set once the peer has answered a probe: its silence means
 	// something from then on.
 	proven bool
@@ -48,6 +49,7 @@ func (p *probing) start() {
 func (p *probing) renew() {
 	p.w.t.waits.forgetAnswer(p.nonce)
 	p.nonce = newNonce()
+	p.packet = probePacket(typeProbe, p.w.peer, p.nonce)
 	p.w.t.waits.expectAnswer(p.nonce, p.w)
 }
 
@@ -76,7 +78,7 @@ func (p *probing) next() {
 
 // sender returns what sends the present probe, for whatever goroutine.
 func (p *probing) sender() func(targets []netip.AddrPort) {
-	quic, packet := p.w.t.quic, probePacket(typeProbe, p.w.peer, p.nonce)
+	quic, packet := p.w.t.quic, p.packet // replaced by renew, never changed
 	return func(targets []netip.AddrPort) {
 		for _, to := range targets[:min(len(targets), maxProbed)] {
 			quic.WriteTo(packet, net.UDPAddrFromAddrPort(to)) // lost is lost

@@ -14,8 +14,8 @@ import (
 // draws, so that the handshakes and hellos meet in every order.
 func TestSimultaneousDialsLeaveOneConnection(t *testing.T) {
 	seeds := uint64(1000)
-	if testing.Short() {
-		seeds = 100
+	if testing.Short() || raceEnabled {
+		seeds = 200
 	}
 	for seed := range seeds {
 		inWorld(t, seed, func(w *world) {

@@ -174,7 +174,8 @@ func (t *MeshSyncTransport) Addr() net.Addr { return t.socket.LocalAddr() }
 // connected peer, whose watchdog, if it has one, then dials again at once.
 // What has been written on streams is delivered first, as far as it arrives
 // before ctx ends; streams that the service has not closed do not hold it up.
-// Then it does what Close does.
+// Then it does what Close does. Give ctx a deadline: a peer that is slow, or
+// means ill, takes all the time there is.
 //
 // It returns ctx's error if ctx ended first, and ErrClosed if the transport
 // was closed already.

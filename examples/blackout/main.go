@@ -1,0 +1,70 @@
+// Command blackout shows in twenty seconds what meshsync is for. It needs no
+// flags and no second terminal:
+//
+//	go run ./examples/blackout
+//
+// Two services, A and B, talk over real UDP sockets on the loopback interface.
+// A is this process, B a child process of it. A registers B once and sends it
+// numbered messages. Then the network between them goes dark, B is killed, and
+// B moves to another port; each time A's transport gets the connection back by
+// itself, and A's own code does nothing but ask for a stream. In the end A
+// unregisters B, after which A leaves it alone.
+//
+// Every line it prints is measured while it happens. The exit code is 1 if A
+// did not recover from an outage in time, or dialed after it unregistered B.
+//
+// Where to look: story.go is what happens, message.go is all that A's service
+// needs to do about outages, network.go is the switch that makes the network
+// go dark, peer.go is B, report.go prints what happens and outage.go the table.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+)
+
+// The timeouts of A and B. The defaults suit links with latencies of seconds;
+// these are shorter so that a few seconds of darkness count as an outage.
+const (
+	keepAlive   = 500 * time.Millisecond // default 5 s
+	idleTimeout = 2 * time.Second        // default 15 s
+	dialTimeout = time.Second            // default 5 s
+)
+
+// reconnect is the default policy, but a connection counts as stable sooner:
+// here it lives for seconds only.
+var reconnect = meshsync.ReconnectPolicy{StableAfter: 500 * time.Millisecond}
+
+// peerCommand makes the program play B.
+const peerCommand = "peer"
+
+func main() {
+	// quic-go warns on stderr of socket buffers it cannot enlarge; that is good
+	// advice for a server, and noise in this output.
+	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "blackout:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	switch {
+	case len(args) == 0:
+		return tellStory(ctx)
+	case len(args) == 3 && args[0] == peerCommand:
+		return bePeer(args[1], args[2])
+	default:
+		return errors.New("this program takes no arguments")
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+)
+
+// bePeer is B's process: a transport that echoes every stream. It prints its
+// address, and goes away in order when its stdin ends, so it never outlives A.
+func bePeer(keyFile, listen string) error {
+	key, err := meshsync.LoadOrCreateKey(keyFile)
+	if err != nil {
+		return err
+	}
+	b, err := meshsync.New(meshsync.Options{
+		PrivateKey:  key,
+		ListenAddr:  listen,
+		KeepAlive:   keepAlive,
+		IdleTimeout: idleTimeout,
+		Handler:     echoStreams,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(b.Addr())
+	io.Copy(io.Discard, os.Stdin)
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return b.Shutdown(ctx)
+}
+
+// echoStreams sends back what comes in, until the connection ends. How much
+// that can be at once is bounded by QUIC's limits on streams and on data that
+// was not read yet.
+func echoStreams(c *meshsync.Conn) {
+	for {
+		s, err := c.AcceptStream(c.Context())
+		if err != nil {
+			return
+		}
+		go func() { // ends with the stream, at the latest with the connection
+			defer s.Close()
+			io.Copy(s, s)
+		}()
+	}
+}
+
+// A peerProcess is B, seen from the process that started it.
+type peerProcess struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	addr  string // where it listens
+}
+
+// startPeer starts this program once more, as B, and returns when it listens.
+// The process is killed when ctx ends.
+func startPeer(ctx context.Context, keyFile, listen string) (*peerProcess, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, peerCommand, keyFile, listen)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start B: %w", err)
+	}
+	line := bufio.NewScanner(stdout)
+	if !line.Scan() {
+		return nil, fmt.Errorf("B did not start: %w", errors.Join(line.Err(), cmd.Wait()))
+	}
+	return &peerProcess{cmd: cmd, stdin: stdin, addr: line.Text()}, nil
+}
+
+// kill ends the process without giving it a chance to tell anybody, and
+// returns when it is gone.
+func (p *peerProcess) kill() error {
+	err := p.cmd.Process.Kill()
+	p.cmd.Wait() // reports that it was killed
+	return err
+}
+
+// leave lets the process shut its transport down and exit.
+func (p *peerProcess) leave() error {
+	p.stdin.Close()
+	return p.cmd.Wait()
+}

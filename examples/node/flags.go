@@ -1,0 +1,119 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+)
+
+// A config is what the flags say.
+type config struct {
+	keyFile     string
+	listen      string
+	metrics     string // "": no HTTP
+	peers       peerList
+	formation   *meshsync.Formation
+	keepAlive   time.Duration // 0: the transport's default
+	idleTimeout time.Duration // 0: the transport's default
+}
+
+// parseFlags reads the flags. It has written the reason to stderr when it
+// fails.
+func parseFlags(args []string, stderr io.Writer) (config, error) {
+	var cfg config
+	fs := flag.NewFlagSet("node", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&cfg.keyFile, "key", "node.key", "private key `file`; made if there is none")
+	fs.StringVar(&cfg.listen, "listen", ":0", "UDP `host:port` to listen on and to dial from")
+	fs.Var(&cfg.peers, "peer", "keep a connection to the peer `ID@host:port`; may be repeated, for one ID too: those are its addresses")
+	fs.Func("formation", "let only those in that have the same name and secret: `name@file`, the file with the secret in hex, 16 bytes or more", func(s string) (err error) {
+		cfg.formation, err = readFormation(s)
+		return err
+	})
+	fs.Func("metrics", "TCP `host:port` for /metrics, /healthz and /debug/pprof, none by default; profiles tell much about a process, so keep it local", func(s string) error {
+		cfg.metrics = s
+		_, _, err := net.SplitHostPort(s)
+		return err
+	})
+	fs.DurationVar(&cfg.keepAlive, "keepalive", 0, "silence before a probe (default 5s)")
+	fs.DurationVar(&cfg.idleTimeout, "idle", 0, "silence before a connection is given up (default 15s)")
+	if err := fs.Parse(args); err != nil {
+		return config{}, err
+	}
+	if fs.NArg() > 0 {
+		err := fmt.Errorf("unexpected argument %q", fs.Arg(0))
+		fmt.Fprintln(stderr, err)
+		fs.Usage()
+		return config{}, err
+	}
+	return cfg, nil
+}
+
+// A peerAddrs is a peer with all its addresses.
+type peerAddrs struct {
+	id    meshsync.PeerID
+	addrs []string
+}
+
+// A peerList collects the -peer flags.
+type peerList []peerAddrs
+
+// String implements flag.Value.
+func (l *peerList) String() string { return "" }
+
+// Set implements flag.Value.
+func (l *peerList) Set(s string) error {
+	name, addr, ok := strings.Cut(s, "@")
+	if !ok {
+		return errors.New("want ID@host:port")
+	}
+	id, err := meshsync.ParsePeerID(name)
+	if err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return err
+	}
+	for i := range *l {
+		if p := &(*l)[i]; p.id == id {
+			p.addrs = append(p.addrs, addr)
+			return nil
+		}
+	}
+	*l = append(*l, peerAddrs{id, []string{addr}})
+	return nil
+}
+
+// maxSecretFile bounds what is read from a path that may be the wrong one.
+const maxSecretFile = 4 << 10
+
+// readFormation reads a -formation flag. The secret is in a file because
+// everybody on the host can read a command line.
+func readFormation(s string) (*meshsync.Formation, error) {
+	name, path, ok := strings.Cut(s, "@")
+	if !ok {
+		return nil, errors.New("want name@file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxSecretFile))
+	if err != nil {
+		return nil, err
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(raw)))
+	if err != nil {
+		return nil, fmt.Errorf("secret in %s is not hex", path) // the error itself would quote it
+	}
+	return &meshsync.Formation{ID: name, Key: key}, nil
+}

@@ -1,0 +1,187 @@
+// Command node is a small daemon that keeps connections to its peers and sends
+// each of them a numbered message every second. To see it work, run two.
+//
+// In the first terminal:
+//
+//	go run ./examples/node -key a.key -listen 127.0.0.1:7001
+//
+// Its first line tells its identity, as id=...; in the second terminal put that
+// in place of <ID>:
+//
+//	go run ./examples/node -key b.key -listen 127.0.0.1:7002 -peer <ID>@127.0.0.1:7001
+//
+// Both now log "message received" lines. Stop the first node, wait a while and
+// start it again with the same command: the second one logs the loss, its dials,
+// and the new connection. It is enough that one side names the other; if both
+// do, there is still one connection.
+//
+// With -metrics the node answers HTTP:
+//
+//	go run ./examples/node -key a.key -listen 127.0.0.1:7001 -metrics 127.0.0.1:9001
+//	curl http://127.0.0.1:9001/metrics       # Prometheus
+//	curl http://127.0.0.1:9001/healthz       # 200 and counts, while the node runs
+//	go tool pprof http://127.0.0.1:9001/debug/pprof/heap
+//
+// Everybody who reaches the node may connect to it, unless it is in a
+// formation. For one, give all nodes the same name and the same secret file:
+//
+//	(umask 077; openssl rand -hex 32 > fleet.secret)
+//	go run ./examples/node -formation fleet@fleet.secret ...
+//
+// SIGINT and SIGTERM end it in order: peers are told and what was sent is
+// delivered first. The exit code is 0 then, 2 if a flag is wrong, and 1 if the
+// node could not start.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+)
+
+// shutdownLimit is how long the node may take to say goodbye: enough for a few
+// round trips over a satellite, and below the ten seconds that service managers
+// usually wait before they kill.
+const shutdownLimit = 5 * time.Second
+
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills
+	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+}
+
+// run is the program: it returns its exit code when ctx has ended, or when it
+// cannot start.
+func run(ctx context.Context, args []string, stderr io.Writer) int {
+	cfg, err := parseFlags(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitUsage // the flag package has said why
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	if err := serve(ctx, cfg, log); err != nil {
+		fmt.Fprintln(stderr, "node:", err)
+		if isUsage(err) {
+			return exitUsage
+		}
+		return exitError
+	}
+	return exitOK
+}
+
+// isUsage reports whether err blames what the flags say.
+func isUsage(err error) bool {
+	for _, usage := range []error{
+		meshsync.ErrBadOption, meshsync.ErrBadAddress, meshsync.ErrBadPeer, meshsync.ErrSelf, meshsync.ErrNoRoute,
+	} {
+		if errors.Is(err, usage) {
+			return true
+		}
+	}
+	return false
+}
+
+// serve runs the node until ctx ends.
+func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
+	key, err := meshsync.LoadOrCreateKey(cfg.keyFile)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	t, err := meshsync.New(meshsync.Options{
+		PrivateKey:  key,
+		ListenAddr:  cfg.listen,
+		Formation:   cfg.formation,
+		Handler:     func(c *meshsync.Conn) { exchangeMessages(c, log) },
+		KeepAlive:   cfg.keepAlive,
+		IdleTimeout: cfg.idleTimeout,
+		Registerer:  registry,
+	})
+	if err != nil {
+		return err
+	}
+	// At once, as a peer may be dialing already; and until the transport closes,
+	// whose last events are worth a line too.
+	events := t.Subscribe(context.Background())
+	var wg sync.WaitGroup
+	defer wg.Wait() // for logEvents: the transport is closed before
+	defer func() { err = errors.Join(err, shutdown(t, log)) }()
+
+	up := []any{"id", t.ID(), "addr", t.Addr()}
+	if cfg.metrics != "" {
+		s, err := startHTTP(cfg.metrics, t, registry, log)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		up = append(up, "metrics", s.addr)
+	}
+	log.Info("node is up", up...)
+
+	wg.Go(func() { logEvents(events, log) })
+	for _, p := range cfg.peers {
+		if err := t.RegisterForReconnect(p.id, p.addrs, ""); err != nil {
+			return fmt.Errorf("-peer %s: %w", p.id.Short(), err)
+		}
+	}
+	<-ctx.Done()
+	log.Info("node shuts down", "cause", context.Cause(ctx))
+	return nil
+}
+
+// shutdown tells the peers, and closes the transport in any case.
+func shutdown(t *meshsync.MeshSyncTransport, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	err := t.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Warn("some of what was sent may not have arrived", "limit", shutdownLimit)
+		return nil
+	}
+	return err
+}
+
+// logEvents writes each event as one line, until the transport closes. The
+// keys are the same for all kinds; what says nothing is left out.
+func logEvents(events <-chan meshsync.Event, log *slog.Logger) {
+	for ev := range events {
+		attrs := []slog.Attr{slog.String("kind", ev.Kind.String()), slog.String("peer", ev.Peer.Short())}
+		add := func(present bool, a slog.Attr) {
+			if present {
+				attrs = append(attrs, a)
+			}
+		}
+		if ev.Kind == meshsync.EventConnected {
+			path := ev.Conn.Path()
+			attrs = append(attrs, slog.String("path", path.Kind.String()), slog.String("remote", path.Remote),
+				slog.Bool("initiator", ev.Conn.Initiator()))
+		}
+		add(ev.Attempt > 0, slog.Int("attempt", ev.Attempt))
+		add(ev.Err != nil, slog.Any("err", ev.Err))
+		add(ev.WillRetry, slog.Bool("will_retry", true))
+		add(ev.Retry > 0, slog.Duration("retry", ev.Retry))
+		add(ev.Outage > 0, slog.Duration("outage", ev.Outage))
+		add(ev.Missed > 0, slog.Int("missed", ev.Missed))
+		log.LogAttrs(context.Background(), slog.LevelInfo, "event", attrs...)
+	}
+}

@@ -1,0 +1,376 @@
+package meshsync
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+)
+
+func TestConnectTakesTwoRoundTrips(t *testing.T) {
+	for _, dialer := range []string{"decider", "follower"} {
+		t.Run(dialer, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				a, b := w.pair()
+				if dialer == "follower" {
+					a, b = b, a
+				}
+				began := time.Now()
+				c, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took != 2*testRTT {
+					t.Errorf("connected after %v, want 2 RTT", took)
+				}
+				if c.Peer() != b.ID() || !c.Initiator() || c.Path() != (Path{Kind: PathDirect, Remote: b.addr()}) {
+					t.Errorf("connection: peer %s, initiator %v, path %+v", c.Peer().Short(), c.Initiator(), c.Path())
+				}
+				if err := ping(context.Background(), c, "x"); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took != 3*testRTT {
+					t.Errorf("first echo after %v, want 3 RTT", took)
+				}
+				if s := c.Stats(); s.RTT < testRTT || s.MinRTT < testRTT || s.BytesSent == 0 || s.BytesReceived == 0 || s.PacketsSent == 0 || s.PacketsReceived == 0 {
+					t.Errorf("stats: %+v", s)
+				}
+				again, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+				if err != nil || again != c {
+					t.Errorf("a second Connect: another connection, or %v", err)
+				}
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
+
+func TestEachConnectHasItsOwnContext(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.host.Blackout(testnet.Both)
+		short, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		patient := make(chan error, 1)
+		go func() {
+			_, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+			patient <- err
+		}()
+		synctest.Wait()
+		if _, err := a.Connect(short, b.ID(), []string{b.addr()}, ""); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the impatient caller: %v", err)
+		}
+		b.host.Restore()
+		if err := <-patient; err != nil {
+			t.Errorf("the patient caller: %v", err)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestConnectThatNobodyWaitsForIsCalledOff(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.host.Blackout(testnet.Both)
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer cancel()
+		a.Connect(ctx, b.ID(), []string{b.addr()}, "")
+		a.mustStayQuiet(t)
+		// The next caller starts afresh.
+		b.host.Restore()
+		if _, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, ""); err != nil {
+			t.Error(err)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A caller that joined a dial to addresses that lead nowhere has its own tried.
+func TestConnectTriesEachCallersAddresses(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		go a.Connect(context.Background(), b.ID(), []string{"10.7.7.7:1"}, "")
+		synctest.Wait()
+		if _, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, ""); err != nil {
+			t.Error(err)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestDialReportsEachCandidate(t *testing.T) {
+	z := &zone{records: make(map[string][]netip.Addr)}
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair(func(o *Options) { o.resolve = z.lookup })
+		impostor := w.node(9)
+		addrs := []string{"10.7.7.7:1", "nowhere.example:2", impostor.addr()}
+		_, err := a.Connect(context.Background(), b.ID(), addrs, "")
+		var dial *DialError
+		if !errors.As(err, &dial) || dial.Peer != b.ID() || len(dial.Candidates) != 3 {
+			t.Fatalf("got %v", err)
+		}
+		want := map[string]error{addrs[0]: context.DeadlineExceeded, addrs[2]: ErrIdentityMismatch}
+		for _, c := range dial.Candidates {
+			if e := want[c.Addr]; e != nil && !errors.Is(c.Err, e) {
+				t.Errorf("%s: %v, want %v", c.Addr, c.Err, e)
+			}
+			if !strings.Contains(err.Error(), c.Addr) || !errors.Is(err, c.Err) {
+				t.Errorf("%v does not tell of %s", err, c.Addr)
+			}
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// Of two addresses, the one that works is used after the head start of the
+// other, not after its timeout.
+func TestDeadAddressCostsItsHeadStartOnly(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		began := time.Now()
+		if _, err := a.Connect(context.Background(), b.ID(), []string{"10.7.7.7:1", b.addr()}, ""); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != attemptDelay+2*testRTT {
+			t.Errorf("connected after %v, want %v", took, attemptDelay+2*testRTT)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestBadInputIsRefusedAtOnceAndChangesNothing(t *testing.T) {
+	tr, err := New(Options{PrivateKey: testKey(1), ListenAddr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	peer := PeerIDFromKey(testKey(2))
+	good := []string{"127.0.0.1:9"}
+	relayID := peer.String()
+	tooMany := make([]string, maxAddrs+1)
+	for i := range tooMany {
+		tooMany[i] = good[0]
+	}
+	for name, tc := range map[string]struct {
+		peer  PeerID
+		addrs []string
+		relay string
+		want  error
+		names string
+	}{
+		"zero peer":           {PeerID{}, good, "", ErrBadPeer, PeerID{}.String()},
+		"own peer":            {tr.ID(), good, "", ErrSelf, tr.ID().String()},
+		"no address":          {peer, nil, "", ErrNoRoute, ""},
+		"no port":             {peer, []string{"127.0.0.1"}, "", ErrBadAddress, "127.0.0.1"},
+		"port 0":              {peer, []string{"127.0.0.1:0"}, "", ErrBadAddress, "127.0.0.1:0"},
+		"port too large":      {peer, []string{"h:65536"}, "", ErrBadAddress, "h:65536"},
+		"port by name":        {peer, []string{"h:https"}, "", ErrBadAddress, "https"},
+		"no host":             {peer, []string{":9"}, "", ErrBadAddress, ":9"},
+		"bare IPv6":           {peer, []string{"fe80::1"}, "", ErrBadAddress, "fe80::1"},
+		"second address bad":  {peer, []string{good[0], "x"}, "", ErrBadAddress, "x"},
+		"empty address":       {peer, []string{""}, "", ErrBadAddress, `""`},
+		"too many":            {peer, tooMany, "", ErrBadAddress, "33"},
+		"relay":               {peer, good, "relay://" + relayID + "@r.example:443", ErrRelayUnsupported, "r.example"},
+		"relay by name":       {peer, nil, "relay://r.example:443", ErrRelayUnsupported, "r.example"},
+		"relay: other scheme": {peer, good, "https://r.example:443", ErrBadAddress, "https"},
+		"relay: no port":      {peer, good, "relay://r.example", ErrBadAddress, "r.example"},
+		"relay: bad ID":       {peer, good, "relay://abc@r.example:443", ErrBadAddress, "abc"},
+		"relay: a path":       {peer, good, "relay://r.example:443/x", ErrBadAddress, "/x"},
+		"relay: no URL":       {peer, good, "relay://%zz", ErrBadAddress, "%zz"},
+	} {
+		err := tr.RegisterForReconnect(tc.peer, tc.addrs, tc.relay)
+		if !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.names) {
+			t.Errorf("%s: RegisterForReconnect: %v, want %v naming %q", name, err, tc.want, tc.names)
+		}
+		_, err = tr.Connect(context.Background(), tc.peer, tc.addrs, tc.relay)
+		if !errors.Is(err, tc.want) {
+			t.Errorf("%s: Connect: %v, want %v", name, err, tc.want)
+		}
+	}
+	for name, err := range map[string]error{
+		"Disconnect zero": tr.Disconnect(PeerID{}), "Unregister unknown": tr.Unregister(peer), "RetryNow unknown": tr.RetryNow(peer),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if len(tr.Peers()) != 0 || len(tr.peers) != 0 {
+		t.Errorf("something was recorded: %+v", tr.Peers())
+	}
+}
+
+func TestCallsAfterCloseReturnErrClosed(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		c := a.await(b, time.Second)
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := a.WaitConn(context.Background(), PeerIDFromKey(testKey(77)))
+			waiting <- err
+		}()
+		synctest.Wait()
+		a.stop()
+		ctx := context.Background()
+		_, connect := a.Connect(ctx, b.ID(), []string{b.addr()}, "")
+		_, wait := a.WaitConn(ctx, b.ID())
+		_, open := a.MeshSyncTransport.OpenStream(ctx, b.ID())
+		_, openOnConn := c.OpenStream(ctx)
+		for name, err := range map[string]error{
+			"Connect": connect, "WaitConn": wait, "WaitConn that was waiting": <-waiting, "OpenStream": open, "Conn.OpenStream": openOnConn,
+			"RegisterForReconnect": a.RegisterForReconnect(b.ID(), []string{b.addr()}, ""),
+			"Unregister":           a.Unregister(b.ID()), "Disconnect": a.Disconnect(b.ID()),
+			"RetryNow": a.RetryNow(b.ID()), "Shutdown": a.Shutdown(ctx),
+			"cause of a connection": context.Cause(c.Context()),
+		} {
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("%s: %v, want %v", name, err, ErrClosed)
+			}
+		}
+		if err := a.Close(); err != nil {
+			t.Errorf("a second Close: %v", err)
+		}
+		a.NetworkChanged()
+		a.Allow(b.ID())
+		if _, ok := <-a.Subscribe(ctx); ok {
+			t.Error("an event after Close")
+		}
+		b.stop()
+	})
+}
+
+// What a service has written when it calls Shutdown arrives, also over a link
+// that loses packets.
+func TestShutdownDeliversWhatWasWritten(t *testing.T) {
+	for seed := range uint64(20) {
+		inWorld(t, seed, func(w *world) {
+			w.net.SetDefaultLink(testnet.Link{Latency: testRTT / 2, Loss: 0.02, Rate: 1_000_000})
+			got := make(chan []byte, 1)
+			a, b := w.pair(func(o *Options) {
+				o.Handler = func(c *Conn) {
+					if c.Initiator() {
+						return
+					}
+					s, err := c.AcceptUniStream(c.Context())
+					if err != nil {
+						return
+					}
+					all, _ := io.ReadAll(s)
+					got <- all
+				}
+			})
+			c, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := c.OpenUniStream(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := bytes.Repeat([]byte("0123456789"), 20_000)
+			if _, err := s.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if err := a.Shutdown(ctx); err != nil {
+				t.Errorf("seed %d: %v", seed, err)
+			}
+			if all := <-got; !bytes.Equal(all, data) {
+				t.Errorf("seed %d: %d of %d bytes arrived", seed, len(all), len(data))
+			}
+			b.stop()
+		})
+	}
+}
+
+func TestShutdownEndsWithItsContext(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		a.await(b, time.Second)
+		b.host.Blackout(testnet.Both)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := a.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if took := time.Since(began); took > 1100*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		b.stop()
+	})
+}
+
+func TestOpenStreamWaitsForThePeer(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.crash()
+		a.register(b)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_, err := a.MeshSyncTransport.OpenStream(ctx, b.ID())
+		if !errors.Is(err, ErrNotConnected) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a peer that is down: %v", err)
+		}
+		var dial *DialError
+		if !errors.As(err, &dial) {
+			t.Errorf("the reason is missing: %v", err)
+		}
+		go func() {
+			time.Sleep(time.Minute)
+			b.start()
+		}()
+		a.mustPing(b, 2*time.Minute)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestDatagramsAndUniStreamsPass(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair(func(o *Options) { o.Handler = nil })
+		ca, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cb := b.await(a, time.Second)
+		if err := ca.SendDatagram([]byte("datagram")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := cb.ReceiveDatagram(context.Background()); err != nil || string(got) != "datagram" {
+			t.Errorf("%q, %v", got, err)
+		}
+		s, err := cb.OpenUniStream(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(s, "one way")
+		s.Close()
+		r, err := ca.AcceptUniStream(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err != nil || string(got) != "one way" {
+			t.Errorf("%q, %v", got, err)
+		}
+		a.stop()
+		b.stop()
+	})
+}

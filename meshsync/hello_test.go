@@ -1,0 +1,140 @@
+package meshsync
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var testHellos = []hello{
+	{instance: instanceID{1, 2}, seq: 1},
+	{instance: instanceID{3}, seq: 1<<64 - 1, active: true},
+	{instance: instanceID{4}, seq: 7, formation: "alpha", proof: [proofSize]byte{9}},
+	{instance: instanceID{5}, active: true, formation: strings.Repeat("x", maxFormationID), proof: [proofSize]byte{1}},
+}
+
+func TestHelloSurvivesTheWire(t *testing.T) {
+	for _, h := range testHellos {
+		var stream bytes.Buffer
+		stream.Write(h.frame())
+		stream.WriteString("what follows stays")
+		m, err := readMessage(&stream)
+		if err != nil || m.kind != kindHello || !reflect.DeepEqual(m.hello, h) {
+			t.Errorf("got %+v, %v, want %+v", m, err, h)
+		}
+		if stream.String() != "what follows stays" {
+			t.Errorf("%q is left", stream.String())
+		}
+	}
+}
+
+func TestMalformedMessagesAreRefused(t *testing.T) {
+	good := testHellos[2].frame()
+	change := func(i int, b byte) []byte {
+		c := bytes.Clone(good)
+		c[i] = b
+		return c
+	}
+	short := func(f []byte, n int) []byte { // n bytes less, with a length that fits
+		c := bytes.Clone(f[:len(f)-n])
+		binary.BigEndian.PutUint16(c, uint16(len(c)-2))
+		return c
+	}
+	for name, b := range map[string][]byte{
+		"length 0":                   {0, 0},
+		"length above the maximum":   {0xff, 0xff, 1},
+		"unknown kind":               frame(99, nil),
+		"kind 0":                     frame(0, []byte("abc")),
+		"hello that is empty":        frame(kindHello, nil),
+		"another version":            change(3, 2),
+		"unknown flags":              change(3+25, 0x82),
+		"formation longer than said": change(3+26, 4),
+		"formation shorter":          change(3+26, 6),
+		"formation length 0":         change(3+26, 0),
+		"formation length 255":       change(3+26, 255),
+		"proof cut short":            short(good, 1),
+		"no proof":                   short(good, proofSize),
+		"fixed part cut short":       short(testHellos[0].frame(), 1),
+		"active without seq":         frame(kindActive, nil),
+		"active with more":           frame(kindActive, make([]byte, 9)),
+		"drain with a body":          frame(kindDrain, []byte{1}),
+		"drained with a body":        frame(kindDrained, []byte{1}),
+	} {
+		if m, err := readMessage(bytes.NewReader(b)); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s: got %+v, %v", name, m, err)
+		}
+	}
+	if _, err := readMessage(bytes.NewReader(good[:len(good)-1])); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("stream that ends within a message: %v", err)
+	}
+}
+
+func FuzzReadMessage(f *testing.F) {
+	for _, h := range testHellos {
+		f.Add(h.frame())
+	}
+	f.Add(activeFrame(5))
+	f.Add(frame(kindDrain, nil))
+	f.Add([]byte{0xff, 0xff, 1, 2, 3})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bytes.NewReader(b)
+		m, err := readMessage(r)
+		read := len(b) - r.Len()
+		if read > 2+maxMessage {
+			t.Fatalf("read %d bytes of one message", read)
+		}
+		if err != nil {
+			return
+		}
+		// What is accepted has one form only.
+		var again []byte
+		switch m.kind {
+		case kindHello:
+			again = m.hello.frame()
+		case kindActive:
+			again = activeFrame(m.seq)
+		default:
+			again = frame(m.kind, nil)
+		}
+		if !bytes.Equal(again, b[:read]) {
+			t.Fatalf("accepted %x, which is written %x", b[:read], again)
+		}
+	})
+}
+
+func TestFormationProofIsBoundToConnectionRoleAndKey(t *testing.T) {
+	ours := &Formation{ID: "alpha", Key: []byte("0123456789abcdef")}
+	binding := []byte("this connection")
+	good := hello{formation: ours.ID, proof: ours.prove(roleDialer, binding)}
+	if err := checkFormation(ours, good, roleDialer, binding); err != nil {
+		t.Errorf("a good proof: %v", err)
+	}
+	if err := checkFormation(nil, hello{}, roleDialer, binding); err != nil {
+		t.Errorf("both in none: %v", err)
+	}
+	otherKey := &Formation{ID: "alpha", Key: []byte("0123456789abcdeX")}
+	otherID := &Formation{ID: "beta", Key: ours.Key}
+	for name, tc := range map[string]struct {
+		ours    *Formation
+		h       hello
+		r       role
+		binding string
+	}{
+		"another connection": {ours, good, roleDialer, "that connection"},
+		"sent back":          {ours, good, roleAcceptor, "this connection"},
+		"another key":        {ours, hello{formation: "alpha", proof: otherKey.prove(roleDialer, binding)}, roleDialer, "this connection"},
+		"another formation":  {ours, hello{formation: "beta", proof: otherID.prove(roleDialer, binding)}, roleDialer, "this connection"},
+		"renamed":            {ours, hello{formation: "alpha", proof: otherID.prove(roleDialer, binding)}, roleDialer, "this connection"},
+		"peer in none":       {ours, hello{}, roleDialer, "this connection"},
+		"we in none":         {nil, good, roleDialer, "this connection"},
+		"no proof":           {ours, hello{formation: "alpha"}, roleDialer, "this connection"},
+	} {
+		if err := checkFormation(tc.ours, tc.h, tc.r, []byte(tc.binding)); !errors.Is(err, ErrFormation) {
+			t.Errorf("%s: %v, want %v", name, err, ErrFormation)
+		}
+	}
+}

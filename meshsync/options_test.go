@@ -1,0 +1,85 @@
+package meshsync
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestOptionsRefuseNonsense(t *testing.T) {
+	key := []byte("0123456789abcdef")
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	for name, tc := range map[string]struct {
+		o     Options
+		names string
+	}{
+		"key of another length":   {Options{PrivateKey: make([]byte, 32)}, "32"},
+		"formation without ID":    {Options{Formation: &Formation{Key: key}}, "Formation.ID"},
+		"formation ID too long":   {Options{Formation: &Formation{ID: strings.Repeat("x", 65), Key: key}}, "65"},
+		"formation key too short": {Options{Formation: &Formation{ID: "alpha", Key: key[:15]}}, "15"},
+		"negative KeepAlive":      {Options{KeepAlive: -time.Second}, "KeepAlive"},
+		"negative IdleTimeout":    {Options{IdleTimeout: -time.Second}, "IdleTimeout"},
+		"negative DialTimeout":    {Options{DialTimeout: -time.Second}, "DialTimeout"},
+		"negative dials":          {Options{MaxConcurrentDials: -1}, "MaxConcurrentDials"},
+		"negative peers":          {Options{MaxInboundPeers: -1}, "MaxInboundPeers"},
+		"two sockets":             {Options{PacketConn: pc, ListenAddr: "127.0.0.1:0"}, "PacketConn"},
+		"malformed home relay":    {Options{Relays: []string{"relay://"}}, "relay://"},
+		"home relay":              {Options{Relays: []string{"relay://r.example:443"}}, "r.example"},
+		"policy":                  {Options{Reconnect: ReconnectPolicy{Jitter: 2}}, "Jitter"},
+	} {
+		tr, err := New(tc.o)
+		if !errors.Is(err, ErrBadOption) || !strings.Contains(err.Error(), tc.names) {
+			t.Errorf("%s: %v, want %v naming %q", name, err, ErrBadOption, tc.names)
+		}
+		if tr != nil {
+			tr.Close()
+		}
+	}
+	if _, err := New(Options{Relays: []string{"relay://r.example:443"}}); !errors.Is(err, ErrRelayUnsupported) {
+		t.Errorf("home relay: %v, want %v", err, ErrRelayUnsupported)
+	}
+	if _, err := New(Options{ListenAddr: "nonsense"}); !errors.Is(err, ErrBadAddress) {
+		t.Errorf("ListenAddr: %v, want %v", err, ErrBadAddress)
+	}
+	if _, err := New(Options{ListenAddr: pc.LocalAddr().String()}); err == nil || !strings.Contains(err.Error(), pc.LocalAddr().String()) {
+		t.Errorf("an address in use: %v", err)
+	}
+}
+
+func TestZeroOptionsWork(t *testing.T) {
+	a, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if a.ID() == b.ID() || a.ID().IsZero() {
+		t.Error("no fresh identities")
+	}
+}
+
+// A PacketConn that New cannot use stays open.
+func TestPacketConnStaysTheCallersIfNewFails(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	reg := &brokenRegisterer{}
+	if _, err := New(Options{PacketConn: pc, Registerer: reg}); !errors.Is(err, errBroken) {
+		t.Fatalf("New: %v", err)
+	}
+	if _, err := pc.WriteTo([]byte("x"), pc.LocalAddr()); err != nil {
+		t.Errorf("the PacketConn is closed: %v", err)
+	}
+}

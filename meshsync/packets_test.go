@@ -1,0 +1,268 @@
+package meshsync
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+)
+
+// listenRaw returns a socket from which a test sends what it likes.
+func (w *world) listenRaw(h *testnet.Host) *testnet.Socket {
+	w.t.Helper()
+	s, err := h.Listen(0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// read returns the next packet, or nil if none comes within a second.
+func readRaw(s *testnet.Socket) []byte {
+	s.SetReadDeadline(time.Now().Add(time.Second))
+	var b [1500]byte
+	n, _, err := s.ReadFrom(b[:])
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+func TestProbeIsAnsweredOnlyByThePeerItNames(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		s := w.listenRaw(b.host)
+		n := newNonce()
+		to := a.sock.LocalAddr()
+
+		s.WriteTo(probePacket(typeProbe, a.ID(), n), to)
+		if got, want := readRaw(s), probePacket(typeAnswer, a.ID(), n); !hmac.Equal(got, want) {
+			t.Errorf("answer %x, want %x", got, want)
+		}
+		good := probePacket(typeProbe, a.ID(), n)
+		for name, packet := range map[string][]byte{
+			"for another peer": probePacket(typeProbe, b.ID(), n),
+			"cut short":        good[:len(good)-1],
+			"too long":         append(good[:len(good):len(good)], 0),
+			"unasked answer":   probePacket(typeAnswer, b.ID(), n),
+			"gone of nothing":  append([]byte{typeGone}, good[1:]...),
+			"unknown type":     append([]byte{9}, good[1:]...),
+		} {
+			s.WriteTo(packet, to)
+			if got := readRaw(s); got != nil {
+				t.Errorf("%s was answered with %x", name, got)
+			}
+		}
+		a.stop()
+	})
+}
+
+// An answer that nobody but a search waits for, with a tag that is not the
+// peer's, changes nothing.
+func TestForgedAnswersDoNotMakeTheWatchdogDial(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.crash()
+		a.register(b)
+		time.Sleep(time.Minute)
+		s := w.listenRaw(b.host)
+		for range 100 {
+			s.WriteTo(probePacket(typeAnswer, b.ID(), newNonce()), a.sock.LocalAddr())
+		}
+		before := a.dialsSoFar(b)
+		time.Sleep(20 * time.Second)
+		if n := a.dialsSoFar(b) - before; n > 3 {
+			t.Errorf("%d dials in 20 s", n)
+		}
+		a.stop()
+	})
+}
+
+// Where small packets pass and large ones do not, the peer answers every probe
+// and no handshake. Answers must not make for a dial after the other.
+func TestAnswersWithoutHandshakeDoNotSetThePace(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		w.net.SetDefaultLink(testnet.Link{Latency: testRTT / 2, MTU: 1000})
+		c, _ := a.Conn(b.ID())
+		c.Close()
+		time.Sleep(time.Hour)
+		// A dial takes 5 s and a wait 8 s at the least; every other one may
+		// begin early.
+		if n := a.dialsSoFar(b); n > 3600/9 {
+			t.Errorf("%d dials in an hour", n)
+		}
+		w.net.SetDefaultLink(testnet.Link{Latency: testRTT / 2})
+		a.await(b, 20*time.Second)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestSearchCostsLessThanHandshakes(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		b.host.Blackout(testnet.Both)
+		before := a.host.Stats().Sent
+		time.Sleep(10 * time.Minute)
+		sent := a.host.Stats().Sent
+		t.Logf("in 10 minutes without the peer: %d packets, %d bytes", sent.Packets-before.Packets, sent.Bytes-before.Bytes)
+		// 72 packets of a full handshake is what boxo/peering v0.43 sends.
+		if got, limit := sent.Bytes-before.Bytes, 72*minPacketSize; got > limit {
+			t.Errorf("sent %d bytes, want %d at most", got, limit)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestProbesOfAllWatchdogsTogetherAreBounded(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a := w.node(0)
+		for i := range 2000 {
+			if err := a.RegisterForReconnect(PeerIDFromKey(testKey(1000+i)), []string{"10.200.0.1:1"}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Minute) // every one has been dialed
+		before := a.host.Stats().Sent
+		time.Sleep(time.Minute)
+		sent := a.host.Stats().Sent
+		packets, bytes := sent.Packets-before.Packets, sent.Bytes-before.Bytes
+		// All but the probes are handshake packets; 64 dials at a time, each of
+		// 5 s and ten packets, make 128 a second.
+		handshakes := 64 / 5 * 10 * 60
+		if probes := packets - handshakes; probes > maxProbeRate*60*12/10 {
+			t.Errorf("%d packets, %d bytes in a minute", packets, bytes)
+		}
+		a.stop()
+	})
+}
+
+func TestIdleSideTellsTheOtherThatItIsGone(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		c := a.await(b, time.Second)
+		time.Sleep(settled)
+		b.host.Blackout(testnet.In) // b hears nothing, but a hears b
+		if cause := causeOf(t, c, 25*time.Second); cause == nil {
+			t.Error("no cause")
+		}
+		if st, _ := a.Status(b.ID()); st.State == StateConnected {
+			t.Error("still connected")
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestResetterAnswersOnlyPacketsOfOtherRuns(t *testing.T) {
+	key := [32]byte{1}
+	r, earlier := newResetter(key), newResetter(key)
+	packet := func(of *resetter, size int) []byte {
+		id, err := of.GenerateConnectionID()
+		if err != nil || id.Len() != of.ConnectionIDLen() {
+			t.Fatal(id, err)
+		}
+		b := make([]byte, size)
+		b[0] = 0x40
+		copy(b[1:], id.Bytes())
+		return b
+	}
+	for _, size := range []int{22, 28, 42} {
+		b := packet(earlier, size)
+		reset := r.resetFor(b)
+		if len(reset) != minReset || reset[0]&0xc0 != 0x40 {
+			t.Fatalf("reset for %d bytes is %x", size, reset)
+		}
+		mac := hmac.New(sha256.New, key[:])
+		mac.Write(b[1 : 1+connIDLength])
+		if !hmac.Equal(reset[5:], mac.Sum(nil)[:16]) {
+			t.Errorf("wrong token")
+		}
+		if again := r.resetFor(reset); again != nil {
+			t.Error("a reset is answered with a reset")
+		}
+	}
+	long := packet(earlier, 28)
+	long[0] = 0xc0
+	for name, b := range map[string][]byte{
+		"this run":    packet(r, 28),
+		"long header": long,
+		"large":       packet(earlier, 43),
+		"tiny":        packet(earlier, 21),
+		"empty":       nil,
+	} {
+		if reset := r.resetFor(b); reset != nil {
+			t.Errorf("%s: answered", name)
+		}
+	}
+	var _ quic.ConnectionIDGenerator = r
+}
+
+func FuzzPacketsBesideQUIC(f *testing.F) {
+	tr, err := New(Options{PrivateKey: testKey(1), ListenAddr: "127.0.0.1:0"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { tr.Close() })
+	from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9} // discard
+	f.Add(probePacket(typeProbe, tr.ID(), nonce{1}))
+	f.Add(probePacket(typeAnswer, tr.ID(), nonce{1}))
+	f.Add(append([]byte{typeGone}, make([]byte, goneSize)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) == packetSize {
+			tr.handlePacket(b, from)
+		}
+		if reset := newResetter([32]byte{}).resetFor(b); reset != nil && len(reset) >= len(b) {
+			t.Errorf("%d bytes answered with %d", len(b), len(reset))
+		}
+	})
+}
+
+// A flood of anything but QUIC changes nothing for the peers that are there.
+func TestGarbageDatagramsDisturbNobody(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		c := a.await(b, time.Second)
+		s := w.listenRaw(w.node(7).host)
+		r := rand.New(rand.NewPCG(1, 2))
+		for range 10_000 {
+			packet := make([]byte, r.IntN(1400))
+			for i := range packet {
+				packet[i] = byte(r.Uint32())
+			}
+			s.WriteTo(packet, a.sock.LocalAddr())
+		}
+		a.mustPing(b, 10*time.Second)
+		if now, _ := a.Conn(b.ID()); now != c {
+			t.Error("the connection did not survive")
+		}
+		time.Sleep(time.Minute)
+		if n := a.inbound.count(); n != 0 {
+			t.Errorf("%d unknown connections are left", n)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func (l *inboundLimit) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
+}
