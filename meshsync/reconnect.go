@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -128,9 +129,10 @@ func (t *MeshSyncTransport) watchdogOf(id PeerID) (*watchdog, error) {
 // A watchdog keeps one registered peer connected. Its goroutine, run, sleeps
 // until one of the events below happens.
 //
-// It is in one of four states, each with what belongs to it:
+// It is in one of five states, each with what belongs to it:
 //
 //	connected   connected is set
+//	queueing    slot is set: it waits for its turn under MaxConcurrentDials
 //	dialing     cancelDial is set, and one dial runs in a goroutine of its own
 //	waiting     timer is set; probes look for a peer that did not answer
 //	resting     none of these: it gave up, or the policy is Disabled
@@ -168,6 +170,7 @@ type watchdog struct {
 	// The goroutine of run owns these.
 	connected  bool
 	seen       uint64 // how many of the shown it knows of
+	slot       *slotRequest
 	cancelDial context.CancelFunc
 	timer      *time.Timer
 	failures   int // failed dials and short-lived connections since a stable one
@@ -176,7 +179,7 @@ type watchdog struct {
 	nudge      chan struct{} // tells a dial that is not quiet of an answer
 	onAnswer   bool          // there was an answer for the last dial
 	refusal    string        // what was logged of the peer's refusals
-	wakeups    uint64
+	wakeups    atomic.Uint64
 }
 
 func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
@@ -208,7 +211,7 @@ func (w *watchdog) run(ctx context.Context) {
 	if c := w.connection(); c != nil {
 		w.rejoice(c)
 	} else {
-		w.dial(ctx)
+		w.dial()
 	}
 	for {
 		select {
@@ -217,23 +220,25 @@ func (w *watchdog) run(ctx context.Context) {
 			w.search.stop()
 			return
 		case <-w.conns:
-			w.connChanged(ctx)
+			w.connChanged()
+		case <-w.turn():
+			w.dialNow(ctx)
 		case r := <-w.dialed:
-			w.dialEnded(ctx, r)
+			w.dialEnded(r)
 		case <-w.due():
 			w.dialAgain(ctx)
 		case <-w.search.due():
 			w.search.next()
 		case <-w.answers:
-			w.answered(ctx)
+			w.answered()
 		case <-w.updates:
-			w.startAnew(ctx, true)
+			w.startAnew(true)
 		case <-w.network:
-			w.startAnew(ctx, true)
+			w.startAnew(true)
 		case <-w.retries:
-			w.startAnew(ctx, false)
+			w.startAnew(false)
 		}
-		w.wakeups++
+		w.wakeups.Add(1)
 	}
 }
 
@@ -262,12 +267,12 @@ func (w *watchdog) connection() *Conn {
 
 // connChanged follows what the table says. A connection that came and went
 // since the last look was lost as well.
-func (w *watchdog) connChanged(ctx context.Context) {
+func (w *watchdog) connChanged() {
 	had, knew := w.connected, w.seen
 	if c := w.connection(); c != nil {
 		w.rejoice(c)
 	} else if had || w.seen != knew {
-		w.connLost(ctx)
+		w.connLost()
 	}
 }
 
@@ -281,7 +286,7 @@ func (w *watchdog) rejoice(c *Conn) {
 
 // connLost dials again: at once, unless the peer refuses us, or its
 // connections keep ending before they are stable.
-func (w *watchdog) connLost(ctx context.Context) {
+func (w *watchdog) connLost() {
 	policy := w.t.opts.Reconnect
 	lasted, cause := w.lastConn()
 	if lasted >= policy.StableAfter {
@@ -304,7 +309,7 @@ func (w *watchdog) connLost(ctx context.Context) {
 	case flapping:
 		w.wait(policy.delay(w.failures - 1))
 	default:
-		w.dial(ctx)
+		w.dial()
 	}
 }
 
@@ -317,7 +322,7 @@ func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
 
 // startAnew forgets past failures and dials now, if the peer is not connected.
 // A dial under way is started again if it is of no more use.
-func (w *watchdog) startAnew(ctx context.Context, redial bool) {
+func (w *watchdog) startAnew(redial bool) {
 	w.failures = 0
 	if w.connection() != nil || (w.cancelDial != nil && !redial) {
 		return
@@ -327,12 +332,16 @@ func (w *watchdog) startAnew(ctx context.Context, redial bool) {
 	w.t.mu.Unlock()
 	w.search.began = time.Now()
 	w.onAnswer = false
-	w.dial(ctx)
+	w.dial()
 }
 
-// leave ends what belongs to the present state: it calls the dial off and waits
-// for its end, and stops the timer.
+// leave ends what belongs to the present state: it gives up its place in the
+// queue, calls the dial off and waits for its end, and stops the timer.
 func (w *watchdog) leave() {
+	if w.slot != nil {
+		w.t.slots.release(w.slot)
+		w.slot = nil
+	}
 	if w.cancelDial != nil {
 		w.cancelDial()
 		w.cancelDial = nil

@@ -13,45 +13,61 @@ type dialResult struct {
 	err   error
 }
 
-// dial starts a dial in a goroutine, whose end dialEnded hears of.
-func (w *watchdog) dial(ctx context.Context) {
+// dial queues for a dial. A peer that has answered a probe goes first.
+func (w *watchdog) dial() {
+	w.leave()
 	w.quiet = false
+	failures := w.failures
+	if w.onAnswer {
+		failures = 0
+	}
+	w.slot = w.t.slots.request(failures)
+	w.setStateLocked(StateDialing)
+}
+
+// turn is when the peer's turn has come: never, if it does not queue.
+func (w *watchdog) turn() <-chan struct{} {
+	if w.slot == nil {
+		return nil
+	}
+	return w.slot.granted
+}
+
+// dialNow starts the dial that it is the peer's turn for.
+func (w *watchdog) dialNow(ctx context.Context) {
+	slot := w.slot
+	w.slot = nil
 	w.nudge = make(chan struct{}, 1)
-	failures, nudge := w.failures, w.nudge
-	w.startDial(ctx, func(ctx context.Context) dialResult { return w.dialOnce(ctx, failures, nudge) })
+	nudge := w.nudge
+	w.startDial(ctx, func(ctx context.Context) dialResult {
+		defer w.t.slots.release(slot)
+		addrs, ok := w.announceDial(ctx)
+		if !ok {
+			return dialResult{err: context.Cause(ctx)}
+		}
+		_, tried, err := w.t.dial(ctx, w.peer, addrs, nudge)
+		return dialResult{tried, err}
+	})
 }
 
 // dialAgain dials after a wait. A peer that is known to answer probes, and that
 // the search has not found, gets no handshake, except now and then.
 func (w *watchdog) dialAgain(ctx context.Context) {
 	if w.search.timer == nil || !w.search.proven || w.failures%blindEvery == 0 {
-		w.dial(ctx)
+		w.dial()
 		return
 	}
+	w.leave()
 	w.quiet = true
+	w.setStateLocked(StateDialing)
 	send := w.search.sender()
 	w.startDial(ctx, func(ctx context.Context) dialResult { return w.probeOnce(ctx, send) })
 }
 
+// startDial runs a dial in a goroutine, whose end dialEnded hears of.
 func (w *watchdog) startDial(ctx context.Context, dial func(context.Context) dialResult) {
-	w.leave()
 	ctx, w.cancelDial = context.WithCancel(ctx)
-	w.setStateLocked(StateDialing)
 	go func() { w.dialed <- dial(ctx) }() // leave or dialEnded waits for it
-}
-
-// dialOnce dials when it is the peer's turn.
-func (w *watchdog) dialOnce(ctx context.Context, failures int, nudge <-chan struct{}) dialResult {
-	if err := w.t.slots.acquire(ctx, failures); err != nil {
-		return dialResult{err: err}
-	}
-	defer w.t.slots.release()
-	addrs, ok := w.announceDial(ctx)
-	if !ok {
-		return dialResult{err: context.Cause(ctx)}
-	}
-	_, tried, err := w.t.dial(ctx, w.peer, addrs, nudge)
-	return dialResult{tried, err}
 }
 
 // probeOnce is the dial of a peer that only gets probes. It takes no turn: it
@@ -66,15 +82,15 @@ func (w *watchdog) probeOnce(ctx context.Context, send func([]netip.AddrPort)) d
 }
 
 // answered dials a peer that has answered a probe.
-func (w *watchdog) answered(ctx context.Context) {
+func (w *watchdog) answered() {
 	w.search.proven = true
 	switch {
 	case w.connected:
 		w.search.stop()
 	case w.onAnswer: // one answer is enough for a dial
-	case w.timer != nil, w.cancelDial != nil && w.quiet:
+	case w.timer != nil, w.slot != nil, w.cancelDial != nil && w.quiet:
 		w.onAnswer = true
-		w.dial(ctx)
+		w.dial()
 	case w.cancelDial != nil:
 		w.onAnswer = true
 		signal(w.nudge)
@@ -97,7 +113,7 @@ func (w *watchdog) announceDial(ctx context.Context) (addrs []string, ok bool) {
 }
 
 // dialEnded takes the result of a dial that was not called off.
-func (w *watchdog) dialEnded(ctx context.Context, r dialResult) {
+func (w *watchdog) dialEnded(r dialResult) {
 	w.cancelDial()
 	w.cancelDial = nil
 	w.remember(r)
@@ -106,7 +122,7 @@ func (w *watchdog) dialEnded(ctx context.Context, r dialResult) {
 		return
 	}
 	if r.err == nil { // it did connect, and that is over again
-		w.connLost(ctx)
+		w.connLost()
 		return
 	}
 	w.failures++

@@ -2,7 +2,6 @@ package meshsync
 
 import (
 	"container/heap"
-	"context"
 	"sync"
 )
 
@@ -16,57 +15,48 @@ type dialSlots struct {
 	waiting slotQueue
 }
 
-type slotWaiter struct {
+// A slotRequest becomes a slot when granted is closed. The holder gives it back
+// with release, in either state.
+type slotRequest struct {
+	granted chan struct{}
+
 	failures int
 	arrived  uint64
-	granted  chan struct{}
 	index    int // in the queue, -1 once out of it
 }
 
 func newDialSlots(n int) *dialSlots { return &dialSlots{free: n} }
 
-// acquire takes a slot, which release gives back. It fails only when ctx ends.
-func (s *dialSlots) acquire(ctx context.Context, failures int) error {
-	s.mu.Lock()
-	if s.free > 0 {
-		s.free--
-		s.mu.Unlock()
-		return nil
-	}
-	w := &slotWaiter{failures: failures, arrived: s.arrived, granted: make(chan struct{})}
-	s.arrived++
-	heap.Push(&s.waiting, w)
-	s.mu.Unlock()
-
-	select {
-	case <-w.granted:
-		return nil
-	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	granted := w.index < 0
-	if !granted {
-		heap.Remove(&s.waiting, w.index)
-	}
-	s.mu.Unlock()
-	if granted { // at the same moment
-		s.release()
-	}
-	return context.Cause(ctx)
-}
-
-func (s *dialSlots) release() {
+func (s *dialSlots) request(failures int) *slotRequest {
+	r := &slotRequest{failures: failures, granted: make(chan struct{}), index: -1}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.waiting) == 0 {
-		s.free++
-		return
+	if s.free > 0 {
+		s.free--
+		close(r.granted)
+		return r
 	}
-	close(heap.Pop(&s.waiting).(*slotWaiter).granted)
+	r.arrived = s.arrived
+	s.arrived++
+	heap.Push(&s.waiting, r)
+	return r
+}
+
+func (s *dialSlots) release(r *slotRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case r.index >= 0:
+		heap.Remove(&s.waiting, r.index)
+	case len(s.waiting) > 0:
+		close(heap.Pop(&s.waiting).(*slotRequest).granted)
+	default:
+		s.free++
+	}
 }
 
 // slotQueue is a heap.Interface.
-type slotQueue []*slotWaiter
+type slotQueue []*slotRequest
 
 func (q slotQueue) Len() int { return len(q) }
 
@@ -83,7 +73,7 @@ func (q slotQueue) Swap(i, j int) {
 }
 
 func (q *slotQueue) Push(x any) {
-	w := x.(*slotWaiter)
+	w := x.(*slotRequest)
 	w.index = len(*q)
 	*q = append(*q, w)
 }
