@@ -186,9 +186,11 @@ func unanswered(err error) bool {
 			return false
 		}
 	}
-	_, tls := errors.AsType[*quic.TransportError](err)
+	if te, ok := errors.AsType[*quic.TransportError](err); ok && (te.Remote || te.ErrorCode.IsCryptoError()) {
+		return false
+	}
 	_, version := errors.AsType[*quic.VersionNegotiationError](err)
-	return !tls && !version
+	return !version
 }
 
 // A noAnswerError is a candidate's error if its time ran out in silence. It is

@@ -1,10 +1,12 @@
 package meshsync
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/net/ipv4"
@@ -74,6 +76,9 @@ func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
 	s.counts.sent.Add(uint64(n))
+	if isLoss(b, err) {
+		return len(b), len(oob), nil
+	}
 	return n, oobn, err
 }
 
@@ -91,6 +96,9 @@ func (s *udpSocket) ReadFrom(b []byte) (int, net.Addr, error) {
 func (s *udpSocket) WriteTo(b []byte, addr net.Addr) (int, error) {
 	n, err := s.UDPConn.WriteTo(b, addr)
 	s.counts.sent.Add(uint64(n))
+	if isLoss(b, err) {
+		return len(b), nil
+	}
 	return n, err
 }
 
@@ -131,7 +139,26 @@ func (s *packetSocket) ReadFrom(b []byte) (int, net.Addr, error) {
 func (s *packetSocket) WriteTo(b []byte, addr net.Addr) (int, error) {
 	n, err := s.PacketConn.WriteTo(b, addr)
 	s.counts.sent.Add(uint64(n))
+	if isLoss(b, err) {
+		return len(b), nil
+	}
 	return n, err
+}
+
+// isLoss reports whether a packet that could not be sent is to count as lost on
+// the way: one of an established connection, on a host whose network is down
+// for now, or whose firewall says no. quic-go would end the connection, but
+// networks come back. Handshakes get the error: it tells why a dial failed.
+func isLoss(b []byte, err error) bool {
+	if err == nil || len(b) == 0 || b[0]&0x80 != 0 { // RFC 9000 section 17.2: a long header
+		return false
+	}
+	for _, passing := range []error{syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL, syscall.EPERM, syscall.ENOBUFS, syscall.ECONNREFUSED} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
 }
 
 // reaches reports whether packets can be sent from a socket bound to local to

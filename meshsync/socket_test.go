@@ -1,0 +1,188 @@
+package meshsync
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// open returns a transport on a real socket that echoes.
+func open(t *testing.T, o Options) *MeshSyncTransport {
+	t.Helper()
+	o.Handler = echo
+	tr, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tr.Close() })
+	return tr
+}
+
+func mustEcho(t *testing.T, from, to *MeshSyncTransport, addr string) *Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := from.Connect(ctx, to.ID(), []string{addr}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ping(ctx, c, "over a real socket"); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func portOf(tr *MeshSyncTransport) uint16 { return tr.Addr().(*net.UDPAddr).AddrPort().Port() }
+
+func TestRealSocketKeepsSegmentationOffload(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("segmentation offload is Linux's")
+	}
+	a, b := open(t, Options{ListenAddr: "127.0.0.1:0"}), open(t, Options{ListenAddr: "127.0.0.1:0"})
+	c := mustEcho(t, a, b, b.Addr().String())
+	plain, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	tr := &quic.Transport{Conn: plain}
+	defer tr.Close()
+	qc, err := tr.Dial(context.Background(), b.Addr(), identity.ClientTLS(a.cert, alpn, b.ID()), &quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer qc.CloseWithError(0, "")
+	if want := qc.ConnectionState().GSO; c.qc.ConnectionState().GSO != want {
+		t.Errorf("GSO is %v over our socket, %v over a plain one", !want, want)
+	}
+}
+
+// One socket on every address serves both families.
+func TestWildcardSocketReachesBothFamilies(t *testing.T) {
+	a, b := open(t, Options{}), open(t, Options{})
+	mustEcho(t, a, b, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), portOf(b)).String())
+	c := open(t, Options{})
+	pc, err := net.ListenPacket("udp", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 here")
+	}
+	pc.Close()
+	mustEcho(t, c, b, netip.AddrPortFrom(netip.IPv6Loopback(), portOf(b)).String())
+}
+
+func TestAddressOfTheOtherFamilyFailsAtOnce(t *testing.T) {
+	a, b := open(t, Options{ListenAddr: "127.0.0.1:0"}), open(t, Options{})
+	began := time.Now()
+	if _, err := a.Connect(context.Background(), b.ID(), []string{"[2001:db8::1]:9"}, ""); err == nil {
+		t.Fatal("connected")
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("took %v, the time of a dial is 5 s", took)
+	}
+}
+
+// A packet connection of the caller's own, with nothing but net.PacketConn.
+func TestPlainPacketConnIsAccepted(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, Options{PacketConn: struct{ net.PacketConn }{pc}})
+	b := open(t, Options{ListenAddr: "127.0.0.1:0"})
+	mustEcho(t, b, a, a.Addr().String())
+	if a.socket.traffic().sent.Load() == 0 || a.socket.traffic().received.Load() == 0 {
+		t.Error("its bytes are not counted")
+	}
+	a.Close()
+	if _, err := pc.WriteTo([]byte("x"), b.Addr()); err == nil {
+		t.Error("it is still open after Close")
+	}
+}
+
+// A process that is killed and started again resets its old connections, also
+// when the peer sends nothing but keep-alives.
+func TestRestartIsNoticedWhileIdleOnRealSockets(t *testing.T) {
+	a := open(t, Options{ListenAddr: "127.0.0.1:0", KeepAlive: 200 * time.Millisecond})
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := pc.LocalAddr().String()
+	first, err := New(Options{PrivateKey: testKey(2), PacketConn: pc, Handler: echo})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := mustEcho(t, a, first, addr)
+	pc.Close() // killed: nothing more leaves
+	first.Close()
+	open(t, Options{PrivateKey: testKey(2), ListenAddr: addr})
+	select {
+	case <-c.Context().Done():
+	case <-time.After(5 * time.Second):
+		t.Error("not noticed within 5 s, the idle timeout is 15 s")
+	}
+}
+
+// A downConn is a packet connection of a host whose interface can go down.
+type downConn struct {
+	net.PacketConn
+	down atomic.Bool
+}
+
+func (c *downConn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	if c.down.Load() {
+		return 0, &net.OpError{Op: "write", Net: "udp", Err: syscall.ENETUNREACH}
+	}
+	return c.PacketConn.WriteTo(b, addr)
+}
+
+func TestConnectionSurvivesAnInterfaceThatFlaps(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		host := w.node(9)
+		host.crash()
+		sock, err := host.host.Listen(testPort)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := &downConn{PacketConn: sock}
+		tr, err := New(Options{PrivateKey: host.key, PacketConn: conn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tr.Close()
+		c, err := tr.Connect(context.Background(), a.ID(), []string{a.addr()}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.down.Store(true)
+		time.AfterFunc(5*time.Second, func() { conn.down.Store(false) })
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := ping(ctx, c, "sent while the interface is down"); err != nil {
+			t.Errorf("the connection did not survive: %v", err)
+		}
+
+		// A dial says what is wrong.
+		conn.down.Store(true)
+		began := time.Now()
+		if _, err := tr.Connect(context.Background(), b.ID(), []string{b.addr()}, ""); err == nil || !strings.Contains(err.Error(), syscall.ENETUNREACH.Error()) || !unanswered(err) {
+			t.Errorf("dial: %v, want %v", err, syscall.ENETUNREACH)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		a.stop()
+		b.stop()
+	})
+}
