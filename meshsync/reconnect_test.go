@@ -155,7 +155,6 @@ func TestNewRegistrationMovesToNewAddress(t *testing.T) {
 type zone struct {
 	mu      sync.Mutex
 	records map[string][]netip.Addr
-	err     error
 	asked   int
 }
 

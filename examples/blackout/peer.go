@@ -83,7 +83,7 @@ func startPeer(ctx context.Context, keyFile, listen string) (*peerProcess, error
 	}
 	line := bufio.NewScanner(stdout)
 	if !line.Scan() {
-		return nil, fmt.Errorf("B did not start: %w", errors.Join(line.Err(), cmd.Wait()))
+		return nil, fmt.Errorf("peer B did not start: %w", errors.Join(line.Err(), cmd.Wait()))
 	}
 	return &peerProcess{cmd: cmd, stdin: stdin, addr: line.Text()}, nil
 }

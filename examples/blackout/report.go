@@ -38,7 +38,7 @@ func (r *report) until(ctx context.Context, limit time.Duration, done func() boo
 		select {
 		case ev, ok := <-r.events:
 			if !ok {
-				return errors.New("A's transport is closed")
+				return errors.New("the transport of A is closed")
 			}
 			r.event(ev)
 		case e := <-r.echoes:

@@ -100,7 +100,7 @@ func (s *story) connect() error {
 		return err
 	}
 	if err := s.until(s.ctx, recoverLimit, func() bool { return s.messages > 0 }); err != nil {
-		return fmt.Errorf("A did not reach B: %w", err)
+		return fmt.Errorf("node A did not reach B: %w", err)
 	}
 	return s.during(s.ctx, calm)
 }
@@ -139,7 +139,7 @@ func (s *story) move() error {
 		return err
 	}
 	if err := s.until(s.ctx, recoverLimit, func() bool { return !s.connected }); err != nil {
-		return fmt.Errorf("A did not notice that B is gone: %w", err)
+		return fmt.Errorf("node A did not notice that B is gone: %w", err)
 	}
 	if err := s.startB("127.0.0.1:0"); err != nil {
 		return err
@@ -162,10 +162,10 @@ func (s *story) unregister() error {
 	}
 	s.act("B shuts down")
 	if err := s.b.leave(); err != nil {
-		return fmt.Errorf("B did not shut down in order: %w", err)
+		return fmt.Errorf("peer B did not shut down in order: %w", err)
 	}
 	if err := s.until(s.ctx, recoverLimit, func() bool { return !s.connected }); err != nil {
-		return fmt.Errorf("A did not notice that B is gone: %w", err)
+		return fmt.Errorf("node A did not notice that B is gone: %w", err)
 	}
 	dials, packets := s.dials, s.net.sent.Load()
 	if err := s.during(s.ctx, watchAlone); err != nil {
@@ -174,7 +174,7 @@ func (s *story) unregister() error {
 	dials, packets = s.dials-dials, s.net.sent.Load()-packets
 	s.act("in the %v since then A made %d dials and sent %d packets", watchAlone, dials, packets)
 	if dials > 0 || packets > 0 {
-		return errors.New("A did not leave B alone after Unregister")
+		return errors.New("node A did not leave B alone after Unregister")
 	}
 	return nil
 }
@@ -199,7 +199,7 @@ func (s *story) comeBack(repair func() error) error {
 		return err
 	}
 	if err := s.until(s.ctx, recoverLimit, func() bool { return o.over }); err != nil {
-		return fmt.Errorf("A did not recover from %q: %w", o.cause, err)
+		return fmt.Errorf("node A did not recover from %q: %w", o.cause, err)
 	}
 	return s.during(s.ctx, calm)
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // handshake runs TLS between the two and returns what each side got.
-func handshake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error, seen tls.ConnectionState) {
+func handshake(t *testing.T, client, server *tls.Config) (seen tls.ConnectionState, clientErr, serverErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -45,7 +45,7 @@ func handshake(t *testing.T, client, server *tls.Config) (clientErr, serverErr e
 	}
 	c.Close()
 	<-done
-	return clientErr, serverErr, seen
+	return seen, clientErr, serverErr
 }
 
 func mustCert(t *testing.T, n byte) tls.Certificate {
@@ -59,7 +59,7 @@ func mustCert(t *testing.T, n byte) tls.Certificate {
 
 func TestHandshakeProvesBothIdentities(t *testing.T) {
 	client := ClientTLS(mustCert(t, 1), "test/1", FromKey(testKey(2)))
-	clientErr, serverErr, seen := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1"))
+	seen, clientErr, serverErr := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1"))
 	if clientErr != nil || serverErr != nil {
 		t.Fatal(clientErr, serverErr)
 	}
@@ -73,7 +73,7 @@ func TestHandshakeProvesBothIdentities(t *testing.T) {
 
 func TestClientRefusesAnotherPeer(t *testing.T) {
 	client := ClientTLS(mustCert(t, 1), "test/1", FromKey(testKey(3)))
-	clientErr, _, _ := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1"))
+	_, clientErr, _ := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1"))
 	if !errors.Is(clientErr, ErrIdentityMismatch) {
 		t.Errorf("got %v, want %v", clientErr, ErrIdentityMismatch)
 	}
@@ -99,7 +99,7 @@ func TestServerRefusesClientsWithoutOneGoodCertificate(t *testing.T) {
 	} {
 		client := ClientTLS(good, "test/1", FromKey(testKey(2)))
 		client.Certificates = certs
-		if _, serverErr, _ := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1")); serverErr == nil {
+		if _, _, serverErr := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1")); serverErr == nil {
 			t.Errorf("%s: let in", name)
 		}
 	}
@@ -112,7 +112,7 @@ func TestOldVersionsAndOtherProtocolsAreRefused(t *testing.T) {
 	} {
 		client := ClientTLS(mustCert(t, 1), "test/1", FromKey(testKey(2)))
 		change(client)
-		if _, serverErr, _ := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1")); serverErr == nil {
+		if _, _, serverErr := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1")); serverErr == nil {
 			t.Errorf("%s: let in", name)
 		}
 	}

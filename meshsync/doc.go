@@ -1,0 +1,51 @@
+// Package meshsync keeps authenticated QUIC connections to peers over networks
+// that fail: satellite links, vehicles, field kits, thousands of agents around
+// a hub.
+//
+// A service declares which peers it wants; the transport keeps one connection
+// to each of them through blackouts, restarts and address changes, and tells
+// the service through connections, events and metrics. No service writes a
+// reconnect loop of its own.
+//
+//	t, err := meshsync.New(meshsync.Options{PrivateKey: key, ListenAddr: ":4242", Handler: serve})
+//	...
+//	err = t.RegisterForReconnect(peer, []string{"hub.example:4242"}, "")
+//	...
+//	s, err := t.OpenStream(ctx, peer) // waits for the peer, if need be
+//
+// # Registered and ad hoc
+//
+// A peer is wanted in one of two ways:
+//
+//	                    RegisterForReconnect         Connect
+//	returns             at once                      when connected, or failed
+//	peer is down        dialed until it is up        an error
+//	connection lost     dialed again                 stays lost
+//	ends with           Unregister, Disconnect       the connection
+//	goes with           WaitConn, OpenStream         the *Conn it returns
+//
+// Both may be used for one peer: a registration adopts the connection that is
+// there, and Unregister leaves it as an ad hoc one. Peers that dial this side
+// need neither.
+//
+// # What holds
+//
+//   - A peer is its Ed25519 public key, proven in the TLS 1.3 handshake of each
+//     connection. Who else answers at an address is refused.
+//   - There is at most one connection per peer, the same on both sides, whoever
+//     dials and however often. Each subscriber is told of Connected and
+//     Disconnected in turn.
+//   - A lost connection is dialed again at once, then with a backoff that
+//     differs from node to node. While a peer does not answer, small probes look
+//     for it, so that it is back within a second or so of its link's return.
+//   - When Unregister has returned, nothing dials; when Disconnect has, nothing
+//     connects either, whoever dials, until this side says so.
+//   - What a remote peer can influence is bounded: every length, queue, count
+//     and wait.
+//   - Close ends every goroutine.
+//
+// # Not here
+//
+// Discovery, routing and storage of what is wanted are the service's; Peers
+// lists what it has declared. Relays come with a later version.
+package meshsync
