@@ -27,8 +27,8 @@ func TestRecoversFromBlackout(t *testing.T) {
 					b.host.Blackout(direction)
 					time.Sleep(outage)
 					b.host.Restore()
-					// The longest wait between probes is MaxDelay with its jitter.
-					within := 2*time.Second + min(outage/probeShare, 10*time.Second)*6/5
+					// Probes are half a KeepAlive apart at most, and their jitter.
+					within := 2*time.Second + min(outage/probeShare, 2500*time.Millisecond)*6/5
 					if took := a.awaitEcho(b, time.Minute); took > within {
 						t.Errorf("first echo %v after the blackout of %v, want %v at most", took, outage, within)
 					}

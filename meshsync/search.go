@@ -9,7 +9,9 @@ import (
 const (
 	// probeShare bounds the delay that probing adds to an outage: while one has
 	// lasted for d, probes are d/600 apart, so an outage of ten minutes ends at
-	// most a second late.
+	// most a second late. They need be no further apart than half a KeepAlive:
+	// then they cost what the idle connection did, a packet each way in that
+	// time.
 	probeShare = 600
 	// maxProbeRate bounds the probes per second of all watchdogs together, at
 	// 25 bytes each: with more peers away, each is probed less often.
@@ -97,11 +99,11 @@ func (p *probing) check(remote net.Addr) {
 }
 
 // interval returns the time to the next probe: the longer the outage, the
-// longer, within what the policy allows and all watchdogs share.
+// longer, between twice MinDelay and half a KeepAlive, and within what all
+// watchdogs share.
 func (p *probing) interval() time.Duration {
 	policy := p.w.t.opts.Reconnect
-	d := max(time.Since(p.began)/probeShare, 2*policy.MinDelay)
-	d = min(d, policy.MaxDelay)
-	d = max(d, time.Duration(p.w.t.waits.searching())*time.Second/maxProbeRate)
+	d := min(time.Since(p.began)/probeShare, p.w.t.opts.KeepAlive/2)
+	d = max(d, 2*policy.MinDelay, time.Duration(p.w.t.waits.searching())*time.Second/maxProbeRate)
 	return policy.jitter(d)
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
@@ -177,19 +178,23 @@ func (t *MeshSyncTransport) Addr() net.Addr { return t.socket.LocalAddr() }
 // Then it does what Close does. Give ctx a deadline: a peer that is slow, or
 // means ill, takes all the time there is.
 //
-// It returns ctx's error if ctx ended first, and ErrClosed if the transport
-// was closed already.
+// It returns ctx's error if ctx ended before everything was delivered, and
+// ErrClosed if the transport was closed already.
 func (t *MeshSyncTransport) Shutdown(ctx context.Context) error {
 	conns, first := t.beginClose()
 	if !first {
 		return ErrClosed
 	}
-	var wg sync.WaitGroup
+	var drains errgroup.Group
 	for _, c := range conns {
-		wg.Go(func() { c.drain(ctx, t.opts.DialTimeout) })
+		drains.Go(func() error {
+			if err := c.drain(ctx, t.opts.DialTimeout); err != nil && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return nil // a connection that ended has nothing more to deliver
+		})
 	}
-	wg.Wait()
-	err := context.Cause(ctx)
+	err := drains.Wait()
 	return errors.Join(err, t.finishClose(conns))
 }
 
