@@ -44,10 +44,22 @@ func TestUnregisterStopsDialInFlight(t *testing.T) {
 	}
 }
 
+// stages returns the moments at which a test intervenes in a connection that
+// takes two round trips. Under the race detector there are fewer, as
+// -count=200 is what it is for.
+func stages() (n uint64, at func(i uint64) time.Duration) {
+	n = 60
+	if raceEnabled {
+		n = 8
+	}
+	return n, func(i uint64) time.Duration { return 120 * time.Millisecond * time.Duration(i) / time.Duration(n) }
+}
+
 // Unregister meets a handshake and hellos at every stage. What results is one
 // connection both sides hold, or none, and no dial after it.
 func TestUnregisterMeetsHandshake(t *testing.T) {
-	for seed := range uint64(60) {
+	n, at := stages()
+	for seed := range n {
 		for _, inbound := range []bool{false, true} {
 			inWorld(t, seed, func(w *world) {
 				a, b := w.pair()
@@ -58,7 +70,7 @@ func TestUnregisterMeetsHandshake(t *testing.T) {
 				if inbound {
 					b.register(a)
 				}
-				time.Sleep(time.Duration(seed) * 2 * time.Millisecond) // two round trips take 100 ms
+				time.Sleep(at(seed))
 				if err := a.Unregister(b.ID()); err != nil {
 					t.Fatal(err)
 				}
@@ -97,7 +109,8 @@ func (n *node) dialsSoFar(p *node) int {
 }
 
 func TestDisconnectStopsEverything(t *testing.T) {
-	for seed := range uint64(60) {
+	n, at := stages()
+	for seed := range n {
 		for _, registered := range []bool{true, false} {
 			inWorld(t, seed, func(w *world) {
 				a, b := w.pair()
@@ -111,7 +124,7 @@ func TestDisconnectStopsEverything(t *testing.T) {
 					go a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
 				}
 				synctest.Wait() // Connect has begun
-				time.Sleep(time.Duration(seed) * 2 * time.Millisecond)
+				time.Sleep(at(seed))
 				if err := a.Disconnect(b.ID()); err != nil {
 					t.Fatal(err)
 				}
