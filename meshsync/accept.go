@@ -76,6 +76,9 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 	if err != nil {
 		return c, t.lateOr(ctx, err)
 	}
+	if m.hello.active {
+		return c, fmt.Errorf("%w: active in the dialer's hello", ErrProtocol)
+	}
 	binding, err := t.checkHello(c, m.hello, roleDialer)
 	if err != nil {
 		return c, err

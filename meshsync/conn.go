@@ -214,16 +214,17 @@ func (s *controlStream) send(b []byte, d time.Duration) error {
 // what was written before it.
 const drainUrgency = 7
 
-// drainRounds is how often the peer must confirm a drain message before the
-// connection may be closed. What was lost on the way is sent again during the
-// second round trip.
+// drainRounds is how many round trips in a row must pass without a loss before
+// the connection may be closed. The first drain message leaves when all else
+// has been sent once; what was lost of that shows within a round trip and an
+// eighth (RFC 9002 section 6.1.2), and is sent again.
 const drainRounds = 2
 
-// drain returns when what was written before has most likely arrived, or when
-// ctx ends.
+// drain returns when what was written before has arrived, or when ctx ends.
 func (c *Conn) drain(ctx context.Context, d time.Duration) error {
 	c.control.SetPriority(drainUrgency, true)
-	for range drainRounds {
+	for clean := 0; clean < drainRounds; clean++ {
+		lost := c.qc.ConnectionStats().PacketsLost
 		if err := c.control.send(frame(kindDrain, nil), d); err != nil {
 			return c.explain(err)
 		}
@@ -233,6 +234,9 @@ func (c *Conn) drain(ctx context.Context, d time.Duration) error {
 			return c.endCause()
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if c.qc.ConnectionStats().PacketsLost != lost {
+			clean = -1 // count anew
 		}
 	}
 	return nil

@@ -41,8 +41,8 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 	if err := checkRoute(addrs, relay); err != nil {
 		return nil, peerError("connect to peer", id, err)
 	}
-	for {
-		d, joined, c, err := t.joinDial(id, addrs)
+	for first := true; ; first = false {
+		d, joined, c, err := t.joinDial(id, addrs, first)
 		if err != nil || c != nil {
 			return c, err
 		}
@@ -69,15 +69,21 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 
 // joinDial returns the connection to id if there is one, or else the dial to
 // wait for, which it starts if there is none. An abandoned one is not joined:
-// the caller waits for its end and tries again.
-func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string) (d *sharedDial, joined bool, c *Conn, err error) {
+// the caller waits for its end and tries again. Only the first try of a caller
+// ends a refusal: one that came since is a later decision.
+func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, first bool) (d *sharedDial, joined bool, c *Conn, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return nil, false, nil, ErrClosed
 	}
 	p := t.peerFor(id)
-	t.admitAgain(p)
+	if first {
+		t.admitAgain(p)
+	}
+	if p.refused {
+		return nil, false, nil, ErrDisconnected
+	}
 	if p.conn != nil {
 		return nil, false, p.conn, nil
 	}
@@ -159,7 +165,7 @@ func (t *MeshSyncTransport) Disconnect(id PeerID) error {
 		d.cancel()
 	}
 	if c != nil {
-		t.end(p, c, ErrDisconnected)
+		t.end(p, c, ErrDisconnected, false)
 	}
 	p.notify()
 	t.mu.Unlock()

@@ -374,3 +374,57 @@ func TestDatagramsAndUniStreamsPass(t *testing.T) {
 		b.stop()
 	})
 }
+
+// A Connect that is under way does not take an operator's later decision back.
+func TestConnectUnderWayDoesNotUndoDisconnect(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.host.Blackout(testnet.Both)
+		failed := make(chan error, 2)
+		for _, addrs := range [][]string{{b.addr()}, {b.addr(), "10.7.7.7:1"}} { // the second would try its own
+			go func() {
+				_, err := a.Connect(context.Background(), b.ID(), addrs, "")
+				failed <- err
+			}()
+			synctest.Wait()
+		}
+		b.host.Restore()
+		if err := a.Disconnect(b.ID()); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := <-failed; !errors.Is(err, ErrDisconnected) {
+				t.Errorf("Connect: %v, want %v", err, ErrDisconnected)
+			}
+		}
+		time.Sleep(time.Minute)
+		if _, ok := a.Conn(b.ID()); ok || !a.refuses(b.ID()) {
+			t.Error("the operator's decision was undone")
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestCloseCutsShutdownShort(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		a.await(b, time.Second)
+		b.host.Blackout(testnet.Both)
+		shut := make(chan error, 1)
+		go func() { shut <- a.Shutdown(context.Background()) }()
+		time.Sleep(time.Second)
+		began := time.Now()
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("Close took %v", took)
+		}
+		if err := <-shut; !errors.Is(err, ErrClosed) {
+			t.Errorf("Shutdown: %v, want %v", err, ErrClosed)
+		}
+		b.stop()
+	})
+}

@@ -47,14 +47,15 @@ func (t *MeshSyncTransport) dial(ctx context.Context, id PeerID, addrs []string,
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	t.metrics.dialed(ctx, c, err, time.Since(began))
+	t.metrics.dialed(ctx, r.won, err, time.Since(began))
 	return c, r.seen, err
 }
 
 // dialQuietly is a dial to a peer that is known to answer probes and does not:
 // it resolves the addresses, sends one probe to each with send, and lets the
-// time of a dial pass. An answer makes its caller call it off and dial.
-func (t *MeshSyncTransport) dialQuietly(ctx context.Context, id PeerID, addrs []string, send func([]netip.AddrPort)) (tried []netip.AddrPort, err error) {
+// time of a dial pass. An answer makes its caller call it off and dial, and so
+// does errUnproven, which an address brings about that proven does not know.
+func (t *MeshSyncTransport) dialQuietly(ctx context.Context, id PeerID, addrs []string, proven func(netip.AddrPort) bool, send func([]netip.AddrPort)) (tried []netip.AddrPort, err error) {
 	dialCtx, cancel := context.WithTimeout(ctx, t.opts.DialTimeout)
 	defer cancel()
 	r := race{t: t, peer: id, ctx: dialCtx, lookups: make(chan lookupResult, len(addrs))}
@@ -63,10 +64,13 @@ func (t *MeshSyncTransport) dialQuietly(ctx context.Context, id PeerID, addrs []
 	}
 	for ; r.resolving > 0; r.resolving-- {
 		r.add(<-r.lookups)
-		send(r.queue)
-		r.queue = nil
 	}
-	<-dialCtx.Done()
+	if !slices.ContainsFunc(r.seen, func(ap netip.AddrPort) bool { return !proven(ap) }) {
+		send(r.seen)
+		<-dialCtx.Done()
+	} else if ctx.Err() == nil {
+		return r.seen, errUnproven
+	}
 	for _, ap := range r.seen {
 		r.failed = append(r.failed, CandidateError{Addr: ap.String(), Err: r.silence(context.Cause(dialCtx))})
 	}
@@ -77,6 +81,10 @@ func (t *MeshSyncTransport) dialQuietly(ctx context.Context, id PeerID, addrs []
 	t.metrics.dialed(ctx, nil, err, 0)
 	return r.seen, err
 }
+
+// errUnproven ends a quiet dial that has found an address of which it is not
+// known whether probes pass.
+var errUnproven = errors.New("address that is not known to answer probes")
 
 // A race is one dial. Its goroutines are its lookups and its attempts; the one
 // that calls run owns everything else.
@@ -94,6 +102,7 @@ type race struct {
 	seen   []netip.AddrPort
 	queue  []netip.AddrPort // not yet tried
 	failed []CandidateError
+	won    *Conn // that of an attempt, not one that came otherwise
 }
 
 type lookupResult struct {
@@ -203,6 +212,9 @@ func (r *race) greet(a attemptResult) (*Conn, error) {
 	c, err := r.t.greet(r.ctx, a.qc, r.peer)
 	if err != nil {
 		return nil, r.silence(explain(err))
+	}
+	if c.qc == a.qc {
+		r.won = c
 	}
 	return c, nil
 }

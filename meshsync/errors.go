@@ -55,8 +55,9 @@ var (
 	ErrSuperseded = errors.New("superseded by a newer connection")
 	// ErrIdle says that nothing was heard from the peer for IdleTimeout.
 	ErrIdle = errors.New("nothing heard from the peer")
-	// ErrReset says that the peer restarted and no longer knows the
-	// connection (a stateless reset, RFC 9000 section 10.3).
+	// ErrReset says that the peer no longer knows the connection: it
+	// restarted (a stateless reset, RFC 9000 section 10.3), or heard nothing
+	// for its idle timeout.
 	ErrReset = errors.New("peer lost the connection")
 	// ErrProtocol says that one side broke the rules of the protocol.
 	ErrProtocol = errors.New("protocol violation")

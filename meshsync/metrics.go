@@ -124,10 +124,11 @@ func (m *metrics) detach(t *MeshSyncTransport) {
 	}
 }
 
-func (m *metrics) dialed(ctx context.Context, c *Conn, err error, took time.Duration) {
+// dialed counts a dial, which won or not.
+func (m *metrics) dialed(ctx context.Context, won *Conn, err error, took time.Duration) {
 	switch {
-	case err == nil && c.initiator:
-		path := c.path.Kind.String()
+	case won != nil:
+		path := won.path.Kind.String()
 		m.dials.WithLabelValues(path, "connected").Inc()
 		m.dialTime.WithLabelValues(path).Observe(took.Seconds())
 	case err == nil, ctx.Err() != nil:

@@ -35,7 +35,8 @@ type Options struct {
 	// Authorize is asked about every peer, dialed or dialing, after it has
 	// proven its identity and formation. An error refuses the peer, which
 	// learns ErrUnauthorized but not the text. It is called from several
-	// goroutines and should not block; nil lets everybody in.
+	// goroutines, within dials: it must not block, nor call the transport.
+	// Nil lets everybody in.
 	Authorize func(PeerID) error
 	// Handler runs once for each new connection, whoever dialed, in its own
 	// goroutine. It should return when the connection's Context ends: Close
@@ -61,7 +62,9 @@ type Options struct {
 	// 64. Peers lost a moment ago go before those that have long been away.
 	MaxConcurrentDials int
 	// MaxInboundPeers bounds how many peers may be connected that this side
-	// has neither registered nor dialed; default 10,000.
+	// has neither registered nor dialed; default 10,000. Anyone can make up
+	// identities and take all this room: Formation or Authorize keep it for
+	// those who belong.
 	MaxInboundPeers int
 	// RelayTLS holds the roots for relays without a pinned identity.
 	RelayTLS *tls.Config

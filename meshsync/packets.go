@@ -109,13 +109,6 @@ func (l *waitList) forgetGone(token goneToken) {
 	delete(l.conns, token)
 }
 
-// searching returns how many watchdogs wait for an answer.
-func (l *waitList) searching() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.dogs)
-}
-
 func (l *waitList) dog(n nonce) *watchdog {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -153,7 +146,7 @@ func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 		}
 	case typeAnswer:
 		if w := t.waits.dog(n); w != nil && hmac.Equal(b, probePacket(typeAnswer, w.peer, n)) {
-			signal(w.answers)
+			w.hear(from)
 		}
 	case typeGone:
 		if c := t.waits.conn(goneToken(b[1:])); c != nil {

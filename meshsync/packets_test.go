@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -265,4 +267,104 @@ func (l *inboundLimit) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.total
+}
+
+// An answer must carry the tag of the peer that is looked for, also if its nonce
+// is right.
+func TestAnswerWithWrongTagIsIgnored(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.crash()
+		a.register(b)
+		a.awaitState(b, StateWaiting, time.Minute)
+		time.Sleep(20 * time.Second)
+		a.awaitState(b, StateWaiting, time.Minute)
+		synctest.Wait()
+		dog := a.peers[b.ID()].watchdog
+		for _, asker := range []PeerID{a.ID(), {}} {
+			a.handlePacket(probePacket(typeAnswer, asker, dog.search.nonce), net.UDPAddrFromAddrPort(b.sock.AddrPort()))
+		}
+		synctest.Wait()
+		if st, _ := a.Status(b.ID()); st.State != StateWaiting {
+			t.Errorf("%v after an answer by nobody", st.State)
+		}
+		a.handlePacket(probePacket(typeAnswer, b.ID(), dog.search.nonce), net.UDPAddrFromAddrPort(b.sock.AddrPort()))
+		synctest.Wait()
+		if st, _ := a.Status(b.ID()); st.State != StateDialing {
+			t.Errorf("%v after a good answer: the test shows nothing", st.State)
+		}
+		a.stop()
+	})
+}
+
+// dropProbes makes what n sends lose its probes while on is set.
+func (n *node) dropProbes(on *atomic.Bool) {
+	n.w.t.Helper()
+	n.restart(func() {
+		n.wrap = func(pc net.PacketConn) net.PacketConn {
+			return &faultyConn{PacketConn: pc, drop: func(b []byte) bool { return on.Load() && len(b) == packetSize }}
+		}
+	})
+}
+
+// Where probes do not pass, handshakes do, at the policy's pace: from the start
+// on an address that has never answered one, and after blindAfter on one that
+// has.
+func TestRecoversWhereProbesAreDropped(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		moves  bool
+		within time.Duration
+	}{{"at a new address", true, 20 * time.Second}, {"at the same address", false, blindAfter + 20*time.Second}} {
+		t.Run(tc.name, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				a, b := w.pair()
+				var drop atomic.Bool
+				a.dropProbes(&drop)
+				a.register(b)
+				a.await(b, time.Second)
+				time.Sleep(settled)
+				drop.Store(true)
+				if tc.moves {
+					b.crash()
+					b.startOn(testPort + 1)
+					a.register(b)
+					a.await(b, 10*time.Second)
+					time.Sleep(settled)
+				}
+				b.host.Blackout(testnet.Both)
+				time.Sleep(3 * time.Minute)
+				b.host.Restore()
+				if took := a.awaitEcho(b, 10*time.Minute); took > tc.within {
+					t.Errorf("first echo after %v, want %v at most", took, tc.within)
+				}
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
+
+// RetryNow dials for real, also while a quiet dial only waits for an answer.
+func TestRetryNowDuringAQuietDial(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		var drop atomic.Bool
+		a.dropProbes(&drop)
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		drop.Store(true)
+		b.host.Blackout(testnet.Both)
+		time.Sleep(time.Minute)
+		a.awaitState(b, StateWaiting, time.Minute)
+		a.awaitState(b, StateDialing, time.Minute)
+		b.host.Restore()
+		if err := a.RetryNow(b.ID()); err != nil {
+			t.Fatal(err)
+		}
+		a.await(b, time.Second)
+		a.stop()
+		b.stop()
+	})
 }

@@ -3,7 +3,9 @@ package meshsync
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -231,4 +233,52 @@ func TestDisabledPolicyDialsOnlyWhenAsked(t *testing.T) {
 			t.Error("the loss promises a retry")
 		}
 	})
+}
+
+// After a loss the first wait is MinDelay, as it is for a peer that was never
+// connected.
+func TestFirstWaitAfterALossIsMinDelay(t *testing.T) {
+	for _, lasted := range []time.Duration{settled, time.Second} {
+		inWorld(t, 1, func(w *world) {
+			a, b := w.pair()
+			a.register(b)
+			a.await(b, time.Second)
+			time.Sleep(lasted)
+			b.crash()
+			time.Sleep(time.Minute)
+			a.stop()
+			if ev := a.log.first(EventDialFailed); ev.Attempt != 1 || ev.Retry > 300*time.Millisecond {
+				t.Errorf("after a connection of %v: attempt %d, retry in %v", lasted, ev.Attempt, ev.Retry)
+			}
+		})
+	}
+}
+
+func TestRefusalIsLoggedOnce(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		var log countingHandler
+		a, b := w.pair()
+		a.restart(func() { a.opts.Logger = slog.New(&log) })
+		b.Disconnect(a.ID())
+		a.register(b)
+		time.Sleep(time.Hour)
+		a.stop()
+		b.stop()
+		if n := log.warnings.Load(); n != 1 {
+			t.Errorf("%d warnings in an hour of refusals", n)
+		}
+	})
+}
+
+// countingHandler counts warnings.
+type countingHandler struct{ warnings atomic.Int64 }
+
+func (h *countingHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *countingHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h *countingHandler) WithGroup(string) slog.Handler            { return h }
+func (h *countingHandler) Handle(_ context.Context, r slog.Record) error {
+	if r.Level == slog.LevelWarn {
+		h.warnings.Add(1)
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package meshsync
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -70,8 +71,8 @@ func (t *MeshSyncTransport) register(id PeerID, addrs []string, relay string) (e
 }
 
 // Unregister ends a registration. When it returns, no dial for the peer is
-// running or will start; a connection lives on, as an ad hoc one. It fails with
-// ErrNotRegistered or ErrClosed.
+// running or will start, but for a Connect of the service's own; a connection
+// lives on, as an ad hoc one. It fails with ErrNotRegistered or ErrClosed.
 func (t *MeshSyncTransport) Unregister(id PeerID) error {
 	t.mu.Lock()
 	w, err := t.watchdogOf(id)
@@ -142,11 +143,11 @@ type watchdog struct {
 	log  *slog.Logger
 
 	// Wake-ups. Each holds at most one, as a second would say nothing new.
-	conns   chan struct{} // the table: the peer's connection came or went
-	updates chan struct{} // RegisterForReconnect: other addresses
-	retries chan struct{} // RetryNow
-	network chan struct{} // NetworkChanged
-	answers chan struct{} // the peer answered a probe
+	conns   chan struct{}       // the table: the peer's connection came or went
+	updates chan struct{}       // RegisterForReconnect: other addresses
+	retries chan struct{}       // RetryNow
+	network chan struct{}       // NetworkChanged
+	answers chan netip.AddrPort // the peer answered a probe, from there
 	dialed  chan dialResult
 
 	stop context.CancelFunc
@@ -173,13 +174,14 @@ type watchdog struct {
 	slot       *slotRequest
 	cancelDial context.CancelFunc
 	timer      *time.Timer
-	failures   int // failed dials and short-lived connections since a stable one
+	failures   int  // failed dials and short-lived connections since a stable one
+	unstable   bool // the last connection was short-lived
 	search     probing
 	quiet      bool          // the last dial only waits for an answer to a probe
 	nudge      chan struct{} // tells a dial that is not quiet of an answer
 	onAnswer   bool          // there was an answer for the last dial
 	refusal    string        // what was logged of the peer's refusals
-	wakeups    atomic.Uint64
+	wakeups    atomic.Uint64 // how often run had something to do; for tests
 }
 
 func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
@@ -189,7 +191,7 @@ func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
 		updates: make(chan struct{}, 1),
 		retries: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
-		answers: make(chan struct{}, 1),
+		answers: make(chan netip.AddrPort, 1),
 		dialed:  make(chan dialResult, 1),
 		done:    make(chan struct{}),
 	}
@@ -229,11 +231,12 @@ func (w *watchdog) run(ctx context.Context) {
 			w.dialAgain(ctx)
 		case <-w.search.due():
 			w.search.next()
-		case <-w.answers:
-			w.answered()
+		case from := <-w.answers:
+			w.answered(from)
 		case <-w.updates:
 			w.startAnew(true)
 		case <-w.network:
+			w.search.doubt() // the new network may drop probes
 			w.startAnew(true)
 		case <-w.retries:
 			w.startAnew(false)
@@ -289,11 +292,12 @@ func (w *watchdog) rejoice(c *Conn) {
 func (w *watchdog) connLost() {
 	policy := w.t.opts.Reconnect
 	lasted, cause := w.lastConn()
-	if lasted >= policy.StableAfter {
+	again := w.failures > 0 || w.unstable
+	w.unstable = lasted < policy.StableAfter
+	if !w.unstable {
 		w.failures = 0
 	}
-	flapping := w.failures > 0
-	w.failures++
+	flapping := w.unstable && again
 	w.onAnswer = false
 	w.search.stop()
 	w.search.began = time.Now()
@@ -307,7 +311,8 @@ func (w *watchdog) connLost() {
 		w.logRefusal(cause)
 		w.wait(policy.jitter(policy.MaxDelay))
 	case flapping:
-		w.wait(policy.delay(w.failures - 1))
+		w.failures++
+		w.wait(policy.delay(w.failures))
 	default:
 		w.dial()
 	}
@@ -323,8 +328,12 @@ func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
 // startAnew forgets past failures and dials now, if the peer is not connected.
 // A dial under way is started again if it is of no more use.
 func (w *watchdog) startAnew(redial bool) {
-	w.failures = 0
-	if w.connection() != nil || (w.cancelDial != nil && !redial) {
+	w.failures, w.unstable = 0, false
+	if c := w.connection(); c != nil {
+		w.rejoice(c)
+		return
+	}
+	if w.cancelDial != nil && !w.quiet && !redial {
 		return
 	}
 	w.t.mu.Lock()

@@ -395,3 +395,42 @@ func (w *world) mustAgree(a, b *node) {
 		w.t.Errorf("echo over the agreed connection: %v", err)
 	}
 }
+
+// A dial that began on the old network is of no use on the new one.
+func TestNetworkChangedRestartsADialUnderWay(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.host.Blackout(testnet.Both)
+		a.register(b)
+		time.Sleep(3100 * time.Millisecond) // its first dial: the next packet is due at 6.2 s
+		if st, _ := a.Status(b.ID()); st.State != StateDialing || st.Attempts != 0 {
+			t.Fatalf("not in its first dial: %+v", st)
+		}
+		b.host.Restore()
+		a.NetworkChanged()
+		a.await(b, 3*testRTT)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestReplacedConnectionIsNoOutage(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		b.register(a)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		b.crash() // at once, and back within the round trip: a holds the old connection
+		b.start()
+		b.register(a)
+		b.await(a, time.Second)
+		time.Sleep(settled)
+		a.stop()
+		b.stop()
+		lost, again := a.log.first(EventDisconnected), a.log.last(EventConnected)
+		if !errors.Is(lost.Err, ErrSuperseded) || lost.WillRetry || again.Outage != 0 {
+			t.Errorf("lost: %+v, again: %+v", lost, again)
+		}
+	})
+}

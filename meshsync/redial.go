@@ -3,6 +3,8 @@ package meshsync
 import (
 	"context"
 	"errors"
+	"maps"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -38,6 +40,7 @@ func (w *watchdog) dialNow(ctx context.Context) {
 	slot := w.slot
 	w.slot = nil
 	w.nudge = make(chan struct{}, 1)
+	w.search.shook = time.Now()
 	nudge := w.nudge
 	w.startDial(ctx, func(ctx context.Context) dialResult {
 		defer w.t.slots.release(slot)
@@ -53,15 +56,15 @@ func (w *watchdog) dialNow(ctx context.Context) {
 // dialAgain dials after a wait. A peer that is known to answer probes, and that
 // the search has not found, gets no handshake, except now and then.
 func (w *watchdog) dialAgain(ctx context.Context) {
-	if w.search.timer == nil || !w.search.proven || w.failures%blindEvery == 0 {
+	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter {
 		w.dial()
 		return
 	}
 	w.leave()
 	w.quiet = true
 	w.setStateLocked(StateDialing)
-	send := w.search.sender()
-	w.startDial(ctx, func(ctx context.Context) dialResult { return w.probeOnce(ctx, send) })
+	send, proven := w.search.sender(), maps.Clone(w.search.proven)
+	w.startDial(ctx, func(ctx context.Context) dialResult { return w.probeOnce(ctx, proven, send) })
 }
 
 // startDial runs a dial in a goroutine, whose end dialEnded hears of.
@@ -72,18 +75,30 @@ func (w *watchdog) startDial(ctx context.Context, dial func(context.Context) dia
 
 // probeOnce is the dial of a peer that only gets probes. It takes no turn: it
 // costs nothing.
-func (w *watchdog) probeOnce(ctx context.Context, send func([]netip.AddrPort)) dialResult {
+func (w *watchdog) probeOnce(ctx context.Context, proven map[netip.AddrPort]bool, send func([]netip.AddrPort)) dialResult {
 	addrs, ok := w.announceDial(ctx)
 	if !ok {
 		return dialResult{err: context.Cause(ctx)}
 	}
-	tried, err := w.t.dialQuietly(ctx, w.peer, addrs, send)
+	tried, err := w.t.dialQuietly(ctx, w.peer, addrs, func(ap netip.AddrPort) bool { return proven[ap] }, send)
 	return dialResult{tried, err}
 }
 
+// hear passes an answer on, for whatever goroutine.
+func (w *watchdog) hear(from net.Addr) {
+	u, ok := from.(*net.UDPAddr)
+	if !ok {
+		return
+	}
+	select {
+	case w.answers <- netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port()):
+	default: // it has one to look at
+	}
+}
+
 // answered dials a peer that has answered a probe.
-func (w *watchdog) answered() {
-	w.search.proven = true
+func (w *watchdog) answered(from netip.AddrPort) {
+	w.search.prove(from)
 	switch {
 	case w.connected:
 		w.search.stop()
@@ -125,6 +140,10 @@ func (w *watchdog) dialEnded(r dialResult) {
 		w.connLost()
 		return
 	}
+	if errors.Is(r.err, errUnproven) {
+		w.dial()
+		return
+	}
 	w.failures++
 	w.searchAfter(r.err)
 	w.onAnswer = false
@@ -160,7 +179,7 @@ func (w *watchdog) searchAfter(err error) {
 		// It answers probes but no handshake: perhaps large packets do not
 		// pass. Answers must not set the pace, then.
 		w.search.stop()
-		w.search.proven = false
+		w.search.doubt()
 	default:
 		w.search.start()
 	}
@@ -195,7 +214,7 @@ func (w *watchdog) logRefusal(err error) {
 	for _, reason := range []error{ErrDisconnected, ErrFormation, ErrUnauthorized} {
 		if errors.Is(err, reason) && w.refusal != reason.Error() {
 			w.refusal = reason.Error()
-			w.log.Warn("peer refuses us", "peer", w.peer.Short(), "error", err)
+			w.log.Warn("connection refused", "peer", w.peer.Short(), "error", err)
 			return
 		}
 	}

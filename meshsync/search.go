@@ -3,6 +3,7 @@ package meshsync
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -13,15 +14,15 @@ const (
 	// then they cost what the idle connection did, a packet each way in that
 	// time.
 	probeShare = 600
-	// maxProbeRate bounds the probes per second of all watchdogs together, at
+	// maxProbeRate bounds the probes per second of all searches together, at
 	// 25 bytes each: with more peers away, each is probed less often.
 	maxProbeRate = 500
 	// maxProbed is how many of a peer's addresses are probed.
 	maxProbed = 8
-	// blindEvery makes every 16th dial to a silent peer a handshake although
-	// the peer is known to answer probes: something on the way may have begun
-	// to drop just those.
-	blindEvery = 16
+	// blindAfter is for how long a peer that is known to answer probes, and
+	// does not, gets no handshake: something on the way may have begun to drop
+	// just the probes. A handshake without answer takes 12 KB.
+	blindAfter = 4 * time.Minute
 )
 
 // probing is a watchdog's search for a peer that does not answer. The
@@ -33,10 +34,38 @@ type probing struct {
 	timer   *time.Timer      // nil: not probing
 	nonce   nonce
 	packet  []byte // the probe with that nonce
-	// proven is set once the peer has answered a probe: its silence means
-	// something from then on.
-	proven bool
+	probed  int    // how many targets the search has, while there is a timer
+	// proven are the addresses at which the peer has answered a probe: there,
+	// silence means something.
+	proven map[netip.AddrPort]bool
+	// shook is when the last handshake was begun.
+	shook time.Time
 }
+
+// isProven reports whether all targets are known to answer probes.
+func (p *probing) isProven() bool {
+	for _, ap := range p.targets {
+		if !p.proven[ap] {
+			return false
+		}
+	}
+	return len(p.targets) > 0
+}
+
+// prove takes note of an answer from the given address. What is neither a
+// target nor the peer's present address is not kept, so there are few.
+func (p *probing) prove(from netip.AddrPort) {
+	if !slices.Contains(p.targets, from) {
+		return
+	}
+	if p.proven == nil {
+		p.proven = make(map[netip.AddrPort]bool)
+	}
+	p.proven[from] = true
+}
+
+// doubt forgets what was proven.
+func (p *probing) doubt() { p.proven = nil }
 
 // start begins to probe, unless it has begun already.
 func (p *probing) start() {
@@ -44,6 +73,8 @@ func (p *probing) start() {
 		return
 	}
 	p.renew()
+	p.probed = min(len(p.targets), maxProbed)
+	p.w.t.probed.Add(int64(p.probed))
 	p.timer = time.NewTimer(p.interval())
 }
 
@@ -61,6 +92,7 @@ func (p *probing) stop() {
 	if p.timer != nil {
 		p.timer.Stop()
 		p.timer = nil
+		p.w.t.probed.Add(-int64(p.probed))
 	}
 }
 
@@ -74,7 +106,7 @@ func (p *probing) due() <-chan time.Time {
 
 // next sends a probe to each target and sets the time of the one after it.
 func (p *probing) next() {
-	p.sender()(p.targets)
+	p.sender()(p.targets[:min(p.probed, len(p.targets))])
 	p.timer.Reset(p.interval())
 }
 
@@ -88,14 +120,19 @@ func (p *probing) sender() func(targets []netip.AddrPort) {
 	}
 }
 
-// check asks a connected peer, once, whether probes reach it.
+// check asks a connected peer, once, whether probes reach it at the address it
+// was dialed at. An inbound connection's is not one to dial.
 func (p *probing) check(remote net.Addr) {
 	u, ok := remote.(*net.UDPAddr)
-	if p.proven || !ok {
+	if !ok {
+		return
+	}
+	ap := netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port())
+	if p.proven[ap] || !slices.Contains(p.targets, ap) {
 		return
 	}
 	p.renew()
-	p.sender()([]netip.AddrPort{u.AddrPort()})
+	p.sender()([]netip.AddrPort{ap})
 }
 
 // interval returns the time to the next probe: the longer the outage, the
@@ -104,6 +141,6 @@ func (p *probing) check(remote net.Addr) {
 func (p *probing) interval() time.Duration {
 	policy := p.w.t.opts.Reconnect
 	d := min(time.Since(p.began)/probeShare, p.w.t.opts.KeepAlive/2)
-	d = max(d, 2*policy.MinDelay, time.Duration(p.w.t.waits.searching())*time.Second/maxProbeRate)
+	d = max(d, 2*policy.MinDelay, time.Duration(p.w.t.probed.Load())*time.Second/maxProbeRate)
 	return policy.jitter(d)
 }

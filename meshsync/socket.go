@@ -3,17 +3,19 @@ package meshsync
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
-	"syscall"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/net/ipv4"
 )
 
 // A socket is the one packet connection under the one quic.Transport: every
-// connection's packets pass through it, and are counted here.
+// connection's packets pass through it.
 type socket interface {
 	net.PacketConn
 	traffic() *traffic
@@ -26,7 +28,7 @@ type traffic struct {
 
 // openSocket returns the socket that o asks for. r answers what comes in for
 // connections of an earlier run.
-func openSocket(o Options, r *resetter) (socket, error) {
+func openSocket(o Options, r *resetter, log *slog.Logger) (socket, error) {
 	pc := o.PacketConn
 	if pc == nil {
 		addr, err := net.ResolveUDPAddr("udp", o.ListenAddr)
@@ -37,10 +39,84 @@ func openSocket(o Options, r *resetter) (socket, error) {
 			return nil, fmt.Errorf("listen on %q: %w", o.ListenAddr, err)
 		}
 	}
+	d := &duties{pc: pc, resets: r, log: log}
 	if c, ok := pc.(*net.UDPConn); ok {
-		return &udpSocket{UDPConn: c, batch: ipv4.NewPacketConn(c), resets: r}, nil
+		return &udpSocket{UDPConn: c, duties: d, batch: ipv4.NewPacketConn(c)}, nil
 	}
-	return &packetSocket{PacketConn: pc, resets: r}, nil
+	return &packetSocket{PacketConn: pc, duties: d}, nil
+}
+
+// duties is what every kind of socket does with the packets of a packet
+// connection, besides carrying them.
+type duties struct {
+	pc     net.PacketConn
+	resets *resetter
+	log    *slog.Logger
+	counts traffic
+	failed int // reads in a row; the one goroutine that reads owns it
+}
+
+func (d *duties) traffic() *traffic { return &d.counts }
+
+// received takes note of a packet that came in.
+func (d *duties) received(b []byte, from net.Addr) {
+	d.counts.received.Add(uint64(len(b)))
+	if reset := d.resets.resetFor(b); reset != nil {
+		n, _ := d.pc.WriteTo(reset, from) // lost is lost
+		d.counts.sent.Add(uint64(n))
+	}
+}
+
+// sent takes note of a packet of which n bytes went out, and of what quic-go is
+// to be told.
+func (d *duties) sent(b []byte, n int, err error) error {
+	d.counts.sent.Add(uint64(n))
+	if isLoss(b, err) {
+		return nil
+	}
+	return err
+}
+
+// A socket that cannot be read readFailures times in a row rests for readPause
+// before each further try, so that one which stays broken does not keep a core
+// busy. Single failures, which ICMP messages can bring about, cost nothing.
+const (
+	readFailures = 10
+	readPause    = 100 * time.Millisecond
+)
+
+// again reports whether to read once more after err. quic-go would close
+// everything for good; but a read that fails with anything other than a closed
+// socket or a passed deadline may work the next time: an interface went down,
+// the system is out of memory, an ICMP error was reported.
+func (d *duties) again(err error) bool {
+	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+		d.failed = 0
+		return false
+	}
+	if d.failed++; d.failed >= readFailures {
+		if d.failed == readFailures {
+			d.log.Warn("the socket cannot be read", "error", err)
+		}
+		time.Sleep(readPause)
+	}
+	return true
+}
+
+// isLoss reports whether a packet that could not be sent is to count as lost on
+// the way: one of an established connection, on a host whose network is down
+// for now, or whose firewall says no. quic-go would end the connection, but
+// networks come back. Handshakes get the error: it tells why a dial failed.
+func isLoss(b []byte, err error) bool {
+	if err == nil || len(b) == 0 || b[0]&0x80 != 0 { // RFC 9000 section 17.2: a long header
+		return false
+	}
+	for _, passing := range passingErrors {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
 }
 
 // udpSocket is a socket of the operating system. It embeds *net.UDPConn and has
@@ -48,65 +124,45 @@ func openSocket(o Options, r *resetter) (socket, error) {
 // ECN and, on Linux, segmentation offload.
 type udpSocket struct {
 	*net.UDPConn
-	batch  *ipv4.PacketConn // reads IPv6 as well
-	resets *resetter
-	counts traffic
+	*duties
+	batch *ipv4.PacketConn // reads IPv6 as well
 }
 
 var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
 
-func (s *udpSocket) traffic() *traffic { return &s.counts }
-
 // ReadBatch is how quic-go reads where the system can read several packets at
 // once.
 func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := s.batch.ReadBatch(ms, flags)
-	var bytes uint64
-	for _, m := range ms[:max(n, 0)] {
-		bytes += uint64(m.N)
-		if reset := s.resets.resetFor(m.Buffers[0][:m.N]); reset != nil {
-			s.WriteTo(reset, m.Addr) // lost is lost
+	for {
+		n, err := s.batch.ReadBatch(ms, flags)
+		for _, m := range ms[:max(n, 0)] {
+			s.received(m.Buffers[0][:m.N], m.Addr)
+		}
+		if n > 0 || !s.again(err) {
+			return n, err
 		}
 	}
-	s.counts.received.Add(bytes)
-	return n, err
 }
 
 // WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.
 func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
-	s.counts.sent.Add(uint64(n))
-	if isLoss(b, err) {
-		return len(b), len(oob), nil
+	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
+	if err = s.sent(b, n, err); err != nil {
+		return n, 0, err
 	}
-	return n, oobn, err
+	return len(b), len(oob), nil
 }
 
 // ReadFrom is how quic-go reads elsewhere.
-func (s *udpSocket) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, addr, err := s.UDPConn.ReadFrom(b)
-	s.counts.received.Add(uint64(n))
-	if reset := s.resets.resetFor(b[:n]); reset != nil {
-		s.WriteTo(reset, addr) // lost is lost
-	}
-	return n, addr, err
-}
+func (s *udpSocket) ReadFrom(b []byte) (int, net.Addr, error) { return s.readFrom(b) }
 
 // WriteTo is how quic-go writes elsewhere.
-func (s *udpSocket) WriteTo(b []byte, addr net.Addr) (int, error) {
-	n, err := s.UDPConn.WriteTo(b, addr)
-	s.counts.sent.Add(uint64(n))
-	if isLoss(b, err) {
-		return len(b), nil
-	}
-	return n, err
-}
+func (s *udpSocket) WriteTo(b []byte, addr net.Addr) (int, error) { return s.writeTo(b, addr) }
 
 // packetSocket is any other packet connection.
 type packetSocket struct {
 	net.PacketConn
-	resets *resetter
-	counts traffic
+	*duties
 }
 
 // SetReadBuffer passes on quic-go's wish for a larger buffer.
@@ -125,40 +181,29 @@ func (s *packetSocket) SetWriteBuffer(bytes int) error {
 	return nil
 }
 
-func (s *packetSocket) traffic() *traffic { return &s.counts }
+func (s *packetSocket) ReadFrom(b []byte) (int, net.Addr, error) { return s.readFrom(b) }
 
-func (s *packetSocket) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, addr, err := s.PacketConn.ReadFrom(b)
-	s.counts.received.Add(uint64(n))
-	if reset := s.resets.resetFor(b[:n]); reset != nil {
-		s.WriteTo(reset, addr) // lost is lost
-	}
-	return n, addr, err
-}
+func (s *packetSocket) WriteTo(b []byte, addr net.Addr) (int, error) { return s.writeTo(b, addr) }
 
-func (s *packetSocket) WriteTo(b []byte, addr net.Addr) (int, error) {
-	n, err := s.PacketConn.WriteTo(b, addr)
-	s.counts.sent.Add(uint64(n))
-	if isLoss(b, err) {
-		return len(b), nil
-	}
-	return n, err
-}
-
-// isLoss reports whether a packet that could not be sent is to count as lost on
-// the way: one of an established connection, on a host whose network is down
-// for now, or whose firewall says no. quic-go would end the connection, but
-// networks come back. Handshakes get the error: it tells why a dial failed.
-func isLoss(b []byte, err error) bool {
-	if err == nil || len(b) == 0 || b[0]&0x80 != 0 { // RFC 9000 section 17.2: a long header
-		return false
-	}
-	for _, passing := range []error{syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL, syscall.EPERM, syscall.ENOBUFS, syscall.ECONNREFUSED} {
-		if errors.Is(err, passing) {
-			return true
+func (d *duties) readFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, addr, err := d.pc.ReadFrom(b)
+		if d.again(err) {
+			continue
 		}
+		if err == nil {
+			d.received(b[:n], addr)
+		}
+		return n, addr, err
 	}
-	return false
+}
+
+func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
+	n, err := d.pc.WriteTo(b, addr)
+	if err = d.sent(b, n, err); err != nil {
+		return n, err
+	}
+	return len(b), nil
 }
 
 // reaches reports whether packets can be sent from a socket bound to local to

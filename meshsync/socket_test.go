@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -133,40 +132,21 @@ func TestRestartIsNoticedWhileIdleOnRealSockets(t *testing.T) {
 	}
 }
 
-// A downConn is a packet connection of a host whose interface can go down.
-type downConn struct {
-	net.PacketConn
-	down atomic.Bool
-}
-
-func (c *downConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	if c.down.Load() {
-		return 0, &net.OpError{Op: "write", Net: "udp", Err: syscall.ENETUNREACH}
-	}
-	return c.PacketConn.WriteTo(b, addr)
-}
-
 func TestConnectionSurvivesAnInterfaceThatFlaps(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		a, b := w.pair()
-		host := w.node(9)
-		host.crash()
-		sock, err := host.host.Listen(testPort)
+		var conn *faultyConn
+		a.restart(func() {
+			a.wrap = func(pc net.PacketConn) net.PacketConn { conn = &faultyConn{PacketConn: pc}; return conn }
+		})
+		c, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn := &downConn{PacketConn: sock}
-		tr, err := New(Options{PrivateKey: host.key, PacketConn: conn})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer tr.Close()
-		c, err := tr.Connect(context.Background(), a.ID(), []string{a.addr()}, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn.down.Store(true)
-		time.AfterFunc(5*time.Second, func() { conn.down.Store(false) })
+		b.await(a, time.Second)
+		down := error(&net.OpError{Op: "write", Net: "udp", Err: syscall.ENETUNREACH})
+		conn.writeErr.Store(&down)
+		time.AfterFunc(5*time.Second, func() { conn.writeErr.Store(nil) })
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := ping(ctx, c, "sent while the interface is down"); err != nil {
@@ -174,13 +154,35 @@ func TestConnectionSurvivesAnInterfaceThatFlaps(t *testing.T) {
 		}
 
 		// A dial says what is wrong.
-		conn.down.Store(true)
+		conn.writeErr.Store(&down)
 		began := time.Now()
-		if _, err := tr.Connect(context.Background(), b.ID(), []string{b.addr()}, ""); err == nil || !strings.Contains(err.Error(), syscall.ENETUNREACH.Error()) || !unanswered(err) {
+		if _, err := a.Connect(context.Background(), PeerIDFromKey(testKey(9)), []string{b.addr()}, ""); err == nil || !strings.Contains(err.Error(), syscall.ENETUNREACH.Error()) || !unanswered(err) {
 			t.Errorf("dial: %v, want %v", err, syscall.ENETUNREACH)
 		}
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("it took %v", took)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestFailedReadsEndNothing(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		var conn *faultyConn
+		a.restart(func() {
+			a.wrap = func(pc net.PacketConn) net.PacketConn { conn = &faultyConn{PacketConn: pc}; return conn }
+		})
+		a.register(b)
+		c := a.await(b, time.Second)
+		for range 3 * readFailures { // one packet after the other
+			fault := error(&net.OpError{Op: "read", Net: "udp", Err: syscall.ENETDOWN})
+			conn.readErr.Store(&fault)
+			b.mustPing(a, 10*time.Second)
+		}
+		if now, ok := a.Conn(b.ID()); !ok || now != c {
+			t.Error("the connection did not survive")
 		}
 		a.stop()
 		b.stop()

@@ -279,7 +279,7 @@ func (t *MeshSyncTransport) hasRoom(p *peer) bool {
 // mu is held, and t is not closed.
 func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	if old := p.conn; old != nil {
-		t.end(p, old, ErrSuperseded)
+		t.end(p, old, ErrSuperseded, true)
 		t.wg.Go(func() { old.close(ErrSuperseded) })
 	}
 	c.opened = time.Now()
@@ -306,14 +306,15 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 }
 
 // end takes c out of the table, if it is the one that counts: the only place
-// where one ceases to. mu is held. Closing it is the caller's.
-func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error) {
+// where one ceases to. If it is replaced, another takes its place before mu is
+// given up, so the peer is not lost. mu is held. Closing c is the caller's.
+func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 	if p.conn != c {
 		return
 	}
 	p.conn = nil
 	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause}
-	if w := p.watchdog; w != nil {
+	if w := p.watchdog; w != nil && !replaced {
 		p.lost = time.Now()
 		w.lastErr = cause
 		w.setState(StateDisconnected)
@@ -347,7 +348,7 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 
 	t.mu.Lock()
 	if p := t.peers[c.peer]; p != nil {
-		t.end(p, c, cause)
+		t.end(p, c, cause, false)
 		t.tidy(p)
 	}
 	t.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sync/errgroup"
@@ -53,6 +54,7 @@ type MeshSyncTransport struct {
 	inbound  *inboundLimit
 	slots    *dialSlots
 	waits    *waitList
+	probed   atomic.Int64 // targets of all searches
 	events   *eventHub
 	metrics  *metrics
 
@@ -62,6 +64,9 @@ type MeshSyncTransport struct {
 	// wg counts every goroutine of the transport and of its Handler. One is
 	// started with mu held and closed unset, or by one that is counted.
 	wg sync.WaitGroup
+	// drains ends when Close does not wait for Shutdown's drains any longer.
+	drains     context.Context
+	stopDrains context.CancelFunc
 	// finished is closed when Close has done everything.
 	finished chan struct{}
 
@@ -97,9 +102,10 @@ func New(o Options) (*MeshSyncTransport, error) {
 	rand.Read(t.instance[:])
 	t.log = opts.Logger.With("transport", t.id.Short())
 	t.ctx, t.stop = context.WithCancel(context.Background())
+	t.drains, t.stopDrains = context.WithCancel(context.Background())
 
 	resets := newResetter(deriveKey(opts.PrivateKey, "meshsync/1 stateless reset"))
-	if t.socket, err = openSocket(opts, resets); err != nil {
+	if t.socket, err = openSocket(opts, resets, t.log); err != nil {
 		t.stop()
 		return nil, err
 	}
@@ -185,6 +191,9 @@ func (t *MeshSyncTransport) Shutdown(ctx context.Context) error {
 	if !first {
 		return ErrClosed
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(t.drains, func() { cancel(ErrClosed) })()
 	var drains errgroup.Group
 	for _, c := range conns {
 		drains.Go(func() error {
@@ -201,9 +210,11 @@ func (t *MeshSyncTransport) Shutdown(ctx context.Context) error {
 // Close ends every connection, with the code that tells the peers that this
 // transport goes away, and every goroutine, and waits for them and for the
 // Handlers to return. What was written and not yet delivered is lost: see
-// Shutdown. A second Close waits for the first and returns nil.
+// Shutdown, which Close cuts short. A second Close waits for the first and
+// returns nil.
 func (t *MeshSyncTransport) Close() error {
 	conns, first := t.beginClose()
+	t.stopDrains()
 	if !first {
 		<-t.finished
 		return nil

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,6 +59,8 @@ type node struct {
 	key  ed25519.PrivateKey
 	opts Options
 	log  *eventLog
+	// wrap, if set, goes between the transport and its socket.
+	wrap func(net.PacketConn) net.PacketConn
 }
 
 // testKey returns the same key for the same number. A lower number is not a
@@ -103,10 +107,47 @@ func (n *node) startOn(port uint16) {
 	}
 	opts := n.opts
 	opts.PrivateKey, opts.PacketConn = n.key, n.sock
+	if n.wrap != nil {
+		opts.PacketConn = n.wrap(n.sock)
+	}
 	if n.MeshSyncTransport, err = New(opts); err != nil {
 		n.w.t.Fatal(err)
 	}
 	n.log = watchEvents(n.MeshSyncTransport)
+}
+
+// restart closes the node and starts it again with what set changes.
+func (n *node) restart(set func()) {
+	n.w.t.Helper()
+	n.Close()
+	set()
+	n.start()
+}
+
+// A faultyConn is a packet connection that does not do everything it should.
+type faultyConn struct {
+	net.PacketConn
+	drop     func(b []byte) bool // packets that are written and never leave
+	writeErr atomic.Pointer[error]
+	readErr  atomic.Pointer[error] // of the next read
+}
+
+func (c *faultyConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if err := c.writeErr.Load(); err != nil {
+		return 0, *err
+	}
+	if c.drop != nil && c.drop(b) {
+		return len(b), nil
+	}
+	return c.PacketConn.WriteTo(b, to)
+}
+
+func (c *faultyConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := c.PacketConn.ReadFrom(b)
+	if fault := c.readErr.Swap(nil); fault != nil && err == nil {
+		return 0, nil, *fault
+	}
+	return n, from, err
 }
 
 // crash ends the node as a killed process ends: nobody hears of it.

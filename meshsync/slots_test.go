@@ -1,0 +1,101 @@
+package meshsync
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+func (r *slotRequest) isGranted() bool {
+	select {
+	case <-r.granted:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestSlotsGoToTheLeastFailedFirst(t *testing.T) {
+	s := newDialSlots(2)
+	first, second := s.request(0), s.request(0)
+	many, few, fewLater, leaves := s.request(9), s.request(1), s.request(1), s.request(0)
+	if !first.isGranted() || !second.isGranted() {
+		t.Fatal("a free slot was not granted")
+	}
+	for _, r := range []*slotRequest{many, few, fewLater, leaves} {
+		if r.isGranted() {
+			t.Fatal("a third of two slots was granted")
+		}
+	}
+	s.release(leaves) // gives up waiting
+	order := []*slotRequest{few, fewLater, many}
+	held := []*slotRequest{first, second, few}
+	for i, next := range order {
+		s.release(held[i])
+		for j, r := range order {
+			if r.isGranted() != (j <= i) {
+				t.Fatalf("after release %d: request %d granted is %v", i, j, r.isGranted())
+			}
+		}
+		_ = next
+	}
+	s.release(fewLater)
+	s.release(many)
+	if s.free != 2 || len(s.waiting) != 0 {
+		t.Errorf("%d free, %d waiting at the end", s.free, len(s.waiting))
+	}
+}
+
+func TestWatchdogsDialUnderASharedLimit(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		hub := w.node(0, func(o *Options) { o.MaxConcurrentDials = 3 })
+		events := hub.Subscribe(context.Background())
+		for i := range 20 {
+			if err := hub.RegisterForReconnect(PeerIDFromKey(testKey(100+i)), []string{"10.7.7.7:1"}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		hub.Close()
+		dialing, most := 0, 0
+		for ev := range events {
+			switch ev.Kind {
+			case EventDialing:
+				dialing++
+			case EventDialFailed:
+				dialing--
+			}
+			most = max(most, dialing)
+		}
+		if most != 3 {
+			t.Errorf("%d dials at once, want 3", most)
+		}
+	})
+}
+
+// With all slots taken by peers that are away, one that was just lost goes next.
+func TestPeerJustLostDoesNotQueueBehindThoseLongGone(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		hub := w.node(0, func(o *Options) { o.MaxConcurrentDials = 4 })
+		healthy := w.node(1)
+		hub.register(healthy)
+		hub.await(healthy, time.Second)
+		for i := range 100 {
+			if err := hub.RegisterForReconnect(PeerIDFromKey(testKey(100+i)), []string{"10.7.7.7:1"}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Minute) // a full queue takes over two minutes
+		c, _ := hub.Conn(healthy.ID())
+		healthy.crash()
+		healthy.start()
+		causeOf(t, c, 20*time.Second)
+		lost := time.Now()
+		hub.await(healthy, time.Minute)
+		if took := time.Since(lost); took > 6*time.Second { // until one of the four dials ends, and two round trips
+			t.Errorf("back %v after the loss", took)
+		}
+		hub.stop()
+		healthy.stop()
+	})
+}

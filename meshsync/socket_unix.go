@@ -1,0 +1,11 @@
+//go:build !windows
+
+package meshsync
+
+import "syscall"
+
+// passingErrors are those of a send that may work a moment later.
+var passingErrors = []error{
+	syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL,
+	syscall.EPERM, syscall.ENOBUFS, syscall.ECONNREFUSED,
+}

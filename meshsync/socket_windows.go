@@ -1,0 +1,9 @@
+package meshsync
+
+import "golang.org/x/sys/windows"
+
+// passingErrors are those of a send that may work a moment later.
+var passingErrors = []error{
+	windows.WSAENETDOWN, windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH, windows.WSAEADDRNOTAVAIL,
+	windows.WSAEACCES, windows.WSAENOBUFS, windows.WSAECONNREFUSED,
+}
