@@ -92,6 +92,7 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 		t.withdraw(c)
 		return c, t.lateOr(ctx, err)
 	}
+	close(c.greeted)
 	if active {
 		return c, nil
 	}

@@ -32,6 +32,9 @@ type Conn struct {
 
 	// cause is why this side ends the connection; the first one counts.
 	cause atomic.Pointer[error]
+	// greeted is closed when this side's last hello has been sent: nothing else
+	// may go out on the control stream before.
+	greeted chan struct{}
 	// drained gets an element for each answer to a drain message.
 	drained chan struct{}
 
@@ -40,7 +43,7 @@ type Conn struct {
 }
 
 func newConn(qc *quic.Conn, control *controlStream, peer PeerID, path Path, initiator bool) *Conn {
-	c := &Conn{peer: peer, qc: qc, control: control, initiator: initiator, path: path, drained: make(chan struct{}, drainRounds)}
+	c := &Conn{peer: peer, qc: qc, control: control, initiator: initiator, path: path, greeted: make(chan struct{}), drained: make(chan struct{}, drainRounds)}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c
 }
@@ -222,6 +225,9 @@ const drainRounds = 2
 
 // drain returns when what was written before has arrived, or when ctx ends.
 func (c *Conn) drain(ctx context.Context, d time.Duration) error {
+	if !c.awaitGreeted() {
+		return c.endCause()
+	}
 	c.control.SetPriority(drainUrgency, true)
 	for clean := 0; clean < drainRounds; clean++ {
 		lost := c.qc.ConnectionStats().PacketsLost
@@ -242,9 +248,23 @@ func (c *Conn) drain(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
+// awaitGreeted returns true once the hellos are through, and false if the
+// connection ends before.
+func (c *Conn) awaitGreeted() bool {
+	select {
+	case <-c.greeted:
+		return true
+	case <-c.qc.Context().Done():
+		return false
+	}
+}
+
 // readControl answers the peer's messages until the connection ends. The error
 // is ErrProtocol if the peer is to blame.
 func (c *Conn) readControl(d time.Duration) error {
+	if !c.awaitGreeted() {
+		return nil
+	}
 	for {
 		m, err := readMessage(c.control)
 		if err != nil {

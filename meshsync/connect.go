@@ -158,8 +158,7 @@ func (t *MeshSyncTransport) Disconnect(id PeerID) error {
 	p.refused = true
 	w, d, c, offered := p.watchdog, p.connect, p.conn, p.offered
 	if w != nil {
-		w.stopping = true
-		w.stop()
+		w.halt()
 	}
 	if d != nil {
 		d.cancel()

@@ -272,12 +272,15 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 	}
 
 	shown, tell, err := t.dialed(ctx, c, m.hello)
-	if err != nil || shown != c || !t.decides(id) {
+	if err != nil || shown != c {
 		return shown, err
 	}
-	if err := c.control.send(activeFrame(tell), t.opts.DialTimeout); err != nil {
-		return nil, orCause(ctx, err) // serve takes it out of the table
+	if t.decides(id) {
+		if err := c.control.send(activeFrame(tell), t.opts.DialTimeout); err != nil {
+			return nil, orCause(ctx, err) // serve takes it out of the table
+		}
 	}
+	close(c.greeted)
 	return c, nil
 }
 

@@ -64,9 +64,7 @@ func (t *MeshSyncTransport) register(id PeerID, addrs []string, relay string) (e
 		w.setState(StateConnected)
 	}
 	p.watchdog = w
-	ctx, stop := context.WithCancel(t.ctx)
-	w.stop = stop
-	t.wg.Go(func() { w.run(ctx) })
+	t.wg.Go(w.run)
 	return nil, nil
 }
 
@@ -77,8 +75,7 @@ func (t *MeshSyncTransport) Unregister(id PeerID) error {
 	t.mu.Lock()
 	w, err := t.watchdogOf(id)
 	if err == nil {
-		w.stopping = true
-		w.stop()
+		w.halt()
 	}
 	t.mu.Unlock()
 	if err != nil {
@@ -148,9 +145,8 @@ type watchdog struct {
 	retries chan struct{}       // RetryNow
 	network chan struct{}       // NetworkChanged
 	answers chan netip.AddrPort // the peer answered a probe, from there
-	dialed  chan dialResult
+	stop    chan struct{}       // closed: the registration ends
 
-	stop context.CancelFunc
 	done chan struct{} // closed when run has returned
 
 	// MeshSyncTransport.mu guards these. The table sets them when a connection
@@ -166,13 +162,14 @@ type watchdog struct {
 	lastErr    error
 	shown      uint64    // how many connections there have been
 	opened     time.Time // when the last of them began
-	stopping   bool      // by Unregister or Disconnect
+	stopping   bool      // by Unregister or Disconnect: stop is closed
 
 	// The goroutine of run owns these.
 	connected  bool
 	seen       uint64 // how many of the shown it knows of
 	slot       *slotRequest
 	cancelDial context.CancelFunc
+	dialed     chan dialResult // of the dial that runs
 	timer      *time.Timer
 	failures   int  // failed dials and short-lived connections since a stable one
 	unstable   bool // the last connection was short-lived
@@ -192,7 +189,7 @@ func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
 		retries: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
 		answers: make(chan netip.AddrPort, 1),
-		dialed:  make(chan dialResult, 1),
+		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
 	w.search.w = w
@@ -207,7 +204,7 @@ func signal(ch chan struct{}) {
 	}
 }
 
-func (w *watchdog) run(ctx context.Context) {
+func (w *watchdog) run() {
 	defer w.finish()
 	w.search.began = time.Now()
 	if c := w.connection(); c != nil {
@@ -217,18 +214,20 @@ func (w *watchdog) run(ctx context.Context) {
 	}
 	for {
 		select {
-		case <-ctx.Done():
-			w.leave()
-			w.search.stop()
+		case <-w.stop:
+			w.rest(StateDisconnected)
+			return
+		case <-w.t.ctx.Done():
+			w.rest(StateDisconnected)
 			return
 		case <-w.conns:
 			w.connChanged()
 		case <-w.turn():
-			w.dialNow(ctx)
+			w.dialNow()
 		case r := <-w.dialed:
 			w.dialEnded(r)
 		case <-w.due():
-			w.dialAgain(ctx)
+			w.dialAgain()
 		case <-w.search.due():
 			w.search.next()
 		case from := <-w.answers:
@@ -245,6 +244,14 @@ func (w *watchdog) run(ctx context.Context) {
 	}
 }
 
+// halt makes run end. MeshSyncTransport.mu is held.
+func (w *watchdog) halt() {
+	if !w.stopping {
+		w.stopping = true
+		close(w.stop)
+	}
+}
+
 // finish ends the registration.
 func (w *watchdog) finish() {
 	w.t.mu.Lock()
@@ -254,7 +261,6 @@ func (w *watchdog) finish() {
 	w.t.events.publish(Event{Kind: EventUnregistered, Peer: w.peer})
 	w.t.tidy(p)
 	w.t.mu.Unlock()
-	w.stop()
 	close(w.done)
 }
 
@@ -353,8 +359,8 @@ func (w *watchdog) leave() {
 	}
 	if w.cancelDial != nil {
 		w.cancelDial()
-		w.cancelDial = nil
 		w.remember(<-w.dialed)
+		w.cancelDial, w.dialed, w.nudge = nil, nil, nil
 	}
 	if w.timer != nil {
 		w.timer.Stop()

@@ -36,13 +36,13 @@ func (w *watchdog) turn() <-chan struct{} {
 }
 
 // dialNow starts the dial that it is the peer's turn for.
-func (w *watchdog) dialNow(ctx context.Context) {
+func (w *watchdog) dialNow() {
 	slot := w.slot
 	w.slot = nil
 	w.nudge = make(chan struct{}, 1)
 	w.search.shook = time.Now()
 	nudge := w.nudge
-	w.startDial(ctx, func(ctx context.Context) dialResult {
+	w.startDial(func(ctx context.Context) dialResult {
 		defer w.t.slots.release(slot)
 		addrs, ok := w.announceDial(ctx)
 		if !ok {
@@ -55,7 +55,7 @@ func (w *watchdog) dialNow(ctx context.Context) {
 
 // dialAgain dials after a wait. A peer that is known to answer probes, and that
 // the search has not found, gets no handshake, except now and then.
-func (w *watchdog) dialAgain(ctx context.Context) {
+func (w *watchdog) dialAgain() {
 	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter {
 		w.dial()
 		return
@@ -64,13 +64,16 @@ func (w *watchdog) dialAgain(ctx context.Context) {
 	w.quiet = true
 	w.setStateLocked(StateDialing)
 	send, proven := w.search.sender(), maps.Clone(w.search.proven)
-	w.startDial(ctx, func(ctx context.Context) dialResult { return w.probeOnce(ctx, proven, send) })
+	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, proven, send) })
 }
 
 // startDial runs a dial in a goroutine, whose end dialEnded hears of.
-func (w *watchdog) startDial(ctx context.Context, dial func(context.Context) dialResult) {
-	ctx, w.cancelDial = context.WithCancel(ctx)
-	go func() { w.dialed <- dial(ctx) }() // leave or dialEnded waits for it
+func (w *watchdog) startDial(dial func(context.Context) dialResult) {
+	var ctx context.Context
+	ctx, w.cancelDial = context.WithCancel(w.t.ctx)
+	dialed := make(chan dialResult, 1)
+	w.dialed = dialed
+	go func() { dialed <- dial(ctx) }() // leave or dialEnded waits for it
 }
 
 // probeOnce is the dial of a peer that only gets probes. It takes no turn: it
@@ -130,7 +133,7 @@ func (w *watchdog) announceDial(ctx context.Context) (addrs []string, ok bool) {
 // dialEnded takes the result of a dial that was not called off.
 func (w *watchdog) dialEnded(r dialResult) {
 	w.cancelDial()
-	w.cancelDial = nil
+	w.cancelDial, w.dialed, w.nudge = nil, nil, nil
 	w.remember(r)
 	if c := w.connection(); c != nil { // its own, or one that came in
 		w.rejoice(c)

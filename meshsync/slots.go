@@ -9,6 +9,8 @@ import (
 // the order of failures, fewest first, then of arrival: a peer that was lost a
 // moment ago does not queue behind thousands that have long been away.
 type dialSlots struct {
+	most int
+
 	mu      sync.Mutex
 	free    int
 	arrived uint64
@@ -25,7 +27,7 @@ type slotRequest struct {
 	index    int // in the queue, -1 once out of it
 }
 
-func newDialSlots(n int) *dialSlots { return &dialSlots{free: n} }
+func newDialSlots(n int) *dialSlots { return &dialSlots{most: n, free: n} }
 
 func (s *dialSlots) request(failures int) *slotRequest {
 	r := &slotRequest{failures: failures, granted: make(chan struct{}), index: -1}

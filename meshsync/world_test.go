@@ -156,10 +156,28 @@ func (n *node) crash() {
 	n.Close()
 }
 
-// stop closes the node and checks what its subscribers were told.
+// stop closes the node, and checks that nothing is left and what its subscribers
+// were told.
 func (n *node) stop() {
 	n.w.t.Helper()
 	n.Close()
+	synctest.Wait()
+	if left := len(n.waits.dogs) + len(n.waits.conns) + int(n.probed.Load()); left != 0 {
+		n.w.t.Errorf("%d answers, %d gone packets are waited for, %d addresses probed after Close", len(n.waits.dogs), len(n.waits.conns), n.probed.Load())
+	}
+	if n.slots.free != n.slots.most || len(n.slots.waiting) != 0 {
+		n.w.t.Errorf("%d of %d slots are free, %d wait after Close", n.slots.free, n.slots.most, len(n.slots.waiting))
+	}
+	if n.inbound.count() != 0 || len(n.inbound.perHost) != 0 {
+		n.w.t.Errorf("%d unknown connections of %d hosts after Close", n.inbound.count(), len(n.inbound.perHost))
+	}
+	n.mu.Lock()
+	for _, p := range n.peers {
+		if !p.refused {
+			n.w.t.Errorf("peer %s is in the table after Close", p.id.Short())
+		}
+	}
+	n.mu.Unlock()
 	n.log.check(n.w.t)
 }
 
