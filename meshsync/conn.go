@@ -218,19 +218,23 @@ func (s *controlStream) send(b []byte, d time.Duration) error {
 const drainUrgency = 7
 
 // drainRounds is how many round trips in a row must pass without a loss before
-// the connection may be closed. The first drain message leaves when all else
-// has been sent once; what was lost of that shows within a round trip and an
-// eighth (RFC 9002 section 6.1.2), and is sent again.
+// the connection may be closed.
 const drainRounds = 2
 
 // drain returns when what was written before has arrived, or when ctx ends.
+//
+// The first drain message leaves when all else has been sent once. What was lost
+// of that, or of what was sent again, is declared lost an eighth more than a
+// smoothed round trip later (RFC 9002 section 6.1.2), which queues may have made
+// longer than a round trip takes now. So when that much time and some round
+// trips have passed without a loss, nothing is missing.
 func (c *Conn) drain(ctx context.Context, d time.Duration) error {
 	if !c.awaitGreeted() {
 		return c.endCause()
 	}
 	c.control.SetPriority(drainUrgency, true)
-	for clean := 0; clean < drainRounds; clean++ {
-		lost := c.qc.ConnectionStats().PacketsLost
+	rounds, since, lost := 0, time.Now(), c.qc.ConnectionStats().PacketsLost
+	for {
 		if err := c.control.send(frame(kindDrain, nil), d); err != nil {
 			return c.explain(err)
 		}
@@ -241,11 +245,15 @@ func (c *Conn) drain(ctx context.Context, d time.Duration) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if c.qc.ConnectionStats().PacketsLost != lost {
-			clean = -1 // count anew
+		rounds++
+		now := c.qc.ConnectionStats()
+		if now.PacketsLost != lost {
+			rounds, since, lost = 0, time.Now(), now.PacketsLost
+		}
+		if rounds >= drainRounds && time.Since(since) > 2*max(now.SmoothedRTT, now.LatestRTT) {
+			return nil
 		}
 	}
-	return nil
 }
 
 // awaitGreeted returns true once the hellos are through, and false if the

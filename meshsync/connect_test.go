@@ -428,3 +428,46 @@ func TestCloseCutsShutdownShort(t *testing.T) {
 		b.stop()
 	})
 }
+
+// One waiter that gives up takes nothing from another.
+func TestWaitersForOnePeerDoNotDisturbEachOther(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		patient := make(chan error, 1)
+		go func() {
+			_, err := a.WaitConn(context.Background(), b.ID())
+			patient <- err
+		}()
+		synctest.Wait()
+		short, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := a.WaitConn(short, b.ID()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the impatient one: %v", err)
+		}
+		if _, err := b.Connect(context.Background(), a.ID(), []string{a.addr()}, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-patient; err != nil {
+			t.Errorf("the patient one: %v", err)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestDisconnectEndsWaiting(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := a.WaitConn(context.Background(), b.ID())
+			waiting <- err
+		}()
+		synctest.Wait()
+		a.Disconnect(b.ID())
+		if err := <-waiting; !errors.Is(err, ErrDisconnected) {
+			t.Errorf("WaitConn: %v, want %v", err, ErrDisconnected)
+		}
+		a.stop()
+	})
+}

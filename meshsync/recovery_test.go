@@ -29,6 +29,8 @@ func TestRecoveryTime(t *testing.T) {
 			time.Sleep(time.Second)
 			b.start()
 		}, 500 * time.Millisecond, time.Second},
+		// It ends in the middle of the first dial, between two of its packets.
+		{"blackout of 22 s", blackout(22 * time.Second), time.Second, 1500 * time.Millisecond},
 		{"blackout of 60 s", blackout(time.Minute), time.Second, 1500 * time.Millisecond},
 		{"blackout of 10 min", blackout(10 * time.Minute), time.Second, 2 * time.Second},
 	} {

@@ -216,3 +216,64 @@ func TestDisconnectFailsConnect(t *testing.T) {
 		a.stop()
 	})
 }
+
+// A registration that comes while another call ends the last one counts.
+func TestRegistrationDuringUnregisterIsNotLost(t *testing.T) {
+	for range 50 {
+		inWorld(t, 1, func(w *world) {
+			a, b := w.pair()
+			a.register(b)
+			ended := make(chan error, 1)
+			go func() { ended <- a.Unregister(b.ID()) }()
+			a.register(b) // before, during or after
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			st, _ := a.Status(b.ID())
+			time.Sleep(time.Second)
+			closing := time.Now()
+			a.stop()
+			b.stop()
+			// The last word of the two is in the events.
+			last := EventRegistered
+			for _, ev := range a.log.before(closing) {
+				if ev.Kind == EventRegistered || ev.Kind == EventUnregistered {
+					last = ev.Kind
+				}
+			}
+			if st.Registered != (last == EventRegistered) {
+				t.Errorf("registered is %v after %v", st.Registered, last)
+			}
+		})
+	}
+}
+
+// When Unregister or Disconnect has returned, nothing of the dial is left.
+func TestNothingIsLeftWhenUnregisterReturns(t *testing.T) {
+	for _, call := range []func(n *node, id PeerID) error{
+		func(n *node, id PeerID) error { return n.Unregister(id) },
+		func(n *node, id PeerID) error { return n.Disconnect(id) },
+	} {
+		inWorld(t, 1, func(w *world) {
+			a, b := w.pair()
+			b.crash()
+			a.register(b)
+			go a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+			time.Sleep(time.Second)
+			if err := call(a, b.ID()); err != nil {
+				t.Fatal(err)
+			}
+			a.mu.Lock()
+			p := a.peers[b.ID()]
+			if p != nil && (p.watchdog != nil || (p.refused && p.connect != nil)) {
+				t.Errorf("left: watchdog %v, dial %v", p.watchdog != nil, p.connect != nil)
+			}
+			a.mu.Unlock()
+			if a.slots.free != a.slots.most {
+				t.Error("a dial is running")
+			}
+			a.stop()
+		})
+	}
+}

@@ -368,3 +368,13 @@ func (l *eventLog) last(kind EventKind) (last Event) {
 	}
 	return last
 }
+
+// before returns the events before a moment.
+func (l *eventLog) before(moment time.Time) (events []Event) {
+	for _, ev := range l.events {
+		if ev.Time.Before(moment) {
+			events = append(events, ev)
+		}
+	}
+	return events
+}
