@@ -382,7 +382,7 @@ func (w *watchdog) wait(d time.Duration) {
 func (w *watchdog) rest(s PeerState) {
 	w.leave()
 	w.search.stop()
-	w.setStateLocked(s)
+	w.enterState(s)
 }
 
 // due is when the wait is over: never, if there is none.
@@ -400,7 +400,8 @@ func (w *watchdog) setState(s PeerState) {
 	}
 }
 
-func (w *watchdog) setStateLocked(s PeerState) {
+// enterState takes MeshSyncTransport.mu for setState.
+func (w *watchdog) enterState(s PeerState) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	if p := w.t.peers[w.peer]; p.conn == nil { // else the table has the say

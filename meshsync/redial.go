@@ -24,7 +24,7 @@ func (w *watchdog) dial() {
 		failures = 0
 	}
 	w.slot = w.t.slots.request(failures)
-	w.setStateLocked(StateDialing)
+	w.enterState(StateDialing)
 }
 
 // turn is when the peer's turn has come: never, if it does not queue.
@@ -62,7 +62,7 @@ func (w *watchdog) dialAgain() {
 	}
 	w.leave()
 	w.quiet = true
-	w.setStateLocked(StateDialing)
+	w.enterState(StateDialing)
 	send, proven := w.search.sender(), maps.Clone(w.search.proven)
 	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, proven, send) })
 }
