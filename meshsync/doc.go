@@ -37,7 +37,8 @@
 //     Disconnected in turn.
 //   - A lost connection is dialed again at once, then with a backoff that
 //     differs from node to node. While a peer does not answer, small probes look
-//     for it, so that it is back within a second or so of its link's return.
+//     for it, so that it is back within a second or so of its link's return,
+//     and within about three after an outage of hours.
 //   - When Unregister has returned, nothing dials; when Disconnect has, nothing
 //     connects either, whoever dials, until this side says so.
 //   - What a remote peer can influence is bounded: every length, queue, count
