@@ -3,8 +3,10 @@ package meshsync
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -364,6 +366,28 @@ func TestRetryNowDuringAQuietDial(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.await(b, time.Second)
+		a.stop()
+		b.stop()
+	})
+}
+
+// A search that is under way takes in addresses that come later.
+func TestSearchFollowsNewAddresses(t *testing.T) {
+	z := &zone{records: make(map[string][]netip.Addr)}
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair(func(o *Options) { o.resolve = z.lookup })
+		z.set("b.example", netip.MustParseAddr("10.7.7.7"))
+		b.crash()
+		if err := a.RegisterForReconnect(b.ID(), []string{fmt.Sprintf("b.example:%d", testPort)}, ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		z.set("b.example", netip.MustParseAddr("10.7.7.7"), b.host.Addr())
+		time.Sleep(time.Minute) // at least one dial has resolved the name again
+		b.start()
+		if took := a.awaitEcho(b, time.Minute); took > 2*time.Second {
+			t.Errorf("first echo after %v", took)
+		}
 		a.stop()
 		b.stop()
 	})

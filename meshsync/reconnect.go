@@ -373,9 +373,9 @@ func (w *watchdog) wait(d time.Duration) {
 	w.leave()
 	w.timer = time.NewTimer(d)
 	w.t.mu.Lock()
-	defer w.t.mu.Unlock()
 	w.next = time.Now().Add(d)
-	w.setState(StateWaiting)
+	w.t.mu.Unlock()
+	w.enterState(StateWaiting)
 }
 
 // rest leaves the peer alone until something revives it.

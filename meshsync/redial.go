@@ -120,7 +120,7 @@ func (w *watchdog) answered(from netip.AddrPort) {
 func (w *watchdog) announceDial(ctx context.Context) (addrs []string, ok bool) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if ctx.Err() != nil || w.t.peers[w.peer].conn != nil {
+	if ctx.Err() != nil || w.stopping || w.t.peers[w.peer].conn != nil {
 		return nil, false
 	}
 	if w.announced != w.attempts+1 { // else it goes on after an answer to a probe

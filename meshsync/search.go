@@ -73,8 +73,7 @@ func (p *probing) start() {
 		return
 	}
 	p.renew()
-	p.probed = min(len(p.targets), maxProbed)
-	p.w.t.probed.Add(int64(p.probed))
+	p.setProbed(min(len(p.targets), maxProbed))
 	p.timer = time.NewTimer(p.interval())
 }
 
@@ -92,8 +91,14 @@ func (p *probing) stop() {
 	if p.timer != nil {
 		p.timer.Stop()
 		p.timer = nil
-		p.w.t.probed.Add(-int64(p.probed))
+		p.setProbed(0)
 	}
+}
+
+// setProbed keeps the count of what all searches probe.
+func (p *probing) setProbed(n int) {
+	p.w.t.probed.Add(int64(n - p.probed))
+	p.probed = n
 }
 
 // due is when the next probe is: never, if there is no search.
@@ -106,7 +111,8 @@ func (p *probing) due() <-chan time.Time {
 
 // next sends a probe to each target and sets the time of the one after it.
 func (p *probing) next() {
-	p.sender()(p.targets[:min(p.probed, len(p.targets))])
+	p.setProbed(min(len(p.targets), maxProbed)) // there may be others since
+	p.sender()(p.targets)
 	p.timer.Reset(p.interval())
 }
 

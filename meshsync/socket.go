@@ -19,6 +19,8 @@ import (
 type socket interface {
 	net.PacketConn
 	traffic() *traffic
+	// beginClose makes the next read that fails the last one.
+	beginClose()
 }
 
 // traffic counts the UDP payload bytes a socket has carried.
@@ -54,9 +56,13 @@ type duties struct {
 	log    *slog.Logger
 	counts traffic
 	failed int // reads in a row; the one goroutine that reads owns it
+	// closing is set before the end: whatever a read says then, it was the last.
+	closing atomic.Bool
 }
 
 func (d *duties) traffic() *traffic { return &d.counts }
+
+func (d *duties) beginClose() { d.closing.Store(true) }
 
 // received takes note of a packet that came in.
 func (d *duties) received(b []byte, from net.Addr) {
@@ -90,7 +96,7 @@ const (
 // socket or a passed deadline may work the next time: an interface went down,
 // the system is out of memory, an ICMP error was reported.
 func (d *duties) again(err error) bool {
-	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == nil || d.closing.Load() || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 		d.failed = 0
 		return false
 	}
@@ -138,7 +144,10 @@ func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 		for _, m := range ms[:max(n, 0)] {
 			s.received(m.Buffers[0][:m.N], m.Addr)
 		}
-		if n > 0 || !s.again(err) {
+		if n > 0 {
+			err = nil // the next read says it again, if it matters
+		}
+		if !s.again(err) {
 			return n, err
 		}
 	}

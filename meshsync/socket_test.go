@@ -2,8 +2,11 @@ package meshsync
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"syscall"
@@ -187,4 +190,57 @@ func TestFailedReadsEndNothing(t *testing.T) {
 		a.stop()
 		b.stop()
 	})
+}
+
+// A foreignConn has errors of its own for what net has os.ErrDeadlineExceeded
+// and net.ErrClosed for.
+type foreignConn struct{ net.PacketConn }
+
+var errForeign = errors.New("foreign error")
+
+func (c foreignConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := c.PacketConn.ReadFrom(b)
+	if err != nil {
+		err = errForeign
+	}
+	return n, from, err
+}
+
+func TestCloseEndsWithForeignErrors(t *testing.T) {
+	for _, closedBefore := range []bool{false, true} {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr, err := New(Options{PacketConn: foreignConn{pc}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if closedBefore {
+			pc.Close()
+		}
+		closed := make(chan struct{})
+		go func() {
+			tr.Close()
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(10 * time.Second):
+			t.Fatal("Close hangs")
+		}
+	}
+}
+
+// Only failures in a row make the socket rest.
+func TestSingleReadFailuresDoNotAddUp(t *testing.T) {
+	d := &duties{log: slog.New(slog.DiscardHandler)}
+	for range 5 * readFailures {
+		if !d.again(errForeign) || d.again(nil) || d.failed != 0 {
+			t.Fatalf("after a failure and a success: %d failures in a row", d.failed)
+		}
+	}
+	if d.again(net.ErrClosed) || d.again(os.ErrDeadlineExceeded) {
+		t.Error("a closed socket is read again")
+	}
 }

@@ -164,6 +164,7 @@ func deriveKey(k ed25519.PrivateKey, purpose string) [32]byte {
 // abandon undoes what New has done so far.
 func (t *MeshSyncTransport) abandon() error {
 	t.stop()
+	t.socket.beginClose()
 	err := t.quic.Close()
 	if t.opts.PacketConn == nil {
 		err = errors.Join(err, t.socket.Close())
@@ -245,6 +246,7 @@ func (t *MeshSyncTransport) finishClose(conns []*Conn) error {
 		c.close(ErrClosed)
 	}
 	t.wg.Wait()
+	t.socket.beginClose()
 	err := t.quic.Close()
 	err = errors.Join(err, t.socket.Close())
 	t.events.close()
