@@ -169,7 +169,7 @@ func (w *watchdog) dialEnded(r dialResult) {
 // remember keeps the addresses of a dial for the next search.
 func (w *watchdog) remember(r dialResult) {
 	if len(r.tried) > 0 {
-		w.search.targets = r.tried
+		w.search.aim(r.tried)
 	}
 }
 

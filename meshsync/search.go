@@ -1,6 +1,7 @@
 package meshsync
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -52,8 +53,13 @@ func (p *probing) isProven() bool {
 	return len(p.targets) > 0
 }
 
-// prove takes note of an answer from the given address. What is neither a
-// target nor the peer's present address is not kept, so there are few.
+// aim sets where to look, and forgets what was proven of other addresses.
+func (p *probing) aim(targets []netip.AddrPort) {
+	p.targets = targets
+	maps.DeleteFunc(p.proven, func(ap netip.AddrPort, _ bool) bool { return !slices.Contains(targets, ap) })
+}
+
+// prove takes note of an answer, if it is from a target.
 func (p *probing) prove(from netip.AddrPort) {
 	if !slices.Contains(p.targets, from) {
 		return
