@@ -2,15 +2,12 @@ package meshsync
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -37,8 +34,8 @@ func (t *MeshSyncTransport) acceptLoop() {
 // welcome takes an inbound connection through its hello. Whatever goes wrong
 // ends this connection and nothing else.
 func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
-	slot := slotOf(qc)
-	defer slot.release()
+	slot := endpoint.SlotOf(qc)
+	defer slot.Release()
 	ctx, cancel := context.WithTimeout(t.ctx, t.opts.DialTimeout)
 	defer cancel()
 
@@ -174,94 +171,4 @@ func (t *MeshSyncTransport) refuses(id PeerID) bool {
 	defer t.mu.Unlock()
 	p := t.peers[id]
 	return p != nil && p.refused
-}
-
-// Inbound connections that have not yet said who they are cost memory, about
-// 100 KB each while the handshake lasts, so their number is bounded.
-const (
-	// maxUnknown bounds them all.
-	maxUnknown = 2048
-	// maxUnknownPerHost bounds those of one IPv4 address or IPv6 /64: a fleet
-	// behind one gateway may come back at once, and a hostile host still
-	// leaves room for others.
-	maxUnknownPerHost = 512
-	// retryAbove is the number from which a client must first prove, with a
-	// round trip, that its address is not forged (RFC 9000 section 8.1.2).
-	retryAbove = 256
-)
-
-// inboundLimit counts the inbound connections that are not through their hello.
-type inboundLimit struct {
-	mu      sync.Mutex
-	total   int
-	perHost map[netip.Addr]int
-}
-
-func newInboundLimit() *inboundLimit { return &inboundLimit{perHost: make(map[netip.Addr]int)} }
-
-// errTooMany makes quic-go refuse a connection attempt.
-var errTooMany = errors.New("too many connections that have not introduced themselves")
-
-// inboundSlot is one connection's place in the limit.
-type inboundSlot struct {
-	limit *inboundLimit
-	host  netip.Addr
-	once  sync.Once
-}
-
-type slotKey struct{}
-
-// admit is quic.Transport's ConnContext: it takes a slot, which is given back
-// by release or, if the handshake fails, with the connection's context.
-func (l *inboundLimit) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	host := hostOf(info.RemoteAddr)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.total >= maxUnknown || l.perHost[host] >= maxUnknownPerHost {
-		return nil, errTooMany
-	}
-	l.total++
-	l.perHost[host]++
-	slot := &inboundSlot{limit: l, host: host}
-	context.AfterFunc(ctx, slot.release)
-	return context.WithValue(ctx, slotKey{}, slot), nil
-}
-
-// underLoad is quic.Transport's VerifySourceAddress.
-func (l *inboundLimit) underLoad(net.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.total > retryAbove
-}
-
-func (s *inboundSlot) release() {
-	s.once.Do(func() {
-		s.limit.mu.Lock()
-		defer s.limit.mu.Unlock()
-		s.limit.total--
-		if s.limit.perHost[s.host]--; s.limit.perHost[s.host] == 0 {
-			delete(s.limit.perHost, s.host)
-		}
-	})
-}
-
-// slotOf returns the slot that an accepted connection has.
-func slotOf(qc *quic.Conn) *inboundSlot {
-	return qc.Context().Value(slotKey{}).(*inboundSlot)
-}
-
-// hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, or the
-// zero Addr for what is neither.
-func hostOf(addr net.Addr) netip.Addr {
-	u, ok := addr.(*net.UDPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	ip, _ := netip.AddrFromSlice(u.IP)
-	ip = ip.Unmap()
-	if ip.Is6() {
-		prefix, _ := ip.WithZone("").Prefix(64) // 64 bits fit any IPv6 address
-		return prefix.Addr()
-	}
-	return ip
 }

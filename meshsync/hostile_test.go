@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
@@ -64,7 +63,7 @@ func (w *world) victimAndFriend(set ...func(*Options)) (victim, friend *node, ch
 			w.t.Error("the friend's connection did not survive")
 		}
 		time.Sleep(time.Minute)
-		if n := victim.inbound.count(); n != 0 {
+		if n := victim.endpoint.Unknown.Count(); n != 0 {
 			w.t.Errorf("%d unknown connections are left", n)
 		}
 		victim.stop()
@@ -144,7 +143,7 @@ func TestPeerThatNeverReadsItsControlStreamHoldsNothingUp(t *testing.T) {
 			}
 			s.Write(hello{instance: instanceID{1}, seq: 1}.frame())
 			time.Sleep(20 * time.Second)
-			if n := victim.inbound.count(); n != 0 {
+			if n := victim.endpoint.Unknown.Count(); n != 0 {
 				t.Errorf("%d unknown connections after 20 s", n)
 			}
 			victim.mustPing(friend, time.Second)
@@ -227,7 +226,7 @@ func TestPeerThatConnectsInALoopCostsNothingThatStays(t *testing.T) {
 			t.Errorf("%d peers in the table", n)
 		}
 		victim.mu.Unlock()
-		if n := victim.inbound.count(); n > 1 {
+		if n := victim.endpoint.Unknown.Count(); n > 1 {
 			t.Errorf("%d unknown connections", n)
 		}
 		last.CloseWithError(0, "")
@@ -247,7 +246,7 @@ func TestHandshakeFloodFromOneHostLeavesRoomForOthers(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cert, _ := identity.Certificate(testKey(a.key))
 		done := make(chan struct{})
-		const flood = 2 * maxUnknownPerHost
+		const flood = 2 * endpoint.MaxUnknownPerHost
 		for range flood {
 			go func() {
 				a.tr.Dial(ctx, victim.sock.LocalAddr(), identity.ClientTLS(cert, alpn, victim.ID()), a.conf)
@@ -255,8 +254,8 @@ func TestHandshakeFloodFromOneHostLeavesRoomForOthers(t *testing.T) {
 			}()
 		}
 		time.Sleep(2 * time.Second)
-		if n := victim.inbound.count(); n == 0 || n > maxUnknownPerHost {
-			t.Errorf("%d unknown connections of one host, want %d at most", n, maxUnknownPerHost)
+		if n := victim.endpoint.Unknown.Count(); n == 0 || n > endpoint.MaxUnknownPerHost {
+			t.Errorf("%d unknown connections of one host, want %d at most", n, endpoint.MaxUnknownPerHost)
 		}
 		late := w.node(11)
 		if _, err := late.Connect(context.Background(), victim.ID(), []string{victim.addr()}, ""); err != nil {
@@ -269,7 +268,7 @@ func TestHandshakeFloodFromOneHostLeavesRoomForOthers(t *testing.T) {
 		}
 		a.close()
 		time.Sleep(time.Minute)
-		if n := victim.inbound.count(); n != 0 {
+		if n := victim.endpoint.Unknown.Count(); n != 0 {
 			t.Errorf("%d unknown connections are left", n)
 		}
 		victim.stop()
@@ -523,43 +522,4 @@ func TestOffersThatWaitTakeNoMoreRoomThanThereIs(t *testing.T) {
 		}
 		victim.stop()
 	})
-}
-
-func TestInboundLimitsAndRetry(t *testing.T) {
-	l := newInboundLimit()
-	ctx, cancel := context.WithCancel(context.Background())
-	admit := func(i int) error {
-		addr := &net.UDPAddr{IP: net.IPv4(10, byte(i>>16), byte(i>>8), byte(i)), Port: 1}
-		_, err := l.admit(ctx, &quic.ClientInfo{RemoteAddr: addr})
-		return err
-	}
-	for i := range maxUnknown {
-		if l.underLoad(nil) != (i > retryAbove) {
-			t.Fatalf("with %d unknown connections: address validation is %v", i, l.underLoad(nil))
-		}
-		if err := admit(i); err != nil {
-			t.Fatalf("connection %d: %v", i, err)
-		}
-	}
-	if err := admit(maxUnknown); !errors.Is(err, errTooMany) {
-		t.Errorf("one too many: %v", err)
-	}
-	cancel()
-	for l.count() > 0 { // released in goroutines of the context's
-		runtime.Gosched()
-	}
-	if len(l.perHost) != 0 {
-		t.Errorf("%d hosts are left", len(l.perHost))
-	}
-	for range maxUnknownPerHost {
-		if _, err := l.admit(context.Background(), &quic.ClientInfo{RemoteAddr: &net.UDPAddr{IP: net.ParseIP("2001:db8::1")}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := l.admit(context.Background(), &quic.ClientInfo{RemoteAddr: &net.UDPAddr{IP: net.ParseIP("2001:db8::2")}}); err == nil {
-		t.Error("another address of the same /64 was let in")
-	}
-	if _, err := l.admit(context.Background(), &quic.ClientInfo{RemoteAddr: &net.UDPAddr{IP: net.ParseIP("2001:db8:0:1::1")}}); err != nil {
-		t.Errorf("another /64: %v", err)
-	}
 }

@@ -114,8 +114,8 @@ func (m *metrics) attach(t *MeshSyncTransport) bool {
 func (m *metrics) detach(t *MeshSyncTransport) {
 	m.mu.Lock()
 	delete(m.transports, t)
-	m.sent += t.socket.traffic().sent.Load()
-	m.received += t.socket.traffic().received.Load()
+	m.sent += t.endpoint.BytesSent()
+	m.received += t.endpoint.BytesReceived()
 	m.retired = len(m.transports) == 0
 	retired := m.retired
 	m.mu.Unlock()
@@ -203,8 +203,8 @@ func (m *metrics) gauges() gauges {
 	defer m.mu.Unlock()
 	g.sent, g.received = m.sent, m.received
 	for t := range m.transports {
-		g.sent += t.socket.traffic().sent.Load()
-		g.received += t.socket.traffic().received.Load()
+		g.sent += t.endpoint.BytesSent()
+		g.received += t.endpoint.BytesReceived()
 		t.addTo(&g, now)
 	}
 	return g

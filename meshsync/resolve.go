@@ -96,7 +96,7 @@ func (t *MeshSyncTransport) lookup(ctx context.Context, addr string) ([]netip.Ad
 	var v6, v4 []netip.AddrPort
 	for _, ip := range ips {
 		ip = ip.Unmap()
-		if !reaches(t.socket.LocalAddr(), ip) {
+		if !t.endpoint.Reaches(ip) {
 			continue
 		}
 		if ip.Is4() {
@@ -106,7 +106,7 @@ func (t *MeshSyncTransport) lookup(ctx context.Context, addr string) ([]netip.Ad
 		}
 	}
 	if len(v4)+len(v6) == 0 {
-		return nil, fmt.Errorf("%s has no address that %v reaches", host, t.socket.LocalAddr())
+		return nil, fmt.Errorf("%s has no address that %v reaches", host, t.endpoint.LocalAddr())
 	}
 	return interleave(v6, v4), nil
 }

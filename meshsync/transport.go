@@ -3,9 +3,7 @@ package meshsync
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,6 +15,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -47,11 +46,10 @@ type MeshSyncTransport struct {
 	cert     tls.Certificate
 	log      *slog.Logger
 
-	socket   socket
-	quic     *quic.Transport
+	endpoint *endpoint.Endpoint
+	quic     *quic.Transport // the endpoint's
 	listener *quic.Listener
 	quicConf *quic.Config
-	inbound  *inboundLimit
 	slots    *dialSlots
 	waits    *waitList
 	probed   atomic.Int64 // targets of all searches
@@ -94,7 +92,6 @@ func New(o Options) (*MeshSyncTransport, error) {
 		cert:     cert,
 		slots:    newDialSlots(opts.MaxConcurrentDials),
 		events:   newEventHub(),
-		inbound:  newInboundLimit(),
 		waits:    newWaitList(),
 		finished: make(chan struct{}),
 		peers:    make(map[PeerID]*peer),
@@ -104,12 +101,14 @@ func New(o Options) (*MeshSyncTransport, error) {
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.drains, t.stopDrains = context.WithCancel(context.Background())
 
-	resets := newResetter(deriveKey(opts.PrivateKey, "meshsync/1 stateless reset"))
-	if t.socket, err = openSocket(opts, resets, t.log); err != nil {
+	pc, err := openSocket(opts)
+	if err != nil {
 		t.stop()
 		return nil, err
 	}
-	if err := t.listen(resets); err != nil {
+	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log})
+	t.quic = t.endpoint.QUIC
+	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
 	if t.metrics, err = newMetrics(t); err != nil {
@@ -129,14 +128,23 @@ const maxStreams = 1024
 // (RFC 8899) finds more.
 const minPacketSize = 1200
 
-func (t *MeshSyncTransport) listen(resets *resetter) error {
-	t.quic = &quic.Transport{
-		Conn:                  t.socket,
-		ConnectionIDGenerator: resets,
-		StatelessResetKey:     &resets.key,
-		ConnContext:           t.inbound.admit,
-		VerifySourceAddress:   t.inbound.underLoad,
+// openSocket returns the packet connection that o asks for.
+func openSocket(o Options) (net.PacketConn, error) {
+	if o.PacketConn != nil {
+		return o.PacketConn, nil
 	}
+	addr, err := net.ResolveUDPAddr("udp", o.ListenAddr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ListenAddr %q: %w", ErrBadAddress, o.ListenAddr, err)
+	}
+	pc, err := net.ListenUDP("udp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %q: %w", o.ListenAddr, err)
+	}
+	return pc, nil
+}
+
+func (t *MeshSyncTransport) listen() error {
 	t.quicConf = &quic.Config{
 		HandshakeIdleTimeout:  t.opts.DialTimeout,
 		MaxIdleTimeout:        t.opts.IdleTimeout,
@@ -149,34 +157,25 @@ func (t *MeshSyncTransport) listen(resets *resetter) error {
 	var err error
 	t.listener, err = t.quic.Listen(identity.ServerTLS(t.cert, alpn), t.quicConf)
 	if err != nil {
-		return fmt.Errorf("listen on %v: %w", t.socket.LocalAddr(), err)
+		return fmt.Errorf("listen on %v: %w", t.endpoint.LocalAddr(), err)
 	}
 	return nil
-}
-
-// deriveKey returns a key for one purpose that a restarted process finds again.
-func deriveKey(k ed25519.PrivateKey, purpose string) [32]byte {
-	mac := hmac.New(sha256.New, k.Seed())
-	mac.Write([]byte(purpose))
-	return [32]byte(mac.Sum(nil))
 }
 
 // abandon undoes what New has done so far.
 func (t *MeshSyncTransport) abandon() error {
 	t.stop()
-	t.socket.beginClose()
-	err := t.quic.Close()
-	if t.opts.PacketConn == nil {
-		err = errors.Join(err, t.socket.Close())
+	if t.opts.PacketConn != nil {
+		return t.endpoint.Release()
 	}
-	return err
+	return t.endpoint.Close()
 }
 
 // ID returns the transport's own identity.
 func (t *MeshSyncTransport) ID() PeerID { return t.id }
 
 // Addr returns the local address of the UDP socket.
-func (t *MeshSyncTransport) Addr() net.Addr { return t.socket.LocalAddr() }
+func (t *MeshSyncTransport) Addr() net.Addr { return t.endpoint.LocalAddr() }
 
 // Shutdown goes away in order. It stops dialing and accepting, and tells each
 // connected peer, whose watchdog, if it has one, then dials again at once.
@@ -246,9 +245,7 @@ func (t *MeshSyncTransport) finishClose(conns []*Conn) error {
 		c.close(ErrClosed)
 	}
 	t.wg.Wait()
-	t.socket.beginClose()
-	err := t.quic.Close()
-	err = errors.Join(err, t.socket.Close())
+	err := t.endpoint.Close()
 	t.events.close()
 	t.metrics.detach(t)
 	close(t.finished)

@@ -168,8 +168,8 @@ func (n *node) stop() {
 	if n.slots.free != n.slots.most || len(n.slots.waiting) != 0 {
 		n.w.t.Errorf("%d of %d slots are free, %d wait after Close", n.slots.free, n.slots.most, len(n.slots.waiting))
 	}
-	if n.inbound.count() != 0 || len(n.inbound.perHost) != 0 {
-		n.w.t.Errorf("%d unknown connections of %d hosts after Close", n.inbound.count(), len(n.inbound.perHost))
+	if left := n.endpoint.Unknown.Count(); left != 0 {
+		n.w.t.Errorf("%d unknown connections after Close", left)
 	}
 	n.mu.Lock()
 	for _, p := range n.peers {

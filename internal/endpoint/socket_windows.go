@@ -1,4 +1,4 @@
-package meshsync
+package endpoint
 
 import "golang.org/x/sys/windows"
 

@@ -1,6 +1,6 @@
 //go:build !windows
 
-package meshsync
+package endpoint
 
 import "syscall"
 

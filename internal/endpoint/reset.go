@@ -1,4 +1,4 @@
-package meshsync
+package endpoint
 
 import (
 	"bytes"

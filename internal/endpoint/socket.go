@@ -1,8 +1,7 @@
-package meshsync
+package endpoint
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -28,24 +27,14 @@ type traffic struct {
 	sent, received atomic.Uint64
 }
 
-// openSocket returns the socket that o asks for. r answers what comes in for
-// connections of an earlier run.
-func openSocket(o Options, r *resetter, log *slog.Logger) (socket, error) {
-	pc := o.PacketConn
-	if pc == nil {
-		addr, err := net.ResolveUDPAddr("udp", o.ListenAddr)
-		if err != nil {
-			return nil, fmt.Errorf("%w: ListenAddr %q: %w", ErrBadAddress, o.ListenAddr, err)
-		}
-		if pc, err = net.ListenUDP("udp", addr); err != nil {
-			return nil, fmt.Errorf("listen on %q: %w", o.ListenAddr, err)
-		}
-	}
+// newSocket returns the socket on pc. r answers what comes in for connections of
+// an earlier run.
+func newSocket(pc net.PacketConn, r *resetter, log *slog.Logger) socket {
 	d := &duties{pc: pc, resets: r, log: log}
 	if c, ok := pc.(*net.UDPConn); ok {
-		return &udpSocket{UDPConn: c, duties: d, batch: ipv4.NewPacketConn(c)}, nil
+		return &udpSocket{UDPConn: c, duties: d, batch: ipv4.NewPacketConn(c)}
 	}
-	return &packetSocket{PacketConn: pc, duties: d}, nil
+	return &packetSocket{PacketConn: pc, duties: d}
 }
 
 // duties is what every kind of socket does with the packets of a packet
@@ -215,11 +204,10 @@ func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
 	return len(b), nil
 }
 
-// reaches reports whether packets can be sent from a socket bound to local to
-// the given address: one bound to an address of one family has no way to the
-// other.
-func reaches(local net.Addr, to netip.Addr) bool {
-	u, ok := local.(*net.UDPAddr)
+// Reaches reports whether packets can be sent to the given address: a socket
+// bound to an address of one family has no way to the other.
+func (e *Endpoint) Reaches(to netip.Addr) bool {
+	u, ok := e.LocalAddr().(*net.UDPAddr)
 	if !ok {
 		return true
 	}

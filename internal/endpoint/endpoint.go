@@ -1,0 +1,77 @@
+// Package endpoint is what every QUIC endpoint of this project stands on: a
+// packet connection that outlives what networks do to it, stateless resets that
+// a restarted process can send, and a bound on connections that have not yet
+// said who they are.
+package endpoint
+
+import (
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"net"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Config says what an endpoint is made of.
+type Config struct {
+	// PacketConn carries its packets. Close closes it.
+	PacketConn net.PacketConn
+	// Key is the endpoint's identity, from which secrets are derived that a
+	// restarted process finds again, and Protocol keeps those of two protocols
+	// with one key apart.
+	Key      ed25519.PrivateKey
+	Protocol string
+	Log      *slog.Logger
+}
+
+// An Endpoint is one quic.Transport over one packet connection.
+type Endpoint struct {
+	// QUIC is for listening and dialing. Close closes it.
+	QUIC *quic.Transport
+	// Unknown bounds the inbound connections that are not introduced yet.
+	Unknown *Limit
+
+	socket socket
+}
+
+// New returns an endpoint. It sends and reads nothing before its QUIC is used.
+func New(c Config) *Endpoint {
+	resets := newResetter(deriveKey(c.Key, c.Protocol+" stateless reset"))
+	e := &Endpoint{Unknown: newLimit(), socket: newSocket(c.PacketConn, resets, c.Log)}
+	e.QUIC = &quic.Transport{
+		Conn:                  e.socket,
+		ConnectionIDGenerator: resets,
+		StatelessResetKey:     &resets.key,
+		ConnContext:           e.Unknown.admit,
+		VerifySourceAddress:   e.Unknown.underLoad,
+	}
+	return e
+}
+
+// deriveKey returns a key for one purpose that a restarted process finds again.
+func deriveKey(k ed25519.PrivateKey, purpose string) [32]byte {
+	mac := hmac.New(sha256.New, k.Seed())
+	mac.Write([]byte(purpose))
+	return [32]byte(mac.Sum(nil))
+}
+
+// LocalAddr returns the packet connection's.
+func (e *Endpoint) LocalAddr() net.Addr { return e.socket.LocalAddr() }
+
+// BytesSent counts the UDP payload that was sent.
+func (e *Endpoint) BytesSent() uint64 { return e.socket.traffic().sent.Load() }
+
+// BytesReceived counts the UDP payload that came in.
+func (e *Endpoint) BytesReceived() uint64 { return e.socket.traffic().received.Load() }
+
+// Close ends everything and closes the packet connection.
+func (e *Endpoint) Close() error { return errors.Join(e.Release(), e.socket.Close()) }
+
+// Release ends everything but leaves the packet connection open.
+func (e *Endpoint) Release() error {
+	e.socket.beginClose()
+	return e.QUIC.Close()
+}
