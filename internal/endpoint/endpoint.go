@@ -25,6 +25,9 @@ type Config struct {
 	Key      ed25519.PrivateKey
 	Protocol string
 	Log      *slog.Logger
+	// Divert takes the packets for virtual addresses; nil drops them. It is
+	// called from several goroutines, must not block, and must not keep b.
+	Divert func(b []byte, to *net.UDPAddr)
 }
 
 // An Endpoint is one quic.Transport over one packet connection.
@@ -40,7 +43,7 @@ type Endpoint struct {
 // New returns an endpoint. It sends and reads nothing before its QUIC is used.
 func New(c Config) *Endpoint {
 	resets := newResetter(deriveKey(c.Key, c.Protocol+" stateless reset"))
-	e := &Endpoint{Unknown: newLimit(), socket: newSocket(c.PacketConn, resets, c.Log)}
+	e := &Endpoint{Unknown: newLimit(), socket: newSocket(c, resets)}
 	e.QUIC = &quic.Transport{
 		Conn:                  e.socket,
 		ConnectionIDGenerator: resets,
@@ -66,6 +69,11 @@ func (e *Endpoint) BytesSent() uint64 { return e.socket.traffic().sent.Load() }
 
 // BytesReceived counts the UDP payload that came in.
 func (e *Endpoint) BytesReceived() uint64 { return e.socket.traffic().received.Load() }
+
+// Inject makes QUIC read a packet of up to MaxPacket bytes that seems to come
+// from a virtual address. It does not keep b. It returns false if the packet is
+// too long, or too many wait.
+func (e *Endpoint) Inject(b []byte, from *net.UDPAddr) bool { return e.socket.inject(b, from) }
 
 // Close ends everything and closes the packet connection.
 func (e *Endpoint) Close() error { return errors.Join(e.Release(), e.socket.Close()) }

@@ -18,6 +18,7 @@ import (
 type socket interface {
 	net.PacketConn
 	traffic() *traffic
+	inject(b []byte, from *net.UDPAddr) bool
 	// beginClose makes the next read that fails the last one.
 	beginClose()
 }
@@ -27,12 +28,13 @@ type traffic struct {
 	sent, received atomic.Uint64
 }
 
-// newSocket returns the socket on pc. r answers what comes in for connections of
-// an earlier run.
-func newSocket(pc net.PacketConn, r *resetter, log *slog.Logger) socket {
-	d := &duties{pc: pc, resets: r, log: log}
-	if c, ok := pc.(*net.UDPConn); ok {
-		return &udpSocket{UDPConn: c, duties: d, batch: ipv4.NewPacketConn(c)}
+// newSocket returns the socket that c asks for. r answers what comes in for
+// connections of an earlier run.
+func newSocket(c Config, r *resetter) socket {
+	pc := c.PacketConn
+	d := &duties{pc: pc, resets: r, log: c.Log, divert: c.Divert, injected: newInjector(pc)}
+	if u, ok := pc.(*net.UDPConn); ok {
+		return &udpSocket{UDPConn: u, duties: d, batch: ipv4.NewPacketConn(u)}
 	}
 	return &packetSocket{PacketConn: pc, duties: d}
 }
@@ -43,23 +45,48 @@ type duties struct {
 	pc     net.PacketConn
 	resets *resetter
 	log    *slog.Logger
+	divert func(b []byte, to *net.UDPAddr)
 	counts traffic
-	failed int // reads in a row; the one goroutine that reads owns it
+
+	injected *injector
+	// The one goroutine that reads owns these.
+	failed int // reads in a row
+	run    int // injected packets, or batches of them, since the last look at pc
+
 	// closing is set before the end: whatever a read says then, it was the last.
 	closing atomic.Bool
 }
 
 func (d *duties) traffic() *traffic { return &d.counts }
 
+func (d *duties) inject(b []byte, from *net.UDPAddr) bool { return d.injected.put(b, from) }
+
 func (d *duties) beginClose() { d.closing.Store(true) }
 
-// received takes note of a packet that came in.
-func (d *duties) received(b []byte, from net.Addr) {
+// received takes note of a packet that came in over pc. It returns false for
+// one to drop: nobody out there has a virtual address.
+func (d *duties) received(b []byte, from net.Addr) bool {
 	d.counts.received.Add(uint64(len(b)))
-	if reset := d.resets.resetFor(b); reset != nil {
-		n, _ := d.pc.WriteTo(reset, from) // lost is lost
-		d.counts.sent.Add(uint64(n))
+	if _, virtual := VirtualNumber(from); virtual {
+		return false
 	}
+	d.answer(b, from)
+	return true
+}
+
+// answer resets a connection of an earlier run if b belongs to one.
+func (d *duties) answer(b []byte, from net.Addr) {
+	if reset := d.resets.resetFor(b); reset != nil {
+		d.writeTo(reset, from) // lost is lost
+	}
+}
+
+// take reads an injected packet, if there is one.
+func (d *duties) take(b []byte) (n int, from *net.UDPAddr, ok bool) {
+	if n, from, ok = d.injected.take(b); ok {
+		d.answer(b[:n], from)
+	}
+	return n, from, ok
 }
 
 // sent takes note of a packet of which n bytes went out, and of what quic-go is
@@ -85,6 +112,9 @@ const (
 // socket or a passed deadline may work the next time: an interface went down,
 // the system is out of memory, an ICMP error was reported.
 func (d *duties) again(err error) bool {
+	if err != nil && d.injected.settle() && !d.closing.Load() {
+		return true
+	}
 	if err == nil || d.closing.Load() || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 		d.failed = 0
 		return false
@@ -129,12 +159,12 @@ var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
 // once.
 func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	for {
-		n, err := s.batch.ReadBatch(ms, flags)
-		for _, m := range ms[:max(n, 0)] {
-			s.received(m.Buffers[0][:m.N], m.Addr)
+		if n, err := s.injectedBatch(ms, flags); n > 0 {
+			return n, err
 		}
+		n, err := s.readBatch(ms, flags)
 		if n > 0 {
-			err = nil // the next read says it again, if it matters
+			return n, nil // the next read says the error again, if it matters
 		}
 		if !s.again(err) {
 			return n, err
@@ -142,8 +172,50 @@ func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	}
 }
 
+// readBatch reads from the system. A packet to drop becomes one of no length,
+// which QUIC ignores.
+func (s *udpSocket) readBatch(ms []ipv4.Message, flags int) (int, error) {
+	n, err := s.batch.ReadBatch(ms, flags)
+	for i := range ms[:max(n, 0)] {
+		if m := &ms[i]; !s.received(m.Buffers[0][:m.N], m.Addr) {
+			m.N, m.NN = 0, 0
+		}
+	}
+	return n, err
+}
+
+// injectedBatch returns injected packets, if there are any. Between two batches
+// of them the socket has its turn: neither keeps the other waiting.
+func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) (int, error) {
+	if s.injected.empty() {
+		s.run = 0
+		return 0, nil
+	}
+	if s.run > 0 {
+		s.run = 0
+		s.injected.settle()
+		if n, _ := s.readBatch(ms, flags|dontWait); n > 0 {
+			return n, nil
+		}
+	}
+	s.run++
+	for i := range ms {
+		m := &ms[i]
+		n, from, ok := s.take(m.Buffers[0])
+		if !ok {
+			return i, nil
+		}
+		m.N, m.NN, m.Addr = n, 0, from
+	}
+	return len(ms), nil
+}
+
 // WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.
 func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	if _, virtual := VirtualNumber(addr); virtual {
+		s.divertAll(b, segmentSize(oob), addr)
+		return len(b), len(oob), nil
+	}
 	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
 	if err = s.sent(b, n, err); err != nil {
 		return n, 0, err
@@ -183,20 +255,40 @@ func (s *packetSocket) ReadFrom(b []byte) (int, net.Addr, error) { return s.read
 
 func (s *packetSocket) WriteTo(b []byte, addr net.Addr) (int, error) { return s.writeTo(b, addr) }
 
+// A reader that cannot read without waiting looks at pc after each maxRun
+// injected packets, and waits no longer than shortRead for what may be there.
+const (
+	maxRun    = 64
+	shortRead = time.Millisecond
+)
+
 func (d *duties) readFrom(b []byte) (int, net.Addr, error) {
 	for {
+		if d.run < maxRun {
+			if n, from, ok := d.take(b); ok {
+				d.run++
+				return n, from, nil
+			}
+		} else {
+			d.injected.rush()
+		}
+		d.run = 0
 		n, addr, err := d.pc.ReadFrom(b)
 		if d.again(err) {
 			continue
 		}
-		if err == nil {
-			d.received(b[:n], addr)
+		if err == nil && !d.received(b[:n], addr) {
+			continue
 		}
 		return n, addr, err
 	}
 }
 
 func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
+	if _, virtual := VirtualNumber(addr); virtual {
+		d.divertAll(b, len(b), addr.(*net.UDPAddr))
+		return len(b), nil
+	}
 	n, err := d.pc.WriteTo(b, addr)
 	if err = d.sent(b, n, err); err != nil {
 		return n, err
@@ -204,9 +296,29 @@ func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
 	return len(b), nil
 }
 
+// divertAll hands over what was sent to a virtual address: packets of the given
+// size one after another, the last of which may be shorter.
+func (d *duties) divertAll(b []byte, size int, to *net.UDPAddr) {
+	if d.divert == nil {
+		return // lost
+	}
+	if size <= 0 {
+		size = len(b)
+	}
+	for len(b) > 0 {
+		n := min(size, len(b))
+		d.divert(b[:n], to)
+		b = b[n:]
+	}
+}
+
 // Reaches reports whether packets can be sent to the given address: a socket
-// bound to an address of one family has no way to the other.
+// bound to an address of one family has no way to the other, and a virtual
+// address is nobody's to name.
 func (e *Endpoint) Reaches(to netip.Addr) bool {
+	if IsVirtual(to) {
+		return false
+	}
 	u, ok := e.LocalAddr().(*net.UDPAddr)
 	if !ok {
 		return true

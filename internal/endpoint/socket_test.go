@@ -10,7 +10,12 @@ import (
 
 // Only failures in a row make the socket rest.
 func TestSingleReadFailuresDoNotAddUp(t *testing.T) {
-	d := &duties{log: slog.New(slog.DiscardHandler)}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	d := &duties{log: slog.New(slog.DiscardHandler), injected: newInjector(pc)}
 	for range 5 * readFailures {
 		if !d.again(errors.New("foreign error")) || d.again(nil) || d.failed != 0 {
 			t.Fatalf("after a failure and a success: %d failures in a row", d.failed)

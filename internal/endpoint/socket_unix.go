@@ -9,3 +9,6 @@ var passingErrors = []error{
 	syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL,
 	syscall.EPERM, syscall.ENOBUFS, syscall.ECONNREFUSED,
 }
+
+// dontWait is the flag of a read that returns at once.
+const dontWait = syscall.MSG_DONTWAIT

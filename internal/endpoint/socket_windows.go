@@ -7,3 +7,6 @@ var passingErrors = []error{
 	windows.WSAENETDOWN, windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH, windows.WSAEADDRNOTAVAIL,
 	windows.WSAEACCES, windows.WSAENOBUFS, windows.WSAECONNREFUSED,
 }
+
+// dontWait is the flag of a read that returns at once.
+const dontWait = 0

@@ -1,0 +1,216 @@
+package endpoint
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+const testALPN = "endpoint-test"
+
+// A side is an endpoint that listens.
+type side struct {
+	*Endpoint
+	key      ed25519.PrivateKey
+	listener *quic.Listener
+}
+
+// newSide returns an endpoint on the loopback interface. plain hides from it
+// that its packet connection is the system's.
+func newSide(t *testing.T, seed byte, plain bool, divert func([]byte, *net.UDPAddr)) *side {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain {
+		pc = struct{ net.PacketConn }{pc}
+	}
+	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
+	e := New(Config{PacketConn: pc, Key: key, Protocol: testALPN, Log: slog.New(slog.DiscardHandler), Divert: divert})
+	t.Cleanup(func() { e.Close() })
+	s := &side{Endpoint: e, key: key}
+	if s.listener, err = e.QUIC.Listen(identity.ServerTLS(certificate(t, key), testALPN), nil); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func certificate(t *testing.T, key ed25519.PrivateKey) tls.Certificate {
+	t.Helper()
+	cert, err := identity.Certificate(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// crossed returns two endpoints each of which is the other's virtual address
+// number 7.
+func crossed(t *testing.T, plain bool) (a, b *side) {
+	var toA, toB func([]byte) bool
+	a = newSide(t, 1, plain, func(p []byte, to *net.UDPAddr) { toB(p) })
+	b = newSide(t, 2, plain, func(p []byte, to *net.UDPAddr) { toA(p) })
+	toA = func(p []byte) bool { return a.Inject(p, VirtualAddr(7)) }
+	toB = func(p []byte) bool { return b.Inject(p, VirtualAddr(7)) }
+	return a, b
+}
+
+// send dials and sends n bytes, which must arrive unchanged.
+func send(t *testing.T, from, to *side, addr net.Addr, n int) *quic.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conf := &quic.Config{}
+	qc, err := from.QUIC.Dial(ctx, addr, identity.ClientTLS(certificate(t, from.key), testALPN, identity.FromKey(to.key)), conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := to.listener.Accept(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	SlotOf(in).Release()
+	out, err := qc.OpenUniStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := bytes.Repeat([]byte("a relayed packet has no socket of its own. "), n/43+1)[:n]
+	go func() {
+		out.Write(data)
+		out.Close()
+	}()
+	s, err := in.AcceptUniStream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, s); err != nil {
+		t.Fatal(err)
+	}
+	if want := sha256.Sum256(data); !bytes.Equal(h.Sum(nil), want[:]) {
+		t.Fatal("it arrived changed")
+	}
+	return qc
+}
+
+func TestConnectionOverVirtualAddress(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		a, b := crossed(t, plain)
+		qc := send(t, a, b, VirtualAddr(7), 8<<20)
+		if n, ok := VirtualNumber(qc.RemoteAddr()); !ok || n != 7 {
+			t.Errorf("remote address is %v", qc.RemoteAddr())
+		}
+		if sent := a.BytesSent() + b.BytesSent(); sent != 0 {
+			t.Errorf("%d bytes went through the sockets", sent)
+		}
+		direct := send(t, a, b, b.LocalAddr(), 8<<20)
+		if !plain && runtime.GOOS == "linux" && !direct.ConnectionState().GSO {
+			t.Error("segmentation offload is lost")
+		}
+	}
+}
+
+// Packets that are injected without end leave room for those of the network,
+// and the other way round.
+func TestFloodDoesNotKeepTheSocketWaiting(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		a, b := crossed(t, plain)
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			garbage := make([]byte, 1200)
+			garbage[0] = 0x40
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if !b.Inject(garbage, VirtualAddr(9)) {
+						runtime.Gosched()
+					}
+				}
+			}
+		}()
+		send(t, a, b, b.LocalAddr(), 1<<20)
+		close(stop)
+		<-done
+	}
+}
+
+func TestInjectIsBounded(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	i := newInjector(pc)
+	from := VirtualAddr(1)
+	if i.put(nil, from) || i.put(make([]byte, MaxPacket+1), from) {
+		t.Error("a packet of no or too great a length was taken")
+	}
+	number := make([]byte, 4)
+	for n := range maxInjected {
+		binary.BigEndian.PutUint32(number, uint32(n))
+		if !i.put(number, from) {
+			t.Fatalf("packet %d does not fit", n)
+		}
+	}
+	if i.put(number, from) {
+		t.Error("one too many fits")
+	}
+	for n := range maxInjected {
+		if size, _, ok := i.take(number); !ok || size != 4 || binary.BigEndian.Uint32(number) != uint32(n) {
+			t.Fatalf("packet %d is %x", n, number)
+		}
+	}
+	if _, _, ok := i.take(number); ok || !i.empty() {
+		t.Error("one too many is there")
+	}
+}
+
+// What claims to come from a virtual address does not get to QUIC over the
+// network, and nobody is told to dial there.
+func TestVirtualAddressesAreNotOnTheNetwork(t *testing.T) {
+	d := &duties{resets: newResetter([32]byte{})}
+	if d.received([]byte{0x40}, VirtualAddr(3)) || !d.received([]byte{0x40}, &net.UDPAddr{IP: net.ParseIP("101::1")}) {
+		t.Error("wrong packets are dropped")
+	}
+	e := &Endpoint{socket: &packetSocket{}}
+	if e.Reaches(netip.MustParseAddr("100::1")) {
+		t.Error("a virtual address can be dialed")
+	}
+	if _, ok := VirtualNumber(&net.UDPAddr{IP: net.IPv4(1, 0, 0, 0)}); ok {
+		t.Error("an IPv4 address is virtual")
+	}
+	for _, n := range []uint64{0, 1, 1 << 63} {
+		if got, ok := VirtualNumber(VirtualAddr(n)); !ok || got != n {
+			t.Errorf("number %d is %d, %v", n, got, ok)
+		}
+	}
+}
+
+// One write may hold several packets.
+func TestSegmentsAreDivertedOneByOne(t *testing.T) {
+	var sizes []int
+	d := &duties{divert: func(b []byte, to *net.UDPAddr) { sizes = append(sizes, len(b)) }}
+	d.divertAll(make([]byte, 2500), 1200, VirtualAddr(1))
+	d.divertAll(make([]byte, 900), 0, VirtualAddr(1))
+	if len(sizes) != 4 || sizes[0] != 1200 || sizes[1] != 1200 || sizes[2] != 100 || sizes[3] != 900 {
+		t.Errorf("sizes %v", sizes)
+	}
+}
