@@ -1,0 +1,167 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// A crowd talks in pairs through one relay on real sockets, while one over each
+// carrier never reads and gets more than anyone. Nobody else loses a packet.
+func TestACrowdLosesNothingToOneThatNeverReads(t *testing.T) {
+	pairs, rounds := 500, 5
+	if raceEnabled {
+		pairs = 50 // the handshakes alone would take a minute
+	}
+	s := loopbackServer(t, ServerOptions{})
+	transports := []*quic.Transport{loopbackTransport(t), loopbackTransport(t), loopbackTransport(t), loopbackTransport(t)}
+
+	deaf := []identity.PeerID{testID(100_001), testID(100_002)}
+	dialDeaf(t, s, transports[0])
+
+	var mu sync.Mutex
+	got := make(map[[2]identity.PeerID][]int) // by source and destination: the rounds
+	arrived := make(chan struct{}, 2*pairs*rounds)
+	clients := make([]*Client, 2*pairs)
+	ids := make([]identity.PeerID, 2*pairs)
+	var dials sync.WaitGroup
+	turn := make(chan struct{}, 16) // dials at a time: the relay bounds those of one host
+	for i := range clients {
+		ids[i] = testID(i + 1)
+		turn <- struct{}{}
+		dials.Go(func() {
+			defer func() { <-turn }()
+			set := []func(*ClientOptions){func(o *ClientOptions) {
+				o.Receive = func(from identity.PeerID, packet []byte) {
+					mu.Lock()
+					key := [2]identity.PeerID{from, ids[i]}
+					got[key] = append(got[key], int(packet[0]))
+					mu.Unlock()
+					arrived <- struct{}{}
+				}
+			}}
+			if i%5 == 0 {
+				set = append(set, overTCP)
+			}
+			clients[i] = loopbackClient(t, s, transports[i%len(transports)], i+1, set...)
+		})
+	}
+	dials.Wait()
+	if n := s.Clients(); n != len(clients)+2 {
+		t.Fatalf("%d clients, want %d", n, len(clients)+2)
+	}
+
+	// A group at a time sends and is waited for: what overruns the buffers of the
+	// host's loopback is not the relay's loss.
+	const group = 20
+	timeout := time.After(2 * time.Minute)
+	flood := make([]byte, MaxPacket)
+	for round := range rounds {
+		packet := make([]byte, 1+round*(MaxPacket-1)/(rounds-1))
+		packet[0] = byte(round)
+		for from := 0; from < len(clients); from += group {
+			members := min(group, len(clients)-from)
+			for i := range members {
+				for range 3 {
+					clients[from+i].Send(deaf[i%2], flood)
+				}
+				clients[from+i].Send(ids[(from+i)^1], packet)
+			}
+			for range members {
+				select {
+				case <-arrived:
+				case <-timeout:
+					t.Fatalf("round %d, clients from %d: a packet is lost; dropped for the queue: %d", round, from, s.counts.dropped[droppedQueue].Load())
+				}
+			}
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for i := range clients {
+		if n := len(got[[2]identity.PeerID{ids[i^1], ids[i]}]); n != rounds {
+			t.Errorf("client %d got %d packets, want %d", i, n, rounds)
+		}
+	}
+	if !raceEnabled && s.counts.dropped[droppedQueue].Load() == 0 {
+		t.Error("the queues for those that never read did not run over")
+	}
+}
+
+// dialDeaf connects two clients, one over each carrier, that never read.
+func dialDeaf(t *testing.T, s *Server, tr *quic.Transport) {
+	t.Helper()
+	conf := func(n int) *tls.Config {
+		cert, err := identity.Certificate(testKey(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := identity.ClientTLS(cert, alpn, s.ID())
+		c.ServerName = pinnedName
+		return c
+	}
+	qconf := quicConfig()
+	qconf.KeepAlivePeriod = time.Second
+	qc, err := tr.Dial(context.Background(), s.Addr(), conf(100_001), qconf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { qc.CloseWithError(0, "") })
+	stream, err := qc.OpenStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(int(netip.MustParseAddrPort(s.Addr().String()).Port()))
+	raw, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	raw.(*net.TCPConn).SetReadBuffer(4096)
+	for _, st := range []helloStream{stream, tls.Client(raw, conf(100_002))} {
+		if _, err := sayHello(context.Background(), st, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTheURLLeadsToTheRelay(t *testing.T) {
+	pc, err := net.ListenUDP("udp", nil) // it reaches what is not the loopback as well
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &quic.Transport{Conn: pc}
+	t.Cleanup(func() { transport.Close(); pc.Close() })
+	for _, addr := range []string{"", "127.0.0.1:0", "localhost:0", ":0"} {
+		s, err := NewServer(ServerOptions{ListenAddr: addr})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := ParseURL(s.URL())
+		if err != nil || u.ID != s.ID() || u.Port == 0 {
+			t.Errorf("%q: %s, %v", addr, s.URL(), err)
+		}
+		for _, set := range []func(*ClientOptions){func(o *ClientOptions) { o.UDPOnly = true }, overTCP} {
+			c := loopbackClient(t, s, transport, 1, set)
+			c.Close()
+		}
+		s.Close()
+		if _, err := NewServer(ServerOptions{ListenAddr: s.Addr().String() + "0"}); err == nil {
+			t.Error("a bad port was taken")
+		}
+	}
+	taken := loopbackServer(t, ServerOptions{})
+	if s, err := NewServer(ServerOptions{ListenAddr: taken.Addr().String()}); err == nil {
+		s.Close()
+		t.Error("a port was taken twice")
+	}
+}

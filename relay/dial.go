@@ -1,0 +1,243 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+const (
+	// maxRecords bounds how many of a host's addresses are tried.
+	maxRecords = 16
+	// attemptDelay is the head start of each address before the next one is
+	// tried beside it (RFC 8305 section 5, Connection Attempt Delay).
+	attemptDelay = 250 * time.Millisecond
+)
+
+// Dial connects to a relay. It resolves the URL's host and tries its addresses
+// over UDP, each with a short head start before the next, and beside it over
+// TCP, when UDP has failed or after TCPDelay. The first from which the relay's
+// welcome comes wins; of the others nothing is left when Dial returns. It fails
+// with a *DialError, or with ctx's cause if ctx ended first.
+//
+// Who answers over UDP with another identity than the URL's is the wrong relay,
+// and TCP is then not tried.
+func Dial(ctx context.Context, o ClientOptions) (*Client, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := identity.Certificate(o.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, o.DialTimeout)
+	defer cancel()
+	r := race{o: &o, ctx: dialCtx, tls: clientTLS(&o, cert), results: make(chan attempt)}
+	c, err := r.run()
+	cancel()
+	r.cleanUp()
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("dial relay %s: %w", o.URL.HostPort(), context.Cause(ctx))
+	}
+	return c, err
+}
+
+// A race is one Dial. Its goroutines are its attempts; the one that calls run
+// owns everything else.
+type race struct {
+	o   *ClientOptions
+	ctx context.Context
+	tls *tls.Config
+
+	results    chan attempt // has no room: cleanUp takes what is left
+	udp, tcp   lane
+	tcpAllowed bool
+	failed     []CandidateError
+}
+
+// A lane is one carrier's addresses.
+type lane struct {
+	queue   []netip.AddrPort // not yet tried
+	running int
+	next    <-chan time.Time // the last one's head start
+}
+
+func (l *lane) over() bool { return len(l.queue)+l.running == 0 }
+
+// An attempt is one address that completed its handshake, or failed.
+type attempt struct {
+	carrier Carrier
+	to      netip.AddrPort
+	link    link
+	err     error
+}
+
+// run starts attempts until one is welcome or none is left.
+func (r *race) run() (*Client, error) {
+	if err := r.resolve(); err != nil {
+		r.failed = append(r.failed, CandidateError{Addr: r.o.URL.HostPort(), Err: r.silence(err)})
+		return nil, r.failure()
+	}
+	headStart := time.After(r.o.TCPDelay)
+	r.tcpAllowed = r.udp.over()
+	for {
+		r.start(&r.udp, CarrierUDP)
+		if r.tcpAllowed {
+			r.start(&r.tcp, CarrierTCP)
+		}
+		if r.udp.over() && (r.tcp.over() || !r.tcpAllowed) {
+			return nil, r.failure()
+		}
+		select {
+		case <-r.udp.next:
+			r.udp.next = nil
+		case <-r.tcp.next:
+			r.tcp.next = nil
+		case <-headStart:
+			r.tcpAllowed = true
+		case <-r.ctx.Done():
+			for r.udp.running+r.tcp.running > 0 {
+				r.take(<-r.results) // it fails now
+			}
+			return nil, r.failure()
+		case a := <-r.results:
+			c, err := r.take(a)
+			if c != nil || r.decisive(err) {
+				return c, err
+			}
+		}
+	}
+}
+
+// take takes an attempt's result. It returns the client, or how the race stands.
+func (r *race) take(a attempt) (*Client, error) {
+	l := r.lane(a.carrier)
+	l.running--
+	l.next = nil
+	c, err := r.greet(a)
+	if err == nil {
+		return c, nil
+	}
+	r.failed = append(r.failed, CandidateError{Carrier: a.carrier, Addr: a.to.String(), Err: err})
+	if a.carrier == CarrierUDP && r.udp.over() && !r.tcpAllowed {
+		// TCP is for where UDP is blocked: a wrong answer is an answer.
+		r.tcpAllowed = !errors.Is(r.failure(), identity.ErrIdentityMismatch)
+	}
+	return nil, r.failure()
+}
+
+// decisive reports whether the last candidate heard the relay's own word, which
+// holds at whatever address: of a relay whose key is not pinned there may be
+// others behind the same name, with more room.
+func (r *race) decisive(err error) bool {
+	de, ok := errors.AsType[*DialError](err)
+	if !ok || len(de.Candidates) == 0 {
+		return false
+	}
+	last := de.Candidates[len(de.Candidates)-1].Err
+	return errors.Is(last, ErrUnauthorized) ||
+		!r.o.URL.ID.IsZero() && (errors.Is(last, ErrFull) || errors.Is(last, ErrShutdown))
+}
+
+func (r *race) lane(c Carrier) *lane {
+	if c == CarrierUDP {
+		return &r.udp
+	}
+	return &r.tcp
+}
+
+func (r *race) failure() error { return &DialError{URL: r.o.URL, Candidates: r.failed} }
+
+// silence returns a noAnswerError for an error that only says that time ran out.
+func (r *race) silence(err error) error {
+	if isTimeout(err) || (r.ctx.Err() != nil && errors.Is(err, context.Cause(r.ctx))) {
+		return noAnswerError{r.o.DialTimeout}
+	}
+	return err
+}
+
+// cleanUp waits for what is still running after ctx was cancelled.
+func (r *race) cleanUp() {
+	for range r.udp.running + r.tcp.running {
+		if a := <-r.results; a.link != nil {
+			discard(a.link)
+		}
+	}
+}
+
+// discard closes a link on which nothing was said.
+func discard(l link) {
+	l.abort(codeNormal)
+	if l, ok := l.(*tcpLink); ok {
+		l.raw.Close()
+	}
+}
+
+// resolve fills the lanes, with IPv6 and IPv4 taking turns (RFC 8305 section 4).
+func (r *race) resolve() error {
+	var ips []netip.Addr
+	if ip, err := netip.ParseAddr(r.o.URL.Host); err == nil {
+		ips = []netip.Addr{ip}
+	} else if ips, err = r.o.Resolve(r.ctx, r.o.URL.Host); err != nil {
+		return err
+	}
+	var v6, v4 []netip.AddrPort
+	for _, ip := range ips[:min(len(ips), maxRecords)] {
+		if ap := netip.AddrPortFrom(ip.Unmap(), r.o.URL.Port); ap.Addr().Is4() {
+			v4 = append(v4, ap)
+		} else if ap.IsValid() {
+			v6 = append(v6, ap)
+		}
+	}
+	for _, ap := range interleave(v6, v4) {
+		if r.o.QUIC != nil && r.o.Reaches(ap.Addr()) {
+			r.udp.queue = append(r.udp.queue, ap)
+		}
+		if !r.o.UDPOnly {
+			r.tcp.queue = append(r.tcp.queue, ap)
+		}
+	}
+	if r.udp.over() && r.tcp.over() {
+		return errors.New("no address that can be reached")
+	}
+	return nil
+}
+
+func interleave(a, b []netip.AddrPort) []netip.AddrPort {
+	out := make([]netip.AddrPort, 0, len(a)+len(b))
+	for len(a)+len(b) > 0 {
+		if len(a) > 0 {
+			out, a = append(out, a[0]), a[1:]
+		}
+		if len(b) > 0 {
+			out, b = append(out, b[0]), b[1:]
+		}
+	}
+	return out
+}
+
+// start starts the next attempt of a lane if it is its turn.
+func (r *race) start(l *lane, carrier Carrier) {
+	if len(l.queue) == 0 || l.next != nil {
+		return
+	}
+	to := l.queue[0]
+	l.queue = l.queue[1:]
+	l.running++
+	l.next = time.After(attemptDelay)
+	go func() { // run or cleanUp waits for it
+		a := attempt{carrier: carrier, to: to}
+		if carrier == CarrierUDP {
+			a.link, a.err = r.dialUDP(to)
+		} else {
+			a.link, a.err = r.dialTCP(to)
+		}
+		r.results <- a
+	}()
+}

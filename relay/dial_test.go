@@ -1,0 +1,213 @@
+package relay
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math/big"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+func TestWrongPinnedIdentityIsRefusedAtOnce(t *testing.T) {
+	for name, set := range map[string]func(*ClientOptions){"UDP": func(*ClientOptions) {}, "TCP": overTCP} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				began := time.Now()
+				_, err := w.dial(1, set, func(o *ClientOptions) { o.URL.ID = testID(9) })
+				if !errors.Is(err, identity.ErrIdentityMismatch) || time.Since(began) > time.Second {
+					t.Errorf("after %v: %v", time.Since(began), err)
+				}
+				de, ok := errors.AsType[*DialError](err)
+				if !ok || len(de.Candidates) != 1 || de.Candidates[0].Addr != w.sock.AddrPort().String() {
+					t.Errorf("candidates of %v", err)
+				}
+			})
+		})
+	}
+}
+
+// All records are tried; those that lead nowhere cost their head start only.
+func TestDialTriesAllRecordsOfAName(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		named := func(o *ClientOptions) {
+			o.URL.Host = "relay.example"
+			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+				return []netip.Addr{
+					netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.0.0.77"),
+					netip.MustParseAddr("10.0.0.78"), w.host.Addr(),
+				}, nil
+			}
+			o.Reaches = func(a netip.Addr) bool { return a.Is4() }
+			o.UDPOnly = true
+		}
+		began := time.Now()
+		c := w.client(1, named)
+		if took := time.Since(began); took > 2*attemptDelay+5*testRTT {
+			t.Errorf("connected to %s after %v", c.link.remote(), took)
+		}
+		_, err := w.dial(2, named, func(o *ClientOptions) {
+			o.Resolve = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
+		})
+		if de, ok := errors.AsType[*DialError](err); !ok || len(de.Candidates) != 1 || de.Candidates[0].Addr != "relay.example:4443" {
+			t.Errorf("without a record: %v", err)
+		}
+	})
+}
+
+func TestDialEndsWithItsContext(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		w.host.Blackout(testnet.Both)
+		_, tr := w.clientHost(1)
+		for _, carrier := range []string{"udp", "tcp"} {
+			ctx, cancel := context.WithCancelCause(context.Background())
+			why := errors.New("not wanted any more")
+			time.AfterFunc(2*time.Second, func() { cancel(why) })
+			o := ClientOptions{URL: w.url(), PrivateKey: testKey(1), QUIC: tr, UDPOnly: true}
+			if carrier == "tcp" {
+				o.QUIC, o.UDPOnly = nil, false
+				o.DialTCP = func(context.Context, string) (net.Conn, error) { // accepts, and never answers
+					here, there := net.Pipe()
+					w.closes = append(w.closes, func() { there.Close() })
+					return here, nil
+				}
+			}
+			began := time.Now()
+			if _, err := Dial(ctx, o); !errors.Is(err, why) || time.Since(began) != 2*time.Second {
+				t.Errorf("%s: %v after %v", carrier, err, time.Since(began))
+			}
+		}
+	})
+}
+
+// A relay that completes the handshake and says nothing more.
+func TestDialGivesUpOnASilentRelay(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		w.relay.Close()
+		sock, err := w.host.Listen(testPort)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := &quic.Transport{Conn: sock}
+		cert, err := identity.Certificate(testKey(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := tr.Listen(identity.ServerTLS(cert, alpn), &quic.Config{EnableDatagrams: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.closes = append(w.closes, func() { l.Close(); tr.Close(); sock.Close() })
+		began := time.Now()
+		// Half of the time is left for others.
+		if _, err := w.dial(1, func(o *ClientOptions) { o.UDPOnly = true }); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > defaultDialTimeout/2+4*testRTT {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+func TestBadOptionsAreNamed(t *testing.T) {
+	good := ClientOptions{URL: URL{Host: "h", Port: 1}, PrivateKey: testKey(1)}
+	for name, change := range map[string]func(*ClientOptions){
+		"PrivateKey":  func(o *ClientOptions) { o.PrivateKey = o.PrivateKey[1:] },
+		"URL":         func(o *ClientOptions) { o.URL.Host = "" },
+		"port":        func(o *ClientOptions) { o.URL.Port = 0 },
+		"KeepAlive":   func(o *ClientOptions) { o.KeepAlive = -1 },
+		"IdleTimeout": func(o *ClientOptions) { o.IdleTimeout = -1 },
+		"DialTimeout": func(o *ClientOptions) { o.DialTimeout = -1 },
+		"UDPOnly":     func(o *ClientOptions) { o.UDPOnly = true },
+	} {
+		o := good
+		change(&o)
+		if _, err := Dial(t.Context(), o); !errors.Is(err, ErrBadOption) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, o := range map[string]ServerOptions{
+		"PrivateKey":     {PrivateKey: testKey(1)[:5]},
+		"ListenAddr":     {ListenAddr: "nonsense"},
+		"MaxClients":     {MaxClients: -1},
+		"BytesPerSecond": {BytesPerSecond: -1},
+		"TLS":            {TLS: new(tls.Config)},
+		"both":           {ListenAddr: ":0", Listener: newPipeListener()},
+	} {
+		if s, err := NewServer(o); !errors.Is(err, ErrBadOption) {
+			t.Errorf("%s: %v", name, err)
+			if err == nil {
+				s.Close()
+			}
+		}
+	}
+}
+
+// webCertificate returns a certificate for localhost, and who vouches for it.
+func webCertificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(parsed)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
+}
+
+// One relay serves clients that pin its key and clients that trust the web's
+// authorities, on UDP and TCP at one port.
+func TestWebCertificateBesideThePinnedKey(t *testing.T) {
+	cert, roots := webCertificate(t)
+	s := loopbackServer(t, ServerOptions{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	tr := loopbackTransport(t)
+	web := func(o *ClientOptions) {
+		o.URL.ID, o.URL.Host = identity.PeerID{}, "localhost"
+		o.TLS = &tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS12, InsecureSkipVerify: true}
+		o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+		}
+	}
+	for i, set := range [][]func(*ClientOptions){nil, {overTCP}, {web}, {web, overTCP}} {
+		c := loopbackClient(t, s, tr, i+1, set...)
+		if want := netip.AddrFrom4([4]byte{127, 0, 0, 1}); c.Observed().Addr() != want {
+			t.Errorf("client %d is observed at %v", i, c.Observed())
+		}
+	}
+	for _, set := range [][]func(*ClientOptions){{web}, {web, overTCP}} {
+		u, err := ParseURL(s.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := ClientOptions{URL: u, PrivateKey: testKey(9), QUIC: tr}
+		for _, f := range set {
+			f(&o)
+		}
+		o.TLS.RootCAs = x509.NewCertPool() // nobody is trusted
+		_, err = Dial(t.Context(), o)
+		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
+			t.Errorf("without a root: %v", err)
+		}
+	}
+}

@@ -1,0 +1,30 @@
+// Package relay forwards packets between peers that cannot reach each other.
+//
+// A relay sees who talks to whom and how much, never what: what it forwards are
+// the packets of the peers' own QUIC connections, which are encrypted end to
+// end. It knows its clients by their PeerID, which the TLS handshake proves;
+// there is nothing else to log in with.
+//
+//	server, err := relay.NewServer(relay.ServerOptions{ListenAddr: ":4443"})
+//	...
+//	fmt.Println(server.URL()) // relay://<id>@host:4443
+//
+// A Client is one connection to a relay. It does not reconnect by itself: who
+// uses it decides when and where to dial again.
+//
+//	client, err := relay.Dial(ctx, relay.ClientOptions{
+//		URL: url, PrivateKey: key, QUIC: transport,
+//		Receive:  func(from identity.PeerID, packet []byte) { ... },
+//		Presence: func(peer identity.PeerID, present bool) { ... },
+//	})
+//	...
+//	client.Watch(peer)
+//	client.Send(peer, packet)
+//
+// A relay promises as much as an IP network does: packets may be lost, when a
+// queue is full or a sender exceeds its rate, and may overtake each other. They
+// are never changed, and the sender's identity is never another's.
+//
+// The protocol, ALPN meshsync-relay/1, runs over QUIC and, where UDP is blocked,
+// over TLS 1.3 on TCP at the same port; protocol.go is its specification.
+package relay

@@ -1,0 +1,390 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+var bothCarriers = []Carrier{CarrierUDP, CarrierTCP}
+
+// Whatever a client says that it must not ends its own connection, with the
+// protocol's code, and no other.
+func TestMalformedMessagesEndTheirConnection(t *testing.T) {
+	id := testID(8)
+	message := func(kind uint8, body ...byte) []byte {
+		return append(appendHeader(nil, kind, len(body)), body...)
+	}
+	for name, tc := range map[string]struct {
+		bytes   []byte
+		greeted bool    // it comes after the hello
+		only    Carrier // "": both
+	}{
+		"empty":                     {bytes: []byte{0, 0}, greeted: true},
+		"longer than any":           {bytes: []byte{0xff, 0xff, 1}, greeted: true},
+		"unknown kind":              {bytes: message(99), greeted: true},
+		"kind 0":                    {bytes: message(0), greeted: true},
+		"short watch":               {bytes: message(kindWatch, id[:31]...), greeted: true},
+		"short ping":                {bytes: message(kindPing, 1), greeted: true},
+		"long ping":                 {bytes: message(kindPing, make([]byte, nonceSize+1)...), greeted: true},
+		"a close before the hello":  {bytes: message(kindClose, 0)},
+		"second hello":              {bytes: appendHello(nil), greeted: true},
+		"welcome":                   {bytes: appendWelcome(nil, welcome{}), greeted: true},
+		"present":                   {bytes: appendPeer(nil, kindPresent, id), greeted: true},
+		"gone":                      {bytes: appendPeer(nil, kindGone, id), greeted: true},
+		"goodbye":                   {bytes: appendGoodbye(nil, 1), greeted: true},
+		"close over QUIC":           {bytes: appendClose(nil, codeNormal), greeted: true, only: CarrierUDP},
+		"packet on the stream":      {bytes: message(kindPacket, append(id[:], 'x')...), greeted: true, only: CarrierUDP},
+		"part over TCP":             {bytes: message(kindPart, append(id[:], 0, 0, 0, 'x')...), greeted: true, only: CarrierTCP},
+		"empty packet":              {bytes: message(kindPacket, id[:]...), greeted: true, only: CarrierTCP},
+		"long packet":               {bytes: message(kindPacket, append(id[:], make([]byte, MaxPacket+1)...)...), greeted: true, only: CarrierTCP},
+		"a packet before the hello": {bytes: message(kindPacket, append(id[:], 'x')...)},
+		"a watch before the hello":  {bytes: appendPeer(nil, kindWatch, id)},
+		"another version":           {bytes: message(kindHello, 2)},
+		"a long hello":              {bytes: message(kindHello, 1, 1)},
+		"silence":                   {},
+	} {
+		for _, carrier := range bothCarriers {
+			if tc.only != "" && tc.only != carrier {
+				continue
+			}
+			t.Run(fmt.Sprint(name, " over ", carrier), func(t *testing.T) {
+				inWorld(t, ServerOptions{}, func(w *world) {
+					witness := w.client(1)
+					var r *rawClient
+					if tc.greeted {
+						r = w.greeted(2, carrier)
+					} else {
+						r = w.raw(2, carrier)
+					}
+					if tc.bytes == nil && carrier == CarrierUDP {
+						r.write([]byte{0}) // or else the relay never hears of the stream
+					} else {
+						go r.write(tc.bytes) // a pipe blocks until it is read
+					}
+					if code, err := r.closedWith(2 * helloTimeout); err != nil || code != codeProtocol {
+						t.Errorf("closed with %d, %v", code, err)
+					}
+					time.Sleep(2 * closeTimeout)
+					synctest.Wait()
+					if witness.Err() != nil || w.relay.Clients() != 1 {
+						t.Errorf("%d clients are left, the witness: %v", w.relay.Clients(), witness.Err())
+					}
+					if n := w.relay.endpoint.Unknown.Count() + w.relay.greeting.total; n != 0 {
+						t.Errorf("%d slots are still taken", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestMalformedDatagramsEndTheirConnection(t *testing.T) {
+	id := testID(1)
+	for name, b := range map[string][]byte{
+		"empty":        {},
+		"a kind alone": {kindPacket},
+		"no payload":   appendPacket(nil, id, nil),
+		"another kind": appendPeer(nil, kindWatch, id)[lengthSize:],
+		"part 2":       appendPart(nil, id[:], 1, 2, []byte("x")),
+		"empty part":   appendPart(nil, id[:], 1, 0, nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				witness := w.client(1)
+				r := w.greeted(2, CarrierUDP)
+				if err := r.qc.SendDatagram(b); err != nil {
+					t.Fatal(err)
+				}
+				if code, err := r.closedWith(time.Second); err != nil || code != codeProtocol {
+					t.Errorf("closed with %d, %v", code, err)
+				}
+				if synctest.Wait(); witness.Err() != nil || w.drops(droppedMalformed) != 1 {
+					t.Errorf("the witness: %v; %d counted", witness.Err(), w.drops(droppedMalformed))
+				}
+			})
+		})
+	}
+}
+
+// The source that a packet arrives with is what its sender has proven, whatever
+// the sender writes.
+func TestSourcesCannotBeForged(t *testing.T) {
+	for _, carrier := range bothCarriers {
+		inWorld(t, ServerOptions{}, func(w *world) {
+			victim := w.client(1)
+			w.client(2)
+			r := w.greeted(3, carrier)
+			frame := appendPacket(nil, testID(1), append(id2(), "I am 2"...))
+			if carrier == CarrierUDP {
+				r.qc.SendDatagram(frame)
+			} else {
+				r.write(append(binary.BigEndian.AppendUint16(nil, uint16(len(frame))), frame...))
+			}
+			victim.expect(received{testID(3), string(append(id2(), "I am 2"...))})
+		})
+	}
+}
+
+func id2() []byte { id := testID(2); return id[:] }
+
+// A client that closes its control stream, or leaves without a word.
+func TestClientsThatLeaveWithoutAWordAreForgotten(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		w.client(1).Watch(testID(2))
+		udp, tcp := w.greeted(2, CarrierUDP), w.greeted(3, CarrierTCP)
+		udp.stream.(*quic.Stream).Close()
+		tcp.stream.(interface{ Close() error }).Close()
+		w.all[0].hears(notice{testID(2), false}, notice{testID(2), true}, notice{testID(2), false})
+		if w.relay.Clients() != 1 {
+			t.Errorf("%d clients", w.relay.Clients())
+		}
+	})
+}
+
+// A client that does not read what the relay has to say is closed, and holds
+// nobody up meanwhile.
+func TestSlowReadersAreClosed(t *testing.T) {
+	for _, carrier := range bothCarriers {
+		t.Run(string(carrier), func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				a, b := w.client(1), w.client(2)
+				slow := w.greeted(3, carrier)
+				// More notices than the windows of QUIC hold, and more than one
+				// write: the pings ask for an answer each.
+				var watch []byte
+				for i := range 2000 {
+					watch = appendPeer(watch, kindWatch, identity.PeerID{1, byte(i), byte(i >> 8)})
+				}
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					slow.write(watch)
+					for {
+						if _, err := slow.stream.Write(appendPeer(nil, kindWatch, identity.PeerID{1})); err != nil {
+							return
+						}
+						time.Sleep(time.Second / 50)
+						for i := range 20 {
+							slow.write(appendPeer(nil, kindWatch, identity.PeerID{1, byte(i)}))
+						}
+					}
+				}()
+				began := time.Now()
+				for range 30 {
+					time.Sleep(time.Second)
+					a.Send(testID(2), []byte("x"))
+					if got, _ := b.inbox.take(testRTT); len(got) != 1 {
+						t.Fatalf("%d packets arrived after %v", len(got), time.Since(began))
+					}
+				}
+				if w.relay.Clients() != 2 {
+					t.Errorf("%d clients after %v", w.relay.Clients(), time.Since(began))
+				}
+				code, err := slow.closedWith(time.Second)
+				if carrier == CarrierUDP && (err != nil || code != codeSlow) {
+					t.Errorf("closed with %d, %v", code, err)
+				}
+				w.closes = append(w.closes, func() { <-done })
+			})
+		})
+	}
+}
+
+// A client whose network is gone for a while is not taken for slow.
+func TestABlackoutIsNotSlowness(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		a := w.client(1, func(o *ClientOptions) { o.IdleTimeout = 30 * time.Second })
+		for i := range 200 {
+			a.Watch(identity.PeerID{1, byte(i)})
+		}
+		a.Watch(testID(2))
+		time.Sleep(time.Second)
+		w.net.Cut(a.host, w.host)
+		b, flooder := w.client(2), w.client(3)
+		for range 100 { // more than QUIC sends without an answer, so that notices wait
+			flooder.Send(testID(1), make([]byte, MaxPacket))
+			time.Sleep(time.Millisecond)
+		}
+		b.Close()
+		w.client(2)
+		time.Sleep(slowAfter + time.Second)
+		w.net.Restore(a.host, w.host)
+		time.Sleep(10 * time.Second)
+		if a.Err() != nil {
+			t.Errorf("the connection ended: %v", a.Err())
+		}
+		_, notices := a.inbox.take(0)
+		if len(notices) == 0 || notices[len(notices)-1] != (notice{testID(2), true}) {
+			t.Errorf("the last of %d notices is not that the peer is there", len(notices))
+		}
+	})
+}
+
+func TestTooManyWatches(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		c := w.client(1)
+		watch := func(i int) error { return c.Watch(identity.PeerID{1, byte(i), byte(i >> 8)}) }
+		for i := range maxWatches {
+			if err := watch(i); err != nil {
+				t.Fatalf("watch %d: %v", i, err)
+			}
+		}
+		if err := watch(maxWatches); !errors.Is(err, ErrTooManyWatches) {
+			t.Errorf("one too many: %v", err)
+		}
+		_, notices := c.inbox.take(10 * time.Second)
+		if len(notices) != maxWatches {
+			t.Errorf("%d answers to %d watches", len(notices), maxWatches)
+		}
+		c.Unwatch(identity.PeerID{1})
+		if err := watch(maxWatches); err != nil {
+			t.Errorf("after an Unwatch: %v", err)
+		}
+		c.hears(notice{identity.PeerID{1, 0, maxWatches >> 8}, false})
+
+		// One that does not keep to it.
+		r := w.greeted(2, CarrierUDP)
+		go func() {
+			for i := range maxWatches + 1 {
+				r.write(appendPeer(nil, kindWatch, identity.PeerID{2, byte(i), byte(i >> 8)}))
+			}
+		}()
+		if code, err := r.closedWith(time.Minute); err != nil || code != codeProtocol {
+			t.Errorf("closed with %d, %v", code, err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if w.relay.table.watches != maxWatches {
+			t.Errorf("%d watches are left, want %d", w.relay.table.watches, maxWatches)
+		}
+	})
+}
+
+// A flood of control messages is read slowly, and pings are not all answered.
+func TestControlFloodsAreThrottled(t *testing.T) {
+	for _, carrier := range bothCarriers {
+		t.Run(string(carrier), func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				a, b := w.client(1), w.client(2)
+				r := w.greeted(3, carrier)
+				const floods = requestBurst + 50*requestRate
+				done := make(chan time.Time, 1)
+				began := time.Now()
+				go func() {
+					for i := range floods {
+						r.write(appendNonce(nil, kindPing, uint64(i)))
+					}
+					done <- time.Now()
+				}()
+				pongs := 0
+				r.stream.SetDeadline(time.Now().Add(5 * time.Minute))
+				for {
+					m, err := r.read()
+					if err != nil {
+						t.Fatal(err)
+					}
+					pongs++
+					if m.nonce == floods-1 {
+						break
+					}
+				}
+				<-done
+				if took := time.Since(began); took < 49*time.Second {
+					t.Errorf("%d pings were read within %v", floods, took)
+				}
+				if pongs > floods {
+					t.Errorf("%d pongs for %d pings", pongs, floods)
+				}
+				a.Send(testID(2), []byte("x"))
+				b.expect(received{testID(1), "x"})
+			})
+		})
+	}
+}
+
+// A relay that means ill costs its client the connection at most.
+func TestClientsSurviveAHostileRelay(t *testing.T) {
+	id := testID(7)
+	for name, tc := range map[string]struct {
+		bytes []byte
+		ends  bool
+	}{
+		"second welcome":         {appendWelcome(nil, welcome{}), true},
+		"hello":                  {appendHello(nil), true},
+		"watch":                  {appendPeer(nil, kindWatch, id), true},
+		"garbage":                {[]byte("GET / HTTP/1.1\r\n\r\n"), true},
+		"presence of strangers":  {appendPeer(appendPeer(nil, kindPresent, id), kindGone, id), false},
+		"pongs nobody asked for": {appendNonce(appendNonce(nil, kindPong, 0), kindPong, 1<<63), false},
+		"goodbye, twice":         {appendGoodbye(appendGoodbye(nil, 5), 1<<31), false},
+		"pings":                  {appendNonce(appendNonce(nil, kindPing, 0), kindPing, 1<<63), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				c := w.client(1)
+				w.relay.table.find(testID(1)).link.(*quicLink).control.Write(tc.bytes)
+				_, notices := c.inbox.take(time.Second)
+				if len(notices) != 0 {
+					t.Errorf("heard %v", notices)
+				}
+				if tc.ends != errors.Is(c.Err(), ErrProtocol) {
+					t.Errorf("the connection ended: %v", c.Err())
+				}
+				if !tc.ends && c.RTT() > 2*testRTT {
+					t.Errorf("RTT %v", c.RTT())
+				}
+			})
+		})
+	}
+}
+
+// Of the two goroutines that read a client one may still be at work when the
+// other has taken it out.
+func TestAWatchAfterTheEndLeavesNothing(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		w.client(1)
+		s := w.relay.table.find(testID(1))
+		w.all[0].Close()
+		time.Sleep(time.Second)
+		if err := w.relay.table.watch(s, testID(2)); !errors.Is(err, ErrClosed) {
+			t.Errorf("watch: %v", err)
+		}
+		if synctest.Wait(); w.relay.table.watches != 0 || len(w.relay.table.watchers) != 0 {
+			t.Errorf("%d watches, %d watched", w.relay.table.watches, len(w.relay.table.watchers))
+		}
+	})
+}
+
+// What is to be said about peers that are watched no more is not kept, and so
+// neither is more than one notice for each that is.
+func TestNoticesAreBoundedByTheWatches(t *testing.T) {
+	c := &session{}
+	c.out.running = true // nothing is written
+	var table table
+	table.init(1)
+	for i := range 100 {
+		peer := identity.PeerID{1, byte(i)}
+		for range 3 {
+			if err := table.watch(c, peer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i%2 == 0 {
+			table.unwatch(c, peer)
+		}
+	}
+	if len(c.notices) != 50 || table.watches != 50 || len(table.watchers) != 50 {
+		t.Errorf("%d notices, %d watches of %d peers, want 50", len(c.notices), table.watches, len(table.watchers))
+	}
+	table.remove(c)
+	if table.watches != 0 || len(table.watchers) != 0 {
+		t.Errorf("%d watches of %d peers are left", table.watches, len(table.watchers))
+	}
+}

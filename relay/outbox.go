@@ -1,0 +1,259 @@
+package relay
+
+import (
+	"sync"
+	"time"
+)
+
+// An outbox is what one connection still has to write: control messages, which
+// go first, and a bounded queue of packets. Nobody who puts something in waits.
+// Its goroutine exists while there is something to write, so that a silent
+// connection costs none.
+type outbox struct {
+	link  link
+	owner outboxOwner
+	pool  *buffers
+	wg    *sync.WaitGroup // counts the goroutine
+	// limit bounds the packets, and limitEach, if it is not 0, those of one
+	// source.
+	limit, limitEach int
+	// patience, if it is not 0, is how long control messages may wait before
+	// the connection counts as slow.
+	patience time.Duration
+
+	mu      sync.Mutex
+	packets ring[outgoing]
+	// taken counts the packets that were ever in the queue and are not any more,
+	// and moved those of them that were written or dropped.
+	taken, moved uint64
+	running      bool // the goroutine exists
+	closing      bool // nothing more is taken in
+	code         closeCode
+	done         chan struct{} // made by who waits for moved; closed when it grows
+	slow         *time.Timer   // runs while control messages wait; nil at first
+	slowSet      bool
+	slowMark     uint64 // link.received when it was set
+}
+
+// An outboxOwner is the connection that has the outbox.
+type outboxOwner interface {
+	// appendControl appends the control messages that wait to be written, at most
+	// up to b's capacity. The outbox's mu is held.
+	appendControl(b []byte) []byte
+	// queued is told that a packet was put in. The outbox's mu is held.
+	queued()
+	// failed is told why writing failed. It closes the outbox.
+	failed(error)
+	// unsent is told of packets that were taken in and not sent.
+	unsent(n int)
+}
+
+// outgoing is a packet in the queue.
+type outgoing struct {
+	frame []byte
+	from  *session // nil: on a client
+}
+
+// outboxBatch is how many packets are taken out of the queue at a time.
+const outboxBatch = 32
+
+// put takes in a packet, whose frame it then owns; false if there is no room.
+func (o *outbox) put(p outgoing) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.fits(p.from) {
+		return false
+	}
+	o.packets.push(p)
+	o.owner.queued()
+	o.wake()
+	return true
+}
+
+// fits reports whether there is room for a packet. mu is held.
+func (o *outbox) fits(from *session) bool {
+	n := o.packets.n
+	if o.closing || n >= o.limit {
+		return false
+	}
+	if o.limitEach == 0 || n < o.limitEach {
+		return true
+	}
+	same := 0
+	for i := range n {
+		if o.packets.at(i).from == from {
+			same++
+		}
+	}
+	return same < o.limitEach
+}
+
+// notify says that the owner has control messages. mu is held.
+func (o *outbox) notify() {
+	if o.closing {
+		return
+	}
+	if o.patience > 0 && !o.slowSet {
+		o.slowSet, o.slowMark = true, o.link.received()
+		if o.slow == nil {
+			o.slow = time.AfterFunc(o.patience, o.lostPatience)
+		} else {
+			o.slow.Reset(o.patience)
+		}
+	}
+	o.wake()
+}
+
+// wake makes sure that the goroutine runs. mu is held.
+func (o *outbox) wake() {
+	if !o.running {
+		o.running = true
+		o.wg.Add(1) // who waits for wg has a hold on it itself until after close
+		go o.run()
+	}
+}
+
+// lostPatience ends a connection whose other side does not read, but not one
+// from which nothing comes in: there it is the network, and the idle timeout's
+// business.
+func (o *outbox) lostPatience() {
+	o.mu.Lock()
+	if !o.slowSet || o.closing {
+		o.mu.Unlock()
+		return
+	}
+	if now := o.link.received(); now == o.slowMark {
+		o.slow.Reset(o.patience)
+		o.mu.Unlock()
+		return
+	}
+	o.mu.Unlock()
+	o.owner.failed(ErrSlow)
+}
+
+// close makes the goroutine tell the other side the code, and end. What waits is
+// dropped.
+func (o *outbox) close(code closeCode) {
+	o.mu.Lock()
+	if o.closing {
+		o.mu.Unlock()
+		return
+	}
+	o.closing, o.code = true, code
+	if o.slow != nil {
+		o.slow.Stop()
+	}
+	o.wake()
+	o.mu.Unlock()
+	o.link.abort(code)
+}
+
+// run writes until nothing is left.
+func (o *outbox) run() {
+	defer o.wg.Done()
+	control := o.pool.get()
+	defer o.pool.put(control)
+	var batch [outboxBatch]outgoing
+	flushed := true
+	for moved := 0; ; {
+		messages, n, more := o.next(control[:0], batch[:], moved, flushed)
+		moved = n
+		if !more {
+			return
+		}
+		var err error
+		if len(messages)+n == 0 {
+			flushed, err = true, o.link.flush()
+		} else {
+			flushed, err = false, o.write(messages, batch[:n])
+		}
+		if err != nil {
+			o.owner.failed(err) // closes: next says so
+		}
+	}
+}
+
+// next takes what is to be written, after moved packets were; nothing means to
+// flush. Without more, the goroutine is to end.
+func (o *outbox) next(control []byte, batch []outgoing, moved int, flushed bool) (messages []byte, n int, more bool) {
+	o.mu.Lock()
+	if moved > 0 {
+		o.moved += uint64(moved)
+		o.tell()
+	}
+	if o.closing {
+		left := o.packets.n
+		o.packets = ring[outgoing]{}
+		o.moved, o.taken = o.moved+uint64(left), o.taken+uint64(left)
+		o.tell()
+		code := o.code
+		o.mu.Unlock()
+		o.owner.unsent(left)
+		o.link.finish(code)
+		return nil, 0, false
+	}
+	defer o.mu.Unlock()
+	messages = o.owner.appendControl(control)
+	if len(messages) == 0 && o.slowSet {
+		o.slowSet = false
+		o.slow.Stop()
+	}
+	n = o.packets.take(batch)
+	o.taken += uint64(n)
+	if len(messages)+n == 0 && flushed {
+		o.running = false
+		o.packets.rest()
+		return nil, 0, false
+	}
+	return messages, n, true
+}
+
+// write writes messages and packets, which it gives back.
+func (o *outbox) write(messages []byte, packets []outgoing) (err error) {
+	if len(messages) > 0 {
+		err = o.link.writeControl(messages)
+	}
+	lost := 0
+	for i := range packets {
+		if err == nil {
+			err = o.link.writePacket(packets[i].frame)
+			if err == errUnsendable {
+				err = nil
+				lost++
+			}
+		} else {
+			lost++
+		}
+		o.pool.put(packets[i].frame)
+		packets[i] = outgoing{}
+	}
+	if lost > 0 {
+		o.owner.unsent(lost)
+	}
+	return err
+}
+
+// position is how many packets were ever put in. mu is held.
+func (o *outbox) position() uint64 { return o.taken + uint64(o.packets.n) }
+
+// passed returns a channel that is closed when more packets have been written,
+// or nil if all up to the given position have.
+func (o *outbox) passed(position uint64) <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.moved >= position {
+		return nil
+	}
+	if o.done == nil {
+		o.done = make(chan struct{})
+	}
+	return o.done
+}
+
+// tell wakes who waits for packets to be written. mu is held.
+func (o *outbox) tell() {
+	if o.done != nil {
+		close(o.done)
+		o.done = nil
+	}
+}

@@ -1,0 +1,119 @@
+package relay
+
+import "github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+
+// A packet that does not fit into one DATAGRAM frame travels in two parts, over
+// one link; the relay puts it together before it forwards it, for the next link
+// may be another kind. This is not rare: a peer's QUIC finds that the way
+// through the relay carries packets of 1,452 bytes, and the relay's own link has
+// no more than that either, of which its headers take some.
+
+// reassemblySlots is how many packets may be incomplete at a time on one link: a
+// sender collects the rests of a dozen at most, and rarely more than a few are
+// reordered. It also bounds what a hostile sender can make a link hold, to about
+// 48 KB.
+const reassemblySlots = 32
+
+// A reassembler puts the parts that come in on one link together. One goroutine
+// owns it; the zero value works and holds nothing.
+type reassembler struct {
+	slots *[reassemblySlots]half
+}
+
+// A half is a part whose other part has not come yet; without a payload it is
+// none.
+type half struct {
+	peer    identity.PeerID
+	id      uint16
+	index   uint8
+	payload []byte
+}
+
+// add takes in a part, keeping its payload, and appends the packet to out if
+// that makes it complete. lost is how many packets this shows to be lost.
+func (r *reassembler) add(d datagram, out []byte) (packet []byte, complete bool, lost int) {
+	if r.slots == nil {
+		r.slots = new([reassemblySlots]half)
+	}
+	h := &r.slots[d.id%reassemblySlots]
+	switch {
+	case h.payload == nil:
+	case h.id != d.id || h.peer != d.peer:
+		lost = 1 // the other half of the older packet did not come
+	case h.index == d.index:
+		return out, false, 0 // a duplicate
+	default:
+		first, rest := h.payload, d.payload
+		if d.index == 0 {
+			first, rest = rest, first
+		}
+		if len(first)+len(rest) > MaxPacket {
+			h.payload = nil
+			return out, false, 1
+		}
+		out = append(append(out, first...), rest...)
+		h.payload = nil
+		return out, true, 0
+	}
+	*h = half{peer: d.peer, id: d.id, index: d.index, payload: d.payload}
+	return out, false, lost
+}
+
+// A splitter cuts packets into parts for one link. One goroutine owns it.
+//
+// The first part is as long as a datagram can be. The rests are collected and
+// leave together, for QUIC puts as many DATAGRAM frames into a packet of its own
+// as fit: a stream of full packets takes little more than one packet each, not
+// two. Nothing may overtake the rests but further first parts, or else packets
+// would be reordered.
+type splitter struct {
+	next  uint16
+	first []byte // nil as long as every packet fits
+	rests []byte // one after the other, of ends
+	ends  []int
+}
+
+// frameOverhead is what a DATAGRAM frame adds: type and length (RFC 9221 section
+// 4).
+const frameOverhead = 3
+
+// split cuts frame, a packet that does not fit into a datagram of limit bytes.
+// It returns the first part, valid until the next call, and keeps the rest. ok is
+// false if there is no room for the rest: the others have to leave first.
+func (s *splitter) split(frame []byte, limit int) (first []byte, ok bool) {
+	if s.first == nil {
+		s.first, s.rests = make([]byte, 0, bufferSize), make([]byte, 0, bufferSize)
+	}
+	peer, payload := frame[1:packetHeader], frame[packetHeader:]
+	cut := limit - partHeader
+	taken := len(s.rests) + frameOverhead*len(s.ends)
+	if n := partHeader + len(payload) - cut; taken > 0 && taken+n+frameOverhead > limit {
+		return nil, false
+	}
+	s.first = appendPart(s.first[:0], peer, s.next, 0, payload[:cut])
+	s.rests = appendPart(s.rests, peer, s.next, 1, payload[cut:])
+	s.ends = append(s.ends, len(s.rests))
+	s.next++
+	return s.first, true
+}
+
+// canSplit reports whether a packet of two bytes or more makes two datagrams of
+// limit bytes at most.
+func canSplit(frame []byte, limit int) bool {
+	n, cut := len(frame)-packetHeader, limit-partHeader
+	return cut >= 1 && cut < n && n-cut <= cut
+}
+
+// flush hands the rests to send.
+func (s *splitter) flush(send func([]byte) error) error {
+	from := 0
+	var err error
+	for _, end := range s.ends {
+		if err = send(s.rests[from:end]); err != nil {
+			break
+		}
+		from = end
+	}
+	s.rests, s.ends = s.rests[:0], s.ends[:0]
+	return err
+}

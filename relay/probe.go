@@ -1,0 +1,192 @@
+package relay
+
+import (
+	"context"
+	"time"
+)
+
+// A probe is what a client knows of the relay's answers. The client's out.mu
+// guards it.
+//
+// Pings carry numbers that count up, and the relay may answer only the last of
+// several: a pong answers every ping up to its number.
+type probe struct {
+	pinged   uint64 // the last ping's number
+	answered uint64 // the last pong's
+	due      bool   // the last ping is not written yet
+	written  time.Time
+	rtt      time.Duration
+	ponged   chan struct{} // made by who waits; closed at the next pong
+
+	// While the client sends, or has not been answered, a timer asks twice in
+	// stallAfter for an answer. It does not run while the client is silent.
+	asking  bool
+	before  uint64 // the last ping but one, which must be answered when the timer fires
+	asked   uint64 // the last one
+	sent    uint64 // out.position when it was asked
+	stalled bool
+	timer   *time.Timer
+}
+
+// minStall is the shortest time without an answer that counts as a stall: a
+// retransmission or two of QUIC's pass in it.
+const minStall = 1500 * time.Millisecond
+
+// stallAfter is how long the relay may take to answer. A pong over a congested
+// link takes a multiple of the round trip that was last measured.
+func (p *probe) stallAfter() time.Duration { return max(minStall, 4*p.rtt) }
+
+// next numbers a new ping, to be written. The caller notifies the outbox.
+func (p *probe) next() uint64 {
+	p.pinged++
+	p.due = true
+	return p.pinged
+}
+
+// append appends the ping that is due.
+func (p *probe) append(b []byte) []byte {
+	if !p.due {
+		return b
+	}
+	p.due, p.written = false, time.Now()
+	return appendNonce(b, kindPing, p.pinged)
+}
+
+// answer takes in a pong. One that nothing was asked for means nothing.
+func (p *probe) answer(nonce uint64) {
+	if nonce <= p.answered || nonce > p.pinged {
+		return
+	}
+	p.answered = nonce
+	if nonce == p.pinged && !p.due {
+		p.rtt = time.Since(p.written)
+	}
+	if p.ponged != nil {
+		close(p.ponged)
+		p.ponged = nil
+	}
+}
+
+// RTT returns how long the relay took to answer the last time: a ping, or the
+// hello.
+func (c *Client) RTT() time.Duration {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.probe.rtt
+}
+
+// Stalled returns a channel that is closed when packets were sent and the relay
+// has then not answered a ping for 1.5 s, or four round trips if that is longer.
+// It asks twice in that time, so it takes up to half of it more to tell. The
+// connection goes on, and may recover; the channel stays closed.
+func (c *Client) Stalled() <-chan struct{} { return c.stalled }
+
+// ping asks the relay for an answer.
+func (c *Client) ping() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.probe.next()
+	c.out.notify()
+}
+
+// queued is told by the outbox that a packet was put in.
+func (c *Client) queued() {
+	if !c.probe.asking && !c.probe.stalled {
+		c.ask()
+	}
+}
+
+// ask begins, or goes on, to watch for answers. out.mu is held.
+func (c *Client) ask() {
+	p := &c.probe
+	p.before = 0 // is answered
+	if p.asking {
+		p.before = p.asked
+	}
+	p.asking = true
+	p.asked, p.sent = p.next(), c.out.position()
+	c.out.notify()
+	if p.timer == nil {
+		p.timer = time.AfterFunc(p.stallAfter()/2, c.askAgain)
+	} else {
+		p.timer.Reset(p.stallAfter() / 2)
+	}
+}
+
+// askAgain looks whether the relay has answered.
+func (c *Client) askAgain() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	p := &c.probe
+	switch {
+	case c.out.closing:
+	case p.answered < p.before:
+		p.stalled = true
+		close(c.stalled)
+	case p.answered < p.asked, c.out.position() > p.sent:
+		c.ask()
+		return
+	}
+	p.asking = false
+}
+
+// Flush returns once every packet that Send took before has left, and the relay
+// has answered a ping that left after them. That does not say that they have
+// arrived anywhere. It fails with ctx's cause, or with why the connection ended.
+func (c *Client) Flush(ctx context.Context) error {
+	c.out.mu.Lock()
+	position := c.out.position()
+	c.out.mu.Unlock()
+	for {
+		wait := c.out.passed(position)
+		if wait == nil {
+			break
+		}
+		if err := c.await(ctx, wait); err != nil {
+			return err
+		}
+	}
+	rounds := 1
+	if c.Carrier() == CarrierUDP {
+		// QUIC has a queue of its own, and a ping may overtake what is in it. What
+		// is left of it when the first answer comes leaves before the second.
+		rounds = 2
+	}
+	for range rounds {
+		if err := c.flushPing(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flushPing sends a ping and waits for its answer.
+func (c *Client) flushPing(ctx context.Context) error {
+	c.out.mu.Lock()
+	nonce := c.probe.next()
+	c.out.notify()
+	for c.probe.answered < nonce {
+		if c.probe.ponged == nil {
+			c.probe.ponged = make(chan struct{})
+		}
+		wait := c.probe.ponged
+		c.out.mu.Unlock()
+		if err := c.await(ctx, wait); err != nil {
+			return err
+		}
+		c.out.mu.Lock()
+	}
+	c.out.mu.Unlock()
+	return nil
+}
+
+func (c *Client) await(ctx context.Context, wait <-chan struct{}) error {
+	select {
+	case <-wait:
+		return c.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.ctx.Done():
+		return c.Err()
+	}
+}

@@ -1,0 +1,304 @@
+package relay
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// The protocol runs between a client and a relay, over QUIC (version 1 or 2,
+// with DATAGRAM frames, RFC 9221) or over TLS 1.3 on TCP. Both sides present a
+// certificate; the client's identity is the Ed25519 key of its own.
+//
+//	client                               relay
+//	hello                        ->
+//	                             <-      welcome
+//	watch, unwatch, packet, part ->
+//	                             <-      present, gone, packet, part
+//	ping                         ->      pong    (or the other way round)
+//	                             <-      goodbye (before it shuts down)
+//	close                        <->     close   (over TCP)
+//
+// Messages go on the first bidirectional stream, which the client opens, or on
+// the TLS connection:
+//
+//	message  length uint16, kind uint8, body; the length counts kind and body
+//
+// Packets go, over QUIC, in DATAGRAM frames that begin with the kind; over TCP
+// they are messages as well. Integers are big-endian, a peer is the 32 bytes of
+// a PeerID. Every body has exactly the bytes that its kind says.
+//
+//	kind     body                                              sent by
+const (
+	kindHello = 1 // version uint8 = 1                         the client, first and once
+
+	kindWelcome = 2 // version uint8 = 1, max watches uint32,  the relay, in answer, first and once;
+	//                 bytes per second uint64,                observed is where it sees the client,
+	//                 observed ip [16]byte, port uint16       IPv4 mapped to IPv6, port 0 if unknown
+
+	kindWatch   = 3 // peer                                    the client, for at most max watches peers
+	kindUnwatch = 4 // peer                                    the client
+
+	kindPresent = 5 // peer                                    the relay, in answer to watch, and whenever
+	//                                                         a watched peer arrives or arrives anew
+	kindGone = 6 //    peer                                    the relay, in answer to watch, and whenever
+	//                                                         a watched peer leaves; of several notices
+	//                                                         about one peer only the last may be sent
+
+	kindPing = 7 //    nonce uint64                            either side
+	kindPong = 8 //    nonce uint64                            either side, in answer; of several pings
+	//                                                         only the last may be answered
+
+	kindGoodbye = 9 // delay uint32, in milliseconds           the relay, which will close soon: the
+	//                                                         client should be back after the delay
+
+	kindClose = 10 //  code uint8 (see errors.go)              either side, last, over TCP; over QUIC the
+	//                                                         code is that of CONNECTION_CLOSE
+
+	kindPacket = 11 // peer, payload of 1 to 1,452 bytes       either side; the peer is the destination
+	//                                                         on the way to the relay, the source on the
+	//                                                         way from it
+	kindPart = 12 //   peer, id uint16, index uint8 0 or 1,    either side, over QUIC only, for a packet
+	//                 payload of 1 to 1,451 bytes             that does not fit into one DATAGRAM frame:
+	//                                                         its beginning (0) and the rest (1), 1,452
+	//                                                         bytes together at most
+)
+
+// A side that gets anything else (malformed, of a wrong length, of an unknown
+// kind, of the other side's kinds, out of order) closes the connection with the
+// code for protocol violations.
+
+const (
+	alpn            = "meshsync-relay/1"
+	protocolVersion = 1
+
+	// pinnedName is the TLS server name of clients that pin the relay's key: a
+	// relay that also has a certificate of the web knows which one to show.
+	pinnedName = "pinned.meshsync-relay"
+
+	// MaxPacket is the longest packet in bytes: what a UDP payload of a 1,500
+	// byte MTU leaves over IPv6, and the longest that quic-go sends.
+	MaxPacket = 1452
+	maxPart   = MaxPacket - 1
+
+	peerSize     = len(identity.PeerID{})
+	packetHeader = 1 + peerSize
+	partHeader   = 1 + peerSize + 2 + 1
+	maxFrame     = packetHeader + MaxPacket
+
+	lengthSize   = 2
+	helloSize    = 1
+	welcomeSize  = 1 + 4 + 8 + 16 + 2
+	nonceSize    = 8
+	presenceSize = lengthSize + 1 + peerSize // a whole message about one peer
+
+	// maxControl is the longest kind and body of any message but a packet.
+	maxControl = 1 + peerSize
+)
+
+// A message is what is read from a stream. Which fields are set depends on the
+// kind.
+type message struct {
+	kind    uint8
+	peer    identity.PeerID // watch, unwatch, present, gone
+	nonce   uint64          // ping, pong
+	delay   uint32          // goodbye, in milliseconds
+	code    closeCode       // close
+	welcome welcome
+}
+
+type welcome struct {
+	maxWatches     uint32
+	bytesPerSecond uint64
+	observed       netip.AddrPort // the zero value if unknown
+}
+
+// readFrame reads one message's kind and body into buf, whose length is the
+// bound. It never reads past it, and waits for a message with nothing but the
+// bytes of header in use.
+func readFrame(r io.Reader, header *[lengthSize]byte, buf []byte) ([]byte, error) {
+	n, err := readLength(r, header, len(buf))
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.ReadFull(r, buf[:n])
+	return buf[:n], noEOF(err)
+}
+
+// readLength waits for a message and returns the length of its kind and body,
+// which is 1 to most.
+func readLength(r io.Reader, header *[lengthSize]byte, most int) (int, error) {
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return 0, err
+	}
+	n := int(binary.BigEndian.Uint16(header[:]))
+	if n < 1 || n > most {
+		return 0, fmt.Errorf("%w: message of %d bytes, want 1 to %d", ErrProtocol, n, most)
+	}
+	return n, nil
+}
+
+// noEOF keeps an end in the middle of a message from passing for one between two.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// parseMessage reads the kind and body of any message but a packet.
+func parseMessage(b []byte) (message, error) {
+	m := message{}
+	if len(b) == 0 {
+		return m, fmt.Errorf("%w: empty message", ErrProtocol)
+	}
+	m.kind = b[0]
+	body := b[1:]
+	want, known := bodySize(m.kind)
+	if !known {
+		return message{}, fmt.Errorf("%w: unknown message kind %d", ErrProtocol, m.kind)
+	}
+	if len(body) != want {
+		return message{}, fmt.Errorf("%w: message kind %d with a body of %d bytes, want %d", ErrProtocol, m.kind, len(body), want)
+	}
+	switch m.kind {
+	case kindHello:
+		return m, checkVersion(body[0])
+	case kindWelcome:
+		m.welcome = parseWelcome(body)
+		return m, checkVersion(body[0])
+	case kindWatch, kindUnwatch, kindPresent, kindGone:
+		m.peer = identity.PeerID(body)
+	case kindPing, kindPong:
+		m.nonce = binary.BigEndian.Uint64(body)
+	case kindGoodbye:
+		m.delay = binary.BigEndian.Uint32(body)
+	case kindClose:
+		m.code = closeCode(body[0])
+	}
+	return m, nil
+}
+
+// bodySize returns how long the body of a kind of message is.
+func bodySize(kind uint8) (n int, known bool) {
+	switch kind {
+	case kindHello:
+		return helloSize, true
+	case kindWelcome:
+		return welcomeSize, true
+	case kindWatch, kindUnwatch, kindPresent, kindGone:
+		return peerSize, true
+	case kindPing, kindPong:
+		return nonceSize, true
+	case kindGoodbye:
+		return 4, true
+	case kindClose:
+		return 1, true
+	default:
+		return 0, false
+	}
+}
+
+func checkVersion(v uint8) error {
+	if v != protocolVersion {
+		return fmt.Errorf("%w: version %d, want %d", ErrProtocol, v, protocolVersion)
+	}
+	return nil
+}
+
+func parseWelcome(b []byte) welcome {
+	w := welcome{
+		maxWatches:     binary.BigEndian.Uint32(b[1:]),
+		bytesPerSecond: binary.BigEndian.Uint64(b[5:]),
+	}
+	if port := binary.BigEndian.Uint16(b[29:]); port != 0 {
+		w.observed = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[13:29])).Unmap(), port)
+	}
+	return w
+}
+
+// A datagram is what a DATAGRAM frame, or a packet's message, holds.
+type datagram struct {
+	kind    uint8
+	peer    identity.PeerID
+	id      uint16 // part
+	index   uint8  // part
+	payload []byte // of the slice that was parsed
+}
+
+// parseDatagram reads the content of a DATAGRAM frame.
+func parseDatagram(b []byte) (datagram, error) {
+	if len(b) == 0 {
+		return datagram{}, fmt.Errorf("%w: empty datagram", ErrProtocol)
+	}
+	header, most := packetHeader, MaxPacket
+	switch b[0] {
+	case kindPacket:
+	case kindPart:
+		header, most = partHeader, maxPart
+	default:
+		return datagram{}, fmt.Errorf("%w: datagram of kind %d", ErrProtocol, b[0])
+	}
+	if n := len(b) - header; n < 1 || n > most {
+		return datagram{}, fmt.Errorf("%w: datagram of kind %d with %d bytes, want %d to %d", ErrProtocol, b[0], len(b), header+1, header+most)
+	}
+	d := datagram{kind: b[0], peer: identity.PeerID(b[1:]), payload: b[header:]}
+	if d.kind == kindPart {
+		d.id, d.index = binary.BigEndian.Uint16(b[packetHeader:]), b[packetHeader+2]
+		if d.index > 1 {
+			return datagram{}, fmt.Errorf("%w: part %d, want 0 or 1", ErrProtocol, d.index)
+		}
+	}
+	return d, nil
+}
+
+func appendHeader(b []byte, kind uint8, body int) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(1+body)), kind)
+}
+
+func appendHello(b []byte) []byte {
+	return append(appendHeader(b, kindHello, helloSize), protocolVersion)
+}
+
+func appendWelcome(b []byte, w welcome) []byte {
+	b = append(appendHeader(b, kindWelcome, welcomeSize), protocolVersion)
+	b = binary.BigEndian.AppendUint32(b, w.maxWatches)
+	b = binary.BigEndian.AppendUint64(b, w.bytesPerSecond)
+	var ip [16]byte
+	if w.observed.IsValid() {
+		ip = w.observed.Addr().As16()
+	}
+	return binary.BigEndian.AppendUint16(append(b, ip[:]...), w.observed.Port())
+}
+
+// appendPeer is for watch, unwatch, present and gone.
+func appendPeer(b []byte, kind uint8, peer identity.PeerID) []byte {
+	return append(appendHeader(b, kind, peerSize), peer[:]...)
+}
+
+// appendNonce is for ping and pong.
+func appendNonce(b []byte, kind uint8, nonce uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendHeader(b, kind, nonceSize), nonce)
+}
+
+func appendGoodbye(b []byte, delay uint32) []byte {
+	return binary.BigEndian.AppendUint32(appendHeader(b, kindGoodbye, 4), delay)
+}
+
+func appendClose(b []byte, code closeCode) []byte {
+	return append(appendHeader(b, kindClose, 1), byte(code))
+}
+
+// appendPacket returns what a DATAGRAM frame holds.
+func appendPacket(b []byte, peer identity.PeerID, payload []byte) []byte {
+	return append(append(append(b, kindPacket), peer[:]...), payload...)
+}
+
+func appendPart(b []byte, peer []byte, id uint16, index uint8, payload []byte) []byte {
+	b = append(append(b, kindPart), peer...)
+	b = append(binary.BigEndian.AppendUint16(b, id), index)
+	return append(b, payload...)
+}

@@ -1,0 +1,152 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// A rawClient speaks to the relay whatever a test makes it say.
+type rawClient struct {
+	w       *world
+	carrier Carrier
+	qc      *quic.Conn
+	stream  helloStream
+}
+
+// raw returns a client that has done nothing but its handshake.
+func (w *world) raw(n int, carrier Carrier) *rawClient {
+	w.t.Helper()
+	cert, err := identity.Certificate(testKey(n))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	conf := identity.ClientTLS(cert, alpn, w.relay.ID())
+	conf.ServerName = pinnedName
+	r := &rawClient{w: w, carrier: carrier}
+	if carrier == CarrierTCP {
+		pipe, err := w.tcp.dial(w.t.Context(), "")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.closes = append(w.closes, func() { pipe.Close() })
+		conn := tls.Client(pipe, conf)
+		if err := conn.Handshake(); err != nil {
+			w.t.Fatal(err)
+		}
+		r.stream = conn
+		return r
+	}
+	_, tr := w.clientHost(n)
+	qconf := quicConfig()
+	qconf.KeepAlivePeriod = defaultKeepAlive
+	r.qc, err = tr.Dial(w.t.Context(), w.sock.LocalAddr(), conf, qconf)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s, err := r.qc.OpenStream()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.stream = s
+	return r
+}
+
+// greeted returns a client that has said hello and read its welcome.
+func (w *world) greeted(n int, carrier Carrier) *rawClient {
+	w.t.Helper()
+	r := w.raw(n, carrier)
+	if _, err := sayHello(w.t.Context(), r.stream, time.Second); err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// write writes on the stream; what becomes of it the test sees otherwise.
+func (r *rawClient) write(b []byte) { r.stream.Write(b) }
+
+// read returns the next message.
+func (r *rawClient) read() (message, error) {
+	b, err := readFrame(r.stream, new([lengthSize]byte), make([]byte, maxFrame))
+	if err != nil {
+		return message{}, err
+	}
+	return parseMessage(b)
+}
+
+// closedWith waits, for d, until the relay has closed the connection, and
+// returns its code.
+func (r *rawClient) closedWith(d time.Duration) (closeCode, error) {
+	r.stream.SetDeadline(time.Now().Add(d))
+	for {
+		m, err := r.read()
+		if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
+			return closeCode(app.ErrorCode), nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if m.kind == kindClose {
+			return m.code, nil
+		}
+	}
+}
+
+// A pipeListener is a net.Listener whose connections are pipes.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+	n     int
+	mu    sync.Mutex
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error { l.once.Do(func() { close(l.done) }); return nil }
+func (l *pipeListener) Addr() net.Addr {
+	return &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: testPort}
+}
+
+// dial connects as if from a host of its own.
+func (l *pipeListener) dial(ctx context.Context, _ string) (net.Conn, error) {
+	l.mu.Lock()
+	l.n++
+	from := &net.TCPAddr{IP: net.IPv4(10, 9, byte(l.n>>8), byte(l.n)), Port: 1000}
+	l.mu.Unlock()
+	here, there := net.Pipe()
+	select {
+	case l.conns <- pipeConn{there, from}:
+		return here, nil
+	case <-l.done:
+		return nil, errors.New("connection refused")
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// A pipeConn is a pipe that comes from somewhere.
+type pipeConn struct {
+	net.Conn
+	from net.Addr
+}
+
+func (c pipeConn) RemoteAddr() net.Addr { return c.from }

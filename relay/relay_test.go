@@ -1,0 +1,241 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+)
+
+// carrierSets are the ways in which two clients can be connected.
+var carrierSets = map[string][2][]func(*ClientOptions){
+	"UDP to UDP": {nil, nil},
+	"UDP to TCP": {nil, {overTCP}},
+	"TCP to UDP": {{overTCP}, nil},
+	"TCP to TCP": {{overTCP}, {overTCP}},
+}
+
+func TestPacketsOfEverySizeArriveUnchanged(t *testing.T) {
+	for name, set := range carrierSets {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				a, b := w.client(1, set[0]...), w.client(2, set[1]...)
+				for _, round := range []string{"before path MTU discovery", "after it"} {
+					var want []received
+					for n := 1; n <= MaxPacket; n = min(n+13, max(n+1, MaxPacket)) {
+						p := pattern(n, n)
+						want = append(want, received{testID(1), string(p)})
+						if !a.Send(testID(2), p) {
+							t.Fatalf("%s: %d bytes not sent", round, n)
+						}
+						time.Sleep(time.Millisecond)
+					}
+					b.expect(want...)
+				}
+				if s := b.Stats(); s.PacketsReceived != a.Stats().PacketsSent || s.BytesReceived != a.Stats().BytesSent {
+					t.Errorf("sent %+v, received %+v", a.Stats(), s)
+				}
+				if a.Send(testID(2), nil) || a.Send(testID(2), make([]byte, MaxPacket+1)) || a.Stats().Dropped != 2 {
+					t.Error("a packet of a wrong size was taken")
+				}
+			})
+		})
+	}
+}
+
+func TestWelcomeTellsTheAddressBehindNAT(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		nat := w.net.NAT(netip.MustParseAddr("192.0.2.7"), testnet.NATConfig{})
+		h := nat.Host("behind", netip.MustParseAddr("192.168.1.2"))
+		tr := w.transport(h)
+		c := w.client(1, func(o *ClientOptions) { o.QUIC = tr })
+		if c.Observed().Addr() != netip.MustParseAddr("192.0.2.7") || c.Observed().Port() == 0 {
+			t.Errorf("observed %v", c.Observed())
+		}
+		if c.Carrier() != CarrierUDP || c.RTT() < testRTT || c.RTT() > 2*testRTT {
+			t.Errorf("carrier %v, RTT %v", c.Carrier(), c.RTT())
+		}
+		tcp := w.client(2, overTCP)
+		if !tcp.Observed().Addr().Is4() || tcp.Observed().Port() != 1000 || tcp.Carrier() != CarrierTCP {
+			t.Errorf("over TCP observed %v, carrier %v", tcp.Observed(), tcp.Carrier())
+		}
+	})
+}
+
+func TestPresence(t *testing.T) {
+	for name, set := range carrierSets {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				a := w.client(1, set[0]...)
+				if err := a.Watch(testID(2)); err != nil {
+					t.Fatal(err)
+				}
+				a.hears(notice{testID(2), false})
+				b := w.client(2, set[1]...)
+				a.hears(notice{testID(2), true})
+
+				again := w.client(2, set[1]...) // a newer connection
+				b.ends(time.Second, ErrSuperseded)
+				a.hears(notice{testID(2), true})
+				if w.relay.Clients() != 2 {
+					t.Errorf("%d clients", w.relay.Clients())
+				}
+
+				again.Close()
+				a.hears(notice{testID(2), false})
+				b = w.client(2, set[1]...)
+				a.hears(notice{testID(2), true})
+
+				a.Unwatch(testID(2))
+				b.Close()
+				b.hears()
+				a.hears()
+
+				b = w.client(2, set[1]...)
+				if err := a.Watch(testID(2)); err != nil {
+					t.Fatal(err)
+				}
+				a.hears(notice{testID(2), true})
+				a.Unwatch(testID(2))
+				a.Watch(testID(2)) // at once: the answer comes all the same
+				a.hears(notice{testID(2), true})
+				b.hears() // nobody hears of who it does not watch
+			})
+		})
+	}
+}
+
+// Reordered packets look like lost ones to the peers' QUIC. Long packets travel
+// in parts, and still none overtakes another.
+func TestPacketsOfAllSizesStayInOrder(t *testing.T) {
+	for name, set := range carrierSets {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				a, b := w.client(1, set[0]...), w.client(2, set[1]...)
+				const packets = 100
+				for i := range packets {
+					p := make([]byte, MaxPacket)
+					if i%5 == 4 {
+						p = p[:100]
+					}
+					p[0] = byte(i)
+					a.Send(testID(2), p)
+				}
+				got, _ := b.inbox.take(time.Second)
+				if len(got) != packets {
+					t.Fatalf("%d packets of %d arrived", len(got), packets)
+				}
+				for i, r := range got {
+					if int(r.packet[0]) != i {
+						t.Fatalf("packet %d came in the place of %d", r.packet[0], i)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestPacketsFollowANewerConnection(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		a, b := w.client(1), w.client(2)
+		for i, set := range [][]func(*ClientOptions){nil, {overTCP}, nil} {
+			p := fmt.Sprint("packet ", i)
+			a.Send(testID(2), []byte(p))
+			b.expect(received{testID(1), p})
+			b = w.client(2, set...)
+		}
+		a.Send(testID(2), []byte("last"))
+		b.expect(received{testID(1), "last"})
+		b.Close()
+		time.Sleep(time.Second)
+		a.Send(testID(2), []byte("x"))
+		time.Sleep(time.Second)
+		if w.drops(droppedAbsent) != 1 {
+			t.Errorf("%d packets dropped for who is absent", w.drops(droppedAbsent))
+		}
+	})
+}
+
+func TestPacketsToNobodyAreDroppedAndCounted(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		a := w.client(1)
+		a.Send(testID(1), []byte("self"))
+		a.Send(testID(9), []byte("nobody"))
+		a.expect()
+		if w.drops(droppedSelf) != 1 || w.drops(droppedAbsent) != 1 {
+			t.Errorf("%d to itself, %d to nobody", w.drops(droppedSelf), w.drops(droppedAbsent))
+		}
+	})
+}
+
+// A dial that does not get through over UDP falls back to TCP soon.
+func TestBlockedUDPFallsBackToTCP(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		w.host.Blackout(testnet.Both)
+		began := time.Now()
+		c := w.client(1)
+		if took := time.Since(began); c.Carrier() != CarrierTCP || took > 3*time.Second {
+			t.Errorf("connected over %s after %v", c.Carrier(), took)
+		}
+		began = time.Now()
+		if _, err := w.dial(2, func(o *ClientOptions) { o.UDPOnly = true }); err == nil || time.Since(began) != defaultDialTimeout {
+			t.Errorf("UDP alone: %v after %v", err, time.Since(began))
+		}
+		w.host.Restore()
+		c = w.client(1, func(o *ClientOptions) { o.UDPOnly = true })
+		if c.Carrier() != CarrierUDP {
+			t.Errorf("returned to %s", c.Carrier())
+		}
+		w.all[0].ends(time.Second, ErrSuperseded)
+	})
+}
+
+func TestFlushMeansThatPacketsHaveLeft(t *testing.T) {
+	for name, set := range carrierSets {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				a, b := w.client(1, set[0]...), w.client(2, set[1]...)
+				var want []received
+				for i := range 100 {
+					p := fmt.Append(nil, "packet ", i)
+					want = append(want, received{testID(1), string(p)})
+					a.Send(testID(2), p)
+				}
+				ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+				defer cancel()
+				if err := a.Flush(ctx); err != nil {
+					t.Fatal(err)
+				}
+				a.Close()
+				b.expect(want...)
+				if err := a.Flush(ctx); err == nil {
+					t.Error("Flush after Close succeeded")
+				}
+			})
+		})
+	}
+}
+
+// Also of packets that the link takes a while to carry.
+func TestFlushWaitsForALongQueue(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		a, b := w.client(1), w.client(2)
+		w.net.SetLink(a.host, w.host, testnet.Link{Latency: testRTT / 2, Rate: 1 << 20, Queue: 2 << 20})
+		const packets = 900
+		for range packets {
+			a.Send(testID(2), make([]byte, 1000))
+		}
+		began := time.Now()
+		if err := a.Flush(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		a.Close()
+		time.Sleep(time.Second)
+		if got := b.Stats().PacketsReceived; got != packets || time.Since(began) < packets*1000*time.Second>>20 {
+			t.Errorf("%d packets of %d arrived after %v", got, packets, time.Since(began))
+		}
+	})
+}

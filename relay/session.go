@@ -1,0 +1,290 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+const (
+	// maxForwarded bounds the packets that wait for one client, to about
+	// 0.75 MB, and maxForwardedEach those of one sender, so that one that floods
+	// leaves room for others.
+	maxForwarded     = 512
+	maxForwardedEach = maxForwarded / 2
+
+	// requestRate and requestBurst bound a client's control messages: who sends
+	// more is read more slowly. The burst lets a client that returns watch
+	// everything at once.
+	requestRate  = 100
+	requestBurst = maxWatches + requestRate
+)
+
+// A session is a client, as the relay has it. Over QUIC it has two goroutines
+// that read, over TCP one, and one that writes while there is something to.
+type session struct {
+	channel
+	server   *Server
+	id       identity.PeerID
+	replaced atomic.Bool // it is not in the table any more
+	left     atomic.Bool // remove was called, or is about to be
+	pulse    *pulse      // over TCP
+
+	// The goroutine that reads packets owns these.
+	allowance bucket // of packet bytes
+	parts     reassembler
+	lastTo    *session // where the last packet went
+
+	requests bucket // the goroutine that reads control messages owns it
+
+	// Guarded by the table's mu:
+
+	watched map[identity.PeerID]struct{} // the peers it hears of
+	removed bool                         // it hears of nobody any more
+
+	// Guarded by out.mu, what is to be written:
+
+	greeted    bool
+	goodbyeDue bool
+	goodbye    uint32 // milliseconds
+	pongDue    bool
+	pong       uint64
+	notices    map[identity.PeerID]bool // of watched peers, the latest; nil at first
+}
+
+// admit makes a client of a link on which id was proven and hello said. Its
+// reading is left to the caller.
+func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
+	if s.opts.Authorize != nil {
+		if err := s.opts.Authorize(id); err != nil {
+			// Only the text: the error may be one that means something else here.
+			return nil, fmt.Errorf("%w: %s: %v", ErrUnauthorized, id.Short(), err)
+		}
+	}
+	rate := float64(s.opts.BytesPerSecond)
+	c := &session{
+		server: s, id: id,
+		allowance: newBucket(rate, max(rate/10, minBurst)),
+		requests:  newBucket(requestRate, requestBurst),
+	}
+	c.open(l, c, &s.buffers, &s.wg)
+	c.out.limit, c.out.limitEach, c.out.patience = maxForwarded, maxForwardedEach, slowAfter
+	before, err := s.table.add(c)
+	if err != nil {
+		c.stop(err)
+		return nil, err
+	}
+	if before != nil {
+		before.end(ErrSuperseded)
+	}
+	if l, ok := l.(*tcpLink); ok {
+		c.pulse = newPulse(l, tcpIdle/3, tcpIdle, func() {}, func() { c.failed(ErrIdle) })
+	}
+	c.out.mu.Lock()
+	c.out.notify() // the welcome
+	c.out.mu.Unlock()
+	s.counts.connections[carrierIndex(l.carrier())].Add(1)
+	s.log.Debug("client connected", "peer", id.Short(), "carrier", l.carrier(), "remote", l.remote().String())
+	return c, nil
+}
+
+// readControl reads a client's control stream until the connection ends.
+func (c *session) readControl(l *quicLink) {
+	var header [lengthSize]byte
+	var buf [maxControl]byte
+	for {
+		b, err := readFrame(l.control, &header, buf[:])
+		if err == nil {
+			err = c.handle(b)
+		}
+		if err != nil {
+			c.ended(err)
+			return
+		}
+	}
+}
+
+// readDatagrams reads a client's packets over QUIC until the connection ends.
+func (c *session) readDatagrams(l *quicLink) {
+	for {
+		b, err := l.qc.ReceiveDatagram(context.Background())
+		if err == nil {
+			err = c.handleDatagram(b)
+		}
+		if err != nil {
+			c.ended(err)
+			c.lastTo = nil // or else who is gone would hold on to who is gone
+			return
+		}
+	}
+}
+
+func (c *session) handleDatagram(b []byte) error {
+	d, err := parseDatagram(b)
+	if err != nil {
+		c.drop(droppedMalformed, 1)
+		return err
+	}
+	if !c.allowance.take(float64(len(d.payload))) {
+		c.drop(droppedRate, 1)
+		return nil
+	}
+	if d.kind == kindPacket {
+		c.forward(d.peer, b)
+		return nil
+	}
+	frame, complete, lost := c.parts.add(d, appendPacket(c.pool.get(), d.peer, nil))
+	if lost > 0 {
+		c.drop(droppedIncomplete, lost)
+	}
+	if complete {
+		c.forward(d.peer, frame)
+	} else {
+		c.pool.put(frame)
+	}
+	return nil
+}
+
+// readTCP reads everything a client sends over TCP until the connection ends.
+func (c *session) readTCP(l *tcpLink) {
+	err := l.read(c.pool, func(frame []byte) error {
+		if frame[0] == kindPacket {
+			return c.handlePacket(frame)
+		}
+		defer c.pool.put(frame)
+		return c.handle(frame)
+	})
+	c.ended(err)
+	c.lastTo = nil
+	l.drain()
+}
+
+// handlePacket takes in a packet over TCP, and its frame.
+func (c *session) handlePacket(frame []byte) error {
+	d, err := parseDatagram(frame)
+	if err != nil {
+		c.drop(droppedMalformed, 1)
+		return err
+	}
+	if !c.allowance.take(float64(len(d.payload))) {
+		c.drop(droppedRate, 1)
+		c.pool.put(frame)
+		return nil
+	}
+	c.forward(d.peer, frame)
+	return nil
+}
+
+// forward sends a packet's frame on its way. The peer in it becomes the sender,
+// which is who this client has proven to be.
+func (c *session) forward(to identity.PeerID, frame []byte) {
+	if to == c.id {
+		c.drop(droppedSelf, 1)
+		c.pool.put(frame)
+		return
+	}
+	dst := c.lastTo
+	if dst == nil || dst.id != to || dst.replaced.Load() {
+		dst = c.server.table.find(to)
+		c.lastTo = dst
+	}
+	if dst == nil {
+		c.drop(droppedAbsent, 1)
+		c.pool.put(frame)
+		return
+	}
+	copy(frame[1:packetHeader], c.id[:])
+	bytes := uint64(len(frame) - packetHeader)
+	if !dst.out.put(outgoing{frame: frame, from: c}) {
+		c.drop(droppedQueue, 1)
+		c.pool.put(frame)
+		return
+	}
+	c.server.counts.packets.Add(1)
+	c.server.counts.bytes.Add(bytes)
+}
+
+func (c *session) drop(reason dropReason, n int) {
+	c.server.counts.dropped[reason].Add(uint64(n))
+}
+
+// handle does what a control message of the client's asks for.
+func (c *session) handle(b []byte) error {
+	m, err := parseMessage(b)
+	if err != nil {
+		return err
+	}
+	if err := c.throttle(); err != nil {
+		return err
+	}
+	switch m.kind {
+	case kindWatch:
+		return c.server.table.watch(c, m.peer)
+	case kindUnwatch:
+		c.server.table.unwatch(c, m.peer)
+	case kindPing:
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		c.pong, c.pongDue = m.nonce, true
+		c.out.notify()
+	case kindPong: // nobody asked, nobody minds
+	case kindClose:
+		if c.link.carrier() != CarrierTCP {
+			return fmt.Errorf("%w: close message over QUIC", ErrProtocol)
+		}
+		return fmt.Errorf("%w: code %d", errClosedByOther, m.code)
+	default:
+		return fmt.Errorf("%w: message kind %d from a client", ErrProtocol, m.kind)
+	}
+	return nil
+}
+
+// throttle waits until the client may send another control message.
+func (c *session) throttle() error {
+	wait := c.requests.until(1)
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-c.ctx.Done():
+		return context.Cause(c.ctx)
+	}
+}
+
+// ended takes a client out whose reading ended with err.
+func (c *session) ended(err error) {
+	c.failed(err)
+	if c.left.Swap(true) {
+		return // over QUIC two goroutines read
+	}
+	c.server.table.remove(c)
+	if c.pulse != nil {
+		c.pulse.stop()
+	}
+	c.server.log.Debug("client left", "peer", c.id.Short(), "carrier", c.link.carrier(), "cause", context.Cause(c.ctx))
+}
+
+// failed ends the connection with what went wrong on it.
+func (c *session) failed(err error) {
+	if q, ok := c.link.(*quicLink); ok && q.qc.Context().Err() != nil {
+		err = context.Cause(q.qc.Context()) // says more than an error of its stream
+	}
+	if c.link.carrier() == CarrierTCP && !errors.Is(err, ErrSlow) {
+		err = explainTCP(err, ErrSlow)
+	}
+	c.end(explain(err))
+}
+
+// unsent is told by the outbox of packets that it dropped.
+func (c *session) unsent(n int) { c.drop(droppedUnsent, n) }
+
+// queued is told by the outbox that a packet was put in.
+func (c *session) queued() {}

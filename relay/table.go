@@ -1,0 +1,177 @@
+package relay
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+const (
+	// maxWatches bounds the peers one client watches: far more than one node has
+	// to do with.
+	maxWatches = 8192
+	// maxWatchesInAll bounds those of all clients, which take about 250 MB then.
+	maxWatchesInAll = 1 << 20
+)
+
+// A table is a relay's clients, and who of them watches whom. A peer has at most
+// one session in it, the newest.
+//
+// Arrivals, departures and watches happen one after another, under mu, so that
+// every watcher hears of them in their order. Forwarding needs only the lookup,
+// which they hold up no longer than an entry of a map takes.
+type table struct {
+	most int
+
+	lookup  sync.RWMutex
+	clients map[identity.PeerID]*session // written with mu and lookup held
+
+	mu       sync.Mutex
+	watchers map[identity.PeerID][]*session // by whom they watch
+	watches  int                            // in all
+	closing  bool                           // nobody is let in
+	empty    chan struct{}                  // closed when closing and nobody is left
+}
+
+func (t *table) init(most int) {
+	t.most = most
+	t.clients = make(map[identity.PeerID]*session)
+	t.watchers = make(map[identity.PeerID][]*session)
+	t.empty = make(chan struct{})
+}
+
+// find returns the session of a peer, or nil.
+func (t *table) find(peer identity.PeerID) *session {
+	t.lookup.RLock()
+	defer t.lookup.RUnlock()
+	return t.clients[peer]
+}
+
+func (t *table) len() int {
+	t.lookup.RLock()
+	defer t.lookup.RUnlock()
+	return len(t.clients)
+}
+
+// set makes c the session of a peer, or none. mu is held.
+func (t *table) set(peer identity.PeerID, c *session) (before *session) {
+	t.lookup.Lock()
+	defer t.lookup.Unlock()
+	before = t.clients[peer]
+	if before != nil {
+		before.replaced.Store(true)
+	}
+	if c == nil {
+		delete(t.clients, peer)
+	} else {
+		t.clients[peer] = c
+	}
+	return before
+}
+
+// add lets a client in. It returns the session that it takes the place of, which
+// is to be ended, or nil.
+func (t *table) add(c *session) (before *session, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing {
+		return nil, ErrShutdown
+	}
+	if len(t.clients) >= t.most && t.clients[c.id] == nil {
+		return nil, fmt.Errorf("%w: %d clients", ErrFull, t.most)
+	}
+	before = t.set(c.id, c)
+	t.announce(c.id, true)
+	return before, nil
+}
+
+// remove takes out a session that ended, unless a newer one has its place, and
+// its watches.
+func (t *table) remove(c *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.removed = true
+	for peer := range c.watched {
+		t.forget(c, peer)
+	}
+	c.watched = nil
+	if t.clients[c.id] != c {
+		return
+	}
+	t.set(c.id, nil)
+	t.announce(c.id, false)
+	if t.closing && len(t.clients) == 0 {
+		close(t.empty)
+	}
+}
+
+// announce tells those who watch a peer. mu is held.
+func (t *table) announce(peer identity.PeerID, present bool) {
+	for _, w := range t.watchers[peer] {
+		w.notice(peer, present)
+	}
+}
+
+// watch makes c hear of a peer, and answers how things stand.
+func (t *table) watch(c *session, peer identity.PeerID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.removed {
+		return ErrClosed // nothing would take the watch back
+	}
+	if _, ok := c.watched[peer]; !ok {
+		if len(c.watched) >= maxWatches {
+			return fmt.Errorf("%w: more than %d watches", ErrProtocol, maxWatches)
+		}
+		if t.watches >= maxWatchesInAll {
+			return fmt.Errorf("%w: %d watches in all", ErrFull, maxWatchesInAll)
+		}
+		add(&c.watched, peer)
+		t.watchers[peer] = append(t.watchers[peer], c)
+		t.watches++
+	}
+	c.notice(peer, t.clients[peer] != nil)
+	return nil
+}
+
+// unwatch undoes watch.
+func (t *table) unwatch(c *session, peer identity.PeerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := c.watched[peer]; !ok {
+		return
+	}
+	delete(c.watched, peer)
+	t.forget(c, peer)
+	c.unnotice(peer)
+}
+
+// forget takes c out of a peer's watchers. mu is held.
+func (t *table) forget(c *session, peer identity.PeerID) {
+	t.watches--
+	all := t.watchers[peer]
+	if len(all) == 1 {
+		delete(t.watchers, peer)
+		return
+	}
+	i, last := slices.Index(all, c), len(all)-1
+	all[i], all[last] = all[last], nil
+	t.watchers[peer] = all[:last]
+}
+
+// close lets nobody in any more. It returns who is in, and what is closed when
+// nobody is.
+func (t *table) close() (clients []*session, empty <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closing && len(t.clients) == 0 {
+		close(t.empty)
+	}
+	t.closing = true
+	for _, c := range t.clients {
+		clients = append(clients, c)
+	}
+	return clients, t.empty
+}
