@@ -68,7 +68,10 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 	if err != nil {
 		return nil, t.lateOr(ctx, err)
 	}
-	c := newConn(qc, &controlStream{Stream: s}, id, Path{Kind: PathDirect}, false)
+	c, err := t.newConn(qc, &controlStream{Stream: s}, id, false)
+	if err != nil {
+		return nil, err
+	}
 	m, err := c.awaitMessage(ctx, kindHello)
 	if err != nil {
 		return c, t.lateOr(ctx, err)
@@ -85,7 +88,9 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 	if err != nil {
 		return c, err
 	}
-	if err := c.control.send(t.hello(seq, active, roleAcceptor, binding).frame(), t.opts.DialTimeout); err != nil {
+	h := t.hello(seq, roleAcceptor, binding)
+	h.active = active
+	if err := c.control.send(h.frame(), t.opts.DialTimeout); err != nil {
 		t.withdraw(c)
 		return c, t.lateOr(ctx, err)
 	}
@@ -101,8 +106,8 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 }
 
 // hello returns this side's hello for a connection with the given binding.
-func (t *MeshSyncTransport) hello(seq uint64, active bool, r role, binding []byte) hello {
-	h := hello{instance: t.instance, seq: seq, active: active}
+func (t *MeshSyncTransport) hello(seq uint64, r role, binding []byte) hello {
+	h := hello{instance: t.instance, seq: seq}
 	if f := t.opts.Formation; f != nil {
 		h.formation = f.ID
 		h.proof = f.prove(r, binding)

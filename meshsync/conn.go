@@ -22,12 +22,13 @@ type Conn struct {
 	qc        *quic.Conn
 	control   *controlStream
 	initiator bool
-	path      Path
+	relays    *relays // nil if the path is direct
 
 	// instance and seq place the connection among those to the same peer; see
 	// table.go. They are set before the connection is shown, then fixed.
 	instance instanceID
 	seq      uint64
+	moved    bool // it takes another's place, which retires
 	opened   time.Time
 
 	// cause is why this side ends the connection; the first one counts.
@@ -37,15 +38,28 @@ type Conn struct {
 	greeted chan struct{}
 	// drained gets an element for each answer to a drain message.
 	drained chan struct{}
+	// streams is for a connection that may retire, nil for any other.
+	streams *openStreams
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
 
-func newConn(qc *quic.Conn, control *controlStream, peer PeerID, path Path, initiator bool) *Conn {
-	c := &Conn{peer: peer, qc: qc, control: control, initiator: initiator, path: path, greeted: make(chan struct{}), drained: make(chan struct{}, drainRounds)}
+// newConn returns the connection to a peer on qc, whose handshake proved it. It
+// fails with ErrProtocol if the packets come from another one.
+func (t *MeshSyncTransport) newConn(qc *quic.Conn, control *controlStream, id PeerID, initiator bool) (*Conn, error) {
+	c := &Conn{peer: id, qc: qc, control: control, initiator: initiator, greeted: make(chan struct{}), drained: make(chan struct{}, drainRounds)}
+	if owner, virtual := t.relays.owner(qc.RemoteAddr()); virtual {
+		if owner != id {
+			return nil, fmt.Errorf("%w: peer %s in packets that a relay says are of %s", ErrProtocol, id.Short(), owner.Short())
+		}
+		c.relays = t.relays
+		c.streams = newOpenStreams()
+		use := t.relays.use(id, "", nil)
+		context.AfterFunc(qc.Context(), use.release)
+	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	return c
+	return c, nil
 }
 
 // A PathKind says how a connection's packets travel.
@@ -72,7 +86,8 @@ type Path struct {
 	// Remote is the peer's UDP address as IP:port; "" if the packets go
 	// through a relay.
 	Remote string
-	// Relay is the relay's URL; "" if the path is direct.
+	// Relay is the URL of the relay that this side sends through; "" if the
+	// path is direct.
 	Relay string
 }
 
@@ -84,11 +99,18 @@ func (c *Conn) Initiator() bool { return c.initiator }
 
 // Path returns what the connection's packets travel on now.
 func (c *Conn) Path() Path {
-	p := c.path
-	if p.Kind == PathDirect {
-		p.Remote = c.qc.RemoteAddr().String() // follows a peer that migrates
+	if c.relays != nil {
+		return Path{Kind: PathRelay, Relay: c.relays.routeOf(c.peer)}
 	}
-	return p
+	return Path{Kind: PathDirect, Remote: c.qc.RemoteAddr().String()} // follows a peer that migrates
+}
+
+// pathKind is Path's Kind.
+func (c *Conn) pathKind() PathKind {
+	if c.relays != nil {
+		return PathRelay
+	}
+	return PathDirect
 }
 
 // Context returns a context that ends with the connection. context.Cause then
@@ -97,23 +119,49 @@ func (c *Conn) Context() context.Context { return c.ctx }
 
 // OpenStream opens a bidirectional stream. It waits while the peer allows no
 // more streams, until ctx ends. The peer learns of the stream when something is
-// written to it.
+// written to it. It fails with ErrSuperseded if another connection took this
+// one's place, even if this one still carries the streams it has.
 func (c *Conn) OpenStream(ctx context.Context) (*quic.Stream, error) {
+	if err := c.streams.check(); err != nil {
+		return nil, err
+	}
 	s, err := c.qc.OpenStreamSync(ctx)
-	return s, c.explain(err)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if err := c.streams.opened(s.Context()); err != nil {
+		s.CancelWrite(0)
+		s.CancelRead(0)
+		return nil, err
+	}
+	return s, nil
 }
 
 // AcceptStream returns the next bidirectional stream the peer opened.
 func (c *Conn) AcceptStream(ctx context.Context) (*quic.Stream, error) {
 	s, err := c.qc.AcceptStream(ctx)
-	return s, c.explain(err)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	c.streams.accepted(s.Context())
+	return s, nil
 }
 
-// OpenUniStream opens a stream on which only this side writes; it waits as
-// OpenStream does.
+// OpenUniStream opens a stream on which only this side writes; it waits and
+// fails as OpenStream does.
 func (c *Conn) OpenUniStream(ctx context.Context) (*quic.SendStream, error) {
+	if err := c.streams.check(); err != nil {
+		return nil, err
+	}
 	s, err := c.qc.OpenUniStreamSync(ctx)
-	return s, c.explain(err)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if err := c.streams.opened(s.Context()); err != nil {
+		s.CancelWrite(0)
+		return nil, err
+	}
+	return s, nil
 }
 
 // AcceptUniStream returns the next stream on which only the peer writes.
@@ -292,6 +340,10 @@ func (c *Conn) readControl(d time.Duration) error {
 			}
 		case kindDrained:
 			signal(c.drained)
+		case kindRetired:
+			if !c.streams.peerRetired() {
+				return fmt.Errorf("%w: a connection retired that nothing took the place of", ErrProtocol)
+			}
 		default:
 			return fmt.Errorf("%w: message kind %d after the hellos", ErrProtocol, m.kind)
 		}

@@ -13,6 +13,7 @@ import (
 // wait for together. It ends when the last of them has lost interest.
 type sharedDial struct {
 	addrs  []string
+	relay  string
 	cancel context.CancelFunc
 	done   chan struct{} // closed once conn and err are set
 	conn   *Conn
@@ -24,15 +25,16 @@ type sharedDial struct {
 }
 
 // Connect returns a connection to the peer: the one there is, or one it dials,
-// once, at addrs (each host:port; every record of a name is used). Nothing
-// dials again when the connection ends: for that there is
-// RegisterForReconnect. It ends the refusal of an earlier Disconnect.
+// once, at addrs (each host:port; every record of a name is used) and, a little
+// later, through relay, a relay URL, or one of the home relays, if the peer is
+// connected to it. An empty relay means none at all. Nothing dials again when
+// the connection ends: for that there is RegisterForReconnect. It ends the
+// refusal of an earlier Disconnect.
 //
 // Concurrent calls for one peer share one dial, each with its own ctx; the dial
 // takes DialTimeout at most.
 //
-// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress,
-// ErrRelayUnsupported or ErrClosed at once, with ctx's error, and with a
+// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress or ErrClosed at once, with ctx's error, and with a
 // *DialError if no candidate led to the peer.
 func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []string, relay string) (*Conn, error) {
 	if err := t.checkPeer(id); err != nil {
@@ -42,7 +44,7 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 		return nil, peerError("connect to peer", id, err)
 	}
 	for first := true; ; first = false {
-		d, joined, c, err := t.joinDial(id, addrs, first)
+		d, joined, c, err := t.joinDial(id, addrs, relay, first)
 		if err != nil || c != nil {
 			return c, err
 		}
@@ -60,7 +62,7 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 		if !joined {
 			continue
 		}
-		if d.err == nil || slices.Equal(d.addrs, addrs) || t.ctx.Err() != nil {
+		if d.err == nil || (slices.Equal(d.addrs, addrs) && d.relay == relay) || t.ctx.Err() != nil {
 			return d.conn, d.err
 		}
 		// The other caller's addresses led nowhere; ours still may.
@@ -71,7 +73,7 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 // wait for, which it starts if there is none. An abandoned one is not joined:
 // the caller waits for its end and tries again. Only the first try of a caller
 // ends a refusal: one that came since is a later decision.
-func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, first bool) (d *sharedDial, joined bool, c *Conn, err error) {
+func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, relay string, first bool) (d *sharedDial, joined bool, c *Conn, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -93,7 +95,7 @@ func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, first bool) (d *
 	}
 	if d == nil {
 		ctx, cancel := context.WithCancel(t.ctx)
-		d = &sharedDial{addrs: slices.Clone(addrs), cancel: cancel, done: make(chan struct{})}
+		d = &sharedDial{addrs: slices.Clone(addrs), relay: relay, cancel: cancel, done: make(chan struct{})}
 		p.connect = d
 		t.wg.Go(func() { t.runSharedDial(ctx, id, d) })
 	}
@@ -103,7 +105,13 @@ func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, first bool) (d *
 
 func (t *MeshSyncTransport) runSharedDial(ctx context.Context, id PeerID, d *sharedDial) {
 	defer d.cancel()
-	d.conn, _, d.err = t.dial(ctx, id, d.addrs, nil)
+	to := target{peer: id, addrs: d.addrs}
+	if d.relay != "" {
+		to.relay = t.relays.use(id, d.relay, nil)
+		to.relay.wantNow()
+	}
+	d.conn, _, d.err = t.dial(ctx, to)
+	to.relay.release()
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -156,7 +164,7 @@ func (t *MeshSyncTransport) Disconnect(id PeerID) error {
 	}
 	p := t.peerFor(id)
 	p.refused = true
-	w, d, c, offered := p.watchdog, p.connect, p.conn, p.offered
+	w, d, c, others := p.watchdog, p.connect, p.conn, []*Conn{p.offered, p.retiring}
 	if w != nil {
 		w.halt()
 	}
@@ -172,8 +180,10 @@ func (t *MeshSyncTransport) Disconnect(id PeerID) error {
 	if c != nil {
 		c.close(ErrDisconnected)
 	}
-	if offered != nil {
-		offered.close(ErrDisconnected)
+	for _, other := range others {
+		if other != nil {
+			other.close(ErrDisconnected)
+		}
 	}
 	if w != nil {
 		<-w.done
@@ -261,6 +271,9 @@ func (t *MeshSyncTransport) OpenStream(ctx context.Context, id PeerID) (*quic.St
 		}
 		if ctx.Err() != nil {
 			return nil, peerError("open a stream to peer", id, context.Cause(ctx))
+		}
+		if c.streams.check() != nil {
+			continue // another one is there
 		}
 		// OpenStream fails only with ctx or with the connection, and a lost one
 		// leaves the table before its Context ends.

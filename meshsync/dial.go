@@ -23,25 +23,50 @@ const attemptDelay = 250 * time.Millisecond
 // maxCandidates bounds what the DNS can make one dial try.
 const maxCandidates = 32
 
+const (
+	// minHello is what a candidate may take for the hellos at the least, and
+	// helloShare how many times as long as its handshake took, which was a round
+	// trip too: a candidate that goes silent in between must not hold up the
+	// others, of which only one at a time can say hello.
+	minHello   = time.Second
+	helloShare = 3
+)
+
+// A target is what a dial is to reach, and how.
+type target struct {
+	peer  PeerID
+	addrs []string
+	relay *relayUse // nil: no relay is tried
+	// from is the connection whose place the new one is to take; nil if there
+	// is none.
+	from *Conn
+	// nudge, if set, says that the peer can be reached now: a handshake that
+	// has long been silent, and would soon send again, gets company that sends
+	// at once.
+	nudge <-chan struct{}
+	// arrived, if set, says that the peer is at the relay now, and isThere that
+	// it was before the dial began: then the relay needs no head start.
+	arrived <-chan struct{}
+	isThere bool
+}
+
 // dial tries to reach a peer over all its candidates, for DialTimeout at most.
 // It returns a connection that counts: the dialed one, or one that came in
 // meanwhile. When it returns, nothing of it runs any more. It fails with a
 // *DialError, or with ctx's cause if ctx ended first. tried are the addresses
-// the candidates came down to. An element of nudge says that the peer can be
-// reached now: a handshake that has long been silent, and would soon send
-// again, gets company that sends at once.
-func (t *MeshSyncTransport) dial(ctx context.Context, id PeerID, addrs []string, nudge <-chan struct{}) (c *Conn, tried []netip.AddrPort, err error) {
+// the direct candidates came down to.
+func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried []netip.AddrPort, err error) {
 	began := time.Now()
 	dialCtx, cancel := context.WithTimeout(ctx, t.opts.DialTimeout)
 	defer cancel()
 
 	r := race{
-		t: t, peer: id, ctx: dialCtx,
-		tls:     identity.ClientTLS(t.cert, alpn, id),
-		lookups: make(chan lookupResult, len(addrs)),
+		t: t, target: to, ctx: dialCtx,
+		tls:     identity.ClientTLS(t.cert, alpn, to.peer),
+		lookups: make(chan lookupResult, len(to.addrs)),
 		results: make(chan attemptResult),
 	}
-	c, err = r.run(addrs, nudge)
+	c, err = r.run()
 	cancel()
 	r.cleanUp()
 	if err != nil && ctx.Err() != nil {
@@ -55,11 +80,11 @@ func (t *MeshSyncTransport) dial(ctx context.Context, id PeerID, addrs []string,
 // it resolves the addresses, sends one probe to each with send, and lets the
 // time of a dial pass. An answer makes its caller call it off and dial, and so
 // does errUnproven, which an address brings about that proven does not know.
-func (t *MeshSyncTransport) dialQuietly(ctx context.Context, id PeerID, addrs []string, proven func(netip.AddrPort) bool, send func([]netip.AddrPort)) (tried []netip.AddrPort, err error) {
+func (t *MeshSyncTransport) dialQuietly(ctx context.Context, to target, proven func(netip.AddrPort) bool, send func([]netip.AddrPort)) (tried []netip.AddrPort, err error) {
 	dialCtx, cancel := context.WithTimeout(ctx, t.opts.DialTimeout)
 	defer cancel()
-	r := race{t: t, peer: id, ctx: dialCtx, lookups: make(chan lookupResult, len(addrs))}
-	for _, a := range addrs {
+	r := race{t: t, target: to, ctx: dialCtx, lookups: make(chan lookupResult, len(to.addrs))}
+	for _, a := range to.addrs {
 		r.lookUp(a)
 	}
 	for ; r.resolving > 0; r.resolving-- {
@@ -73,6 +98,9 @@ func (t *MeshSyncTransport) dialQuietly(ctx context.Context, id PeerID, addrs []
 	}
 	for _, ap := range r.seen {
 		r.failed = append(r.failed, CandidateError{Addr: ap.String(), Err: r.silence(context.Cause(dialCtx))})
+	}
+	if to.relay != nil {
+		r.failed = append(r.failed, to.relay.whyNot()...)
 	}
 	err = r.failure()
 	if ctx.Err() != nil {
@@ -89,15 +117,16 @@ var errUnproven = errors.New("address that is not known to answer probes")
 // A race is one dial. Its goroutines are its lookups and its attempts; the one
 // that calls run owns everything else.
 type race struct {
-	t    *MeshSyncTransport
-	peer PeerID
-	ctx  context.Context
-	tls  *tls.Config
+	t *MeshSyncTransport
+	target
+	ctx context.Context
+	tls *tls.Config
 
 	lookups   chan lookupResult  // has room for all of them
 	results   chan attemptResult // has no room: cleanUp takes what is left
 	resolving int
 	running   int
+	relaying  bool // one of the running is the relay's
 
 	seen   []netip.AddrPort
 	queue  []netip.AddrPort // not yet tried
@@ -111,24 +140,35 @@ type lookupResult struct {
 	err   error
 }
 
+// An attemptResult is a connection that counts, or what failed.
 type attemptResult struct {
-	to  netip.AddrPort
-	qc  *quic.Conn
-	err error
+	conn    *Conn
+	won     bool // conn is the attempt's own
+	relayed bool
+	failed  []CandidateError
 }
 
 // run starts attempts, the next one when the last has failed or had its head
-// start, until one leads to a connection that counts.
-func (r *race) run(addrs []string, nudge <-chan struct{}) (*Conn, error) {
-	for _, a := range addrs {
+// start, until one leads to a connection that counts. The relay begins when the
+// first direct attempt has had its head start, or there is none any more.
+func (r *race) run() (*Conn, error) {
+	for _, a := range r.addrs {
 		r.lookUp(a)
 	}
-	var headStart <-chan time.Time
-	for r.resolving+r.running+len(r.queue) > 0 {
+	var headStart, relayStart <-chan time.Time
+	relayDue := r.relay != nil
+	if relayDue && !r.isThere {
+		relayStart = time.After(attemptDelay)
+	}
+	for relayDue || r.resolving+r.running+len(r.queue) > 0 {
 		if headStart == nil && len(r.queue) > 0 {
 			r.attempt(r.queue[0])
 			r.queue = r.queue[1:]
 			headStart = time.After(attemptDelay)
+		}
+		if relayDue && (relayStart == nil || r.resolving+r.running+len(r.queue) == 0) {
+			r.attemptRelay()
+			relayDue = false
 		}
 		select {
 		case l := <-r.lookups:
@@ -136,19 +176,31 @@ func (r *race) run(addrs []string, nudge <-chan struct{}) (*Conn, error) {
 			r.add(l)
 		case <-headStart:
 			headStart = nil
-		case <-nudge:
+		case <-relayStart:
+			relayStart = nil
+		case <-r.nudge:
 			r.queue = slices.Clone(r.seen)
 			headStart = nil
+		case <-r.arrived:
+			relayDue, relayStart = !r.relaying, nil
 		case a := <-r.results:
 			r.running--
-			headStart = nil
-			c, err := r.greet(a)
-			if err == nil {
-				return c, nil
+			if a.relayed {
+				r.relaying = false
+			} else {
+				headStart = nil
 			}
-			r.failed = append(r.failed, CandidateError{Addr: a.to.String(), Err: err})
-			if isRefusal(err) || errors.Is(err, errDuplicate) {
-				return nil, r.failure() // it is the peer's word, at whatever address
+			if a.conn != nil {
+				if a.won {
+					r.won = a.conn
+				}
+				return a.conn, nil
+			}
+			r.failed = append(r.failed, a.failed...)
+			for _, f := range a.failed {
+				if isRefusal(f.Err) || errors.Is(f.Err, errDuplicate) {
+					return nil, r.failure() // it is the peer's word, on whatever path
+				}
 			}
 		}
 	}
@@ -163,9 +215,7 @@ func (r *race) cleanUp() {
 		<-r.lookups
 	}
 	for ; r.running > 0; r.running-- {
-		if a := <-r.results; a.qc != nil {
-			a.qc.CloseWithError(codeDuplicate, "")
-		}
+		<-r.results
 	}
 }
 
@@ -199,24 +249,45 @@ func (r *race) add(l lookupResult) {
 func (r *race) attempt(to netip.AddrPort) {
 	r.running++
 	go func() { // run or cleanUp waits for it
-		qc, err := r.t.quic.Dial(r.ctx, net.UDPAddrFromAddrPort(to), r.tls, r.t.quicConf)
-		r.results <- attemptResult{to, qc, err}
+		c, won, err := r.reach(net.UDPAddrFromAddrPort(to), r.t.quicConf)
+		a := attemptResult{conn: c, won: won}
+		if err != nil {
+			a.failed = []CandidateError{{Addr: to.String(), Err: err}}
+		}
+		r.results <- a
 	}()
 }
 
-// greet takes an attempt that completed its handshake through the hellos.
-func (r *race) greet(a attemptResult) (*Conn, error) {
-	if a.err != nil {
-		return nil, r.silence(explain(a.err))
-	}
-	c, err := r.t.greet(r.ctx, a.qc, r.peer)
+// attemptRelay waits until the peer is at one of its relays and reaches it there.
+func (r *race) attemptRelay() {
+	r.running++
+	r.relaying = true
+	go func() { // run or cleanUp waits for it
+		a := attemptResult{relayed: true}
+		if a.failed = r.relay.await(r.ctx); len(a.failed) == 0 {
+			var err error
+			if a.conn, a.won, err = r.reach(r.relay.peer.addr, r.t.relayedConf); err != nil {
+				a.failed = []CandidateError{{Addr: r.t.relays.routeOf(r.peer), Err: err}}
+			}
+		}
+		r.results <- a
+	}()
+}
+
+// reach makes one attempt: a handshake, and then the hellos. It returns the
+// connection that counts then, and whether it is its own.
+func (r *race) reach(to *net.UDPAddr, conf *quic.Config) (c *Conn, won bool, err error) {
+	began := time.Now()
+	qc, err := r.t.quic.Dial(r.ctx, to, r.tls, conf)
 	if err != nil {
-		return nil, r.silence(explain(err))
+		return nil, false, r.silence(explain(err))
 	}
-	if c.qc == a.qc {
-		r.won = c
+	within := max(minHello, helloShare*time.Since(began))
+	c, err = r.t.greet(r.ctx, qc, r.peer, r.from, within)
+	if err != nil {
+		return nil, false, r.silence(explain(err))
 	}
-	return c, nil
+	return c, c.qc == qc, nil
 }
 
 // silence returns a noAnswerError for an error that only says that time ran out.
@@ -227,18 +298,26 @@ func (r *race) silence(err error) error {
 	return err
 }
 
-// greet introduces this side on a connection it dialed, and returns the
-// connection that counts then: this one, or another that was faster, in which
-// case this one is closed, as it is on an error.
-func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID) (*Conn, error) {
-	seq, c, err := t.takeTurn(ctx, id)
+// greet introduces this side on a connection it dialed, to take the place of
+// from if there is that. It returns the connection that counts then: this one,
+// or another that was faster, in which case this one is closed, as it is on an
+// error. Once it is its turn, the hellos may take as long as within says.
+func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, from *Conn, within time.Duration) (*Conn, error) {
+	seq, c, err := t.takeTurn(ctx, id, from)
 	if err != nil || c != nil {
 		qc.CloseWithError(codeFor(cmp.Or(err, errDuplicate)), "")
 		return c, err
 	}
 	defer t.giveBackTurn(id)
+	if from != nil {
+		// From here on the peer may let from go: to call it off now would leave
+		// the two without any connection.
+		ctx = t.ctx
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 
-	c, err = t.sayHello(ctx, qc, id, seq)
+	c, err = t.sayHello(ctx, qc, id, seq, from)
 	if err == nil && c.qc == qc {
 		return c, nil
 	}
@@ -247,31 +326,36 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID)
 }
 
 // sayHello exchanges the hellos. It returns the connection that counts then.
-func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id PeerID, seq uint64) (*Conn, error) {
+func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id PeerID, seq uint64, from *Conn) (*Conn, error) {
 	s, err := qc.OpenStream() // the first one: it cannot be refused
 	if err != nil {
 		return nil, explain(err)
 	}
-	c := newConn(qc, &controlStream{Stream: s}, id, Path{Kind: PathDirect}, true)
+	c, err := t.newConn(qc, &controlStream{Stream: s}, id, true)
+	if err != nil {
+		return nil, err
+	}
 	binding, err := c.binding()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	if err := c.control.send(t.hello(seq, false, roleDialer, binding).frame(), t.opts.DialTimeout); err != nil {
+	h := t.hello(seq, roleDialer, binding)
+	h.move = from != nil
+	if err := c.control.send(h.frame(), t.opts.DialTimeout); err != nil {
 		return nil, orCause(ctx, err)
 	}
 	m, err := c.awaitMessage(ctx, kindHello)
 	if err != nil {
-		return t.afterDuplicate(ctx, id, orCause(ctx, err))
+		return t.afterDuplicate(ctx, id, from, orCause(ctx, err))
 	}
 	if _, err := t.checkHello(c, m.hello, roleAcceptor); err != nil {
 		return nil, err
 	}
-	if m.hello.active == t.decides(id) {
-		return nil, fmt.Errorf("%w: active is %v in the acceptor's hello", ErrProtocol, m.hello.active)
+	if m.hello.active == t.decides(id) || m.hello.move {
+		return nil, fmt.Errorf("%w: active is %v, move is %v in the acceptor's hello", ErrProtocol, m.hello.active, m.hello.move)
 	}
 
-	shown, tell, err := t.dialed(ctx, c, m.hello)
+	shown, tell, err := t.dialed(ctx, c, m.hello, from)
 	if err != nil || shown != c {
 		return shown, err
 	}
@@ -286,7 +370,7 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 
 // afterDuplicate returns the connection that won if err says that there is one:
 // it is on its way, or here.
-func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, err error) (*Conn, error) {
+func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, from *Conn, err error) (*Conn, error) {
 	if !errors.Is(err, errDuplicate) {
 		return nil, err
 	}
@@ -295,7 +379,7 @@ func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, err e
 	for {
 		p := t.peers[id] // there while the turn is ours
 		switch {
-		case p.conn != nil:
+		case p.conn != nil && p.conn != from:
 			return p.conn, nil
 		case p.offered == nil:
 			return nil, err

@@ -28,6 +28,16 @@
 // there, and Unregister leaves it as an ad hoc one. Peers that dial this side
 // need neither.
 //
+// # Relays
+//
+// Peers that cannot reach each other directly meet at a relay (package relay):
+//
+//	a: Options{Relays: []string{"relay://<id>@hub.example:7443"}}   // a can be reached there
+//	b: RegisterForReconnect(a, addrs, "relay://<id>@hub.example:7443")
+//
+// The connection goes through it end to end, and moves to a direct path when
+// there is one.
+//
 // # What holds
 //
 //   - A peer is its Ed25519 public key, proven in the TLS 1.3 handshake of each
@@ -47,6 +57,6 @@
 //
 // # Not here
 //
-// Discovery, routing and storage of what is wanted are the service's; Peers
-// lists what it has declared. Relays come with a later version.
+// Discovery and storage of what is wanted are the service's; Peers lists what it
+// has declared.
 package meshsync

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,10 +35,10 @@ var (
 	ErrBadAddress = errors.New("bad address")
 	// ErrBadOption says that a field of Options cannot be used.
 	ErrBadOption = errors.New("bad option")
-	// ErrRelayUnsupported refuses relays, which this version cannot use.
-	ErrRelayUnsupported = errors.New("relays are not supported by this version")
+	// ErrAbsent says that a relay is connected and the peer is not there.
+	ErrAbsent = errors.New("peer is not connected to the relay")
 	// ErrIdentityMismatch says that another peer than the wanted one answers
-	// at an address.
+	// at an address, or another relay than the one whose ID the URL has.
 	ErrIdentityMismatch = identity.ErrIdentityMismatch
 	// ErrFormation says that the two sides do not prove the same formation.
 	ErrFormation = errors.New("formation does not match")
@@ -179,6 +180,12 @@ func isRefusal(err error) bool {
 // unanswered reports whether a failed dial heard nothing from the peer: the
 // time ran out, a name did not resolve, or a packet could not even be sent.
 func unanswered(err error) bool {
+	if dial, ok := errors.AsType[*DialError](err); ok {
+		return !slices.ContainsFunc(dial.Candidates, func(c CandidateError) bool { return !unanswered(c.Err) })
+	}
+	if _, ok := errors.AsType[*relayError](err); ok {
+		return true // whatever the relay said, the peer said nothing
+	}
 	if isRefusal(err) {
 		return false
 	}
@@ -193,6 +200,12 @@ func unanswered(err error) bool {
 	_, version := errors.AsType[*quic.VersionNegotiationError](err)
 	return !version
 }
+
+// A relayError is a relay's own failure. It says nothing about the peer.
+type relayError struct{ err error }
+
+func (e *relayError) Error() string { return e.err.Error() }
+func (e *relayError) Unwrap() error { return e.err }
 
 // A noAnswerError is a candidate's error if its time ran out in silence. It is
 // a context.DeadlineExceeded.
@@ -210,8 +223,8 @@ type DialError struct {
 
 // A CandidateError is what became of one candidate of a dial.
 type CandidateError struct {
-	// Addr is the address as it was tried (IP:port), or the given host:port
-	// if its name did not resolve.
+	// Addr is the address as it was tried (IP:port), the given host:port if
+	// its name did not resolve, or the URL of a relay.
 	Addr string
 	Err  error
 }

@@ -19,9 +19,11 @@ import (
 //	          proof [32]byte if there is a formation            answer
 //	active    seq uint64                                        the dialer, if it decides
 //	                                                            and the answer pleased it
-//	drain     -                                                 a side that shuts down,
-//	                                                            after its last data
+//	drain     -                                                 a side that wants to know
+//	                                                            whether its data arrived
 //	drained   -                                                 the other side, in answer
+//	retired   -                                                 a side that opens no more
+//	                                                            streams, after its last data
 //
 // Integers are big-endian. seq comes from one counter per transport: a hello
 // or active with a higher one was decided later (see table.go). A side that
@@ -31,6 +33,7 @@ const (
 	kindActive  = 2
 	kindDrain   = 3
 	kindDrained = 4
+	kindRetired = 5
 )
 
 const (
@@ -39,6 +42,9 @@ const (
 	// flagActive in the acceptor's hello says that this connection is now the
 	// one between the two peers.
 	flagActive = 1 << 0
+	// flagMove in the dialer's hello says that it still holds the connection
+	// that counts, and that this one is to take its place, on a better path.
+	flagMove = 1 << 1
 
 	proofSize = sha256.Size
 
@@ -56,6 +62,7 @@ type hello struct {
 	instance  instanceID
 	seq       uint64
 	active    bool
+	move      bool
 	formation string // "" is none
 	proof     [proofSize]byte
 }
@@ -99,7 +106,7 @@ func parseMessage(b []byte) (message, error) {
 		}
 		m.seq = binary.BigEndian.Uint64(body)
 		return m, nil
-	case kindDrain, kindDrained:
+	case kindDrain, kindDrained, kindRetired:
 		if len(body) != 0 {
 			return message{}, fmt.Errorf("%w: kind %d with a body of %d bytes", ErrProtocol, m.kind, len(body))
 		}
@@ -121,10 +128,10 @@ func parseHello(b []byte) (hello, error) {
 	b = b[copy(h.instance[:], b):]
 	h.seq = binary.BigEndian.Uint64(b)
 	flags, n, rest := b[8], int(b[9]), b[10:]
-	if flags&^flagActive != 0 {
+	if flags&^(flagActive|flagMove) != 0 {
 		return hello{}, fmt.Errorf("%w: hello flags %#x", ErrProtocol, flags)
 	}
-	h.active = flags&flagActive != 0
+	h.active, h.move = flags&flagActive != 0, flags&flagMove != 0
 	if n == 0 {
 		if len(rest) != 0 {
 			return hello{}, fmt.Errorf("%w: hello without a formation has %d bytes more", ErrProtocol, len(rest))
@@ -155,6 +162,9 @@ func (h hello) frame() []byte {
 	var flags uint8
 	if h.active {
 		flags |= flagActive
+	}
+	if h.move {
+		flags |= flagMove
 	}
 	b = append(b, flags, uint8(len(h.formation)))
 	if h.formation != "" {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
 // metrics are what one Registerer exports for all transports that use it:
@@ -22,12 +24,33 @@ type metrics struct {
 	reconns  prometheus.Counter
 	outages  prometheus.Histogram
 	missed   prometheus.Counter
+	relays   *prometheus.CounterVec
 
 	mu         sync.Mutex
 	transports map[*MeshSyncTransport]struct{}
 	retired    bool // unregistered: a new transport needs new metrics
-	// sent and received are the bytes of transports that are closed.
+	// sent, received and relayed are of transports that are closed.
 	sent, received uint64
+	relayed        relayCounts
+}
+
+// relayCounts is what connections to relays have carried.
+type relayCounts struct {
+	packetsSent, packetsReceived uint64
+	bytesSent, bytesReceived     uint64
+	dropped                      uint64
+}
+
+func (n *relayCounts) add(s relay.ClientStats) {
+	n.addCounts(relayCounts{s.PacketsSent, s.PacketsReceived, s.BytesSent, s.BytesReceived, s.Dropped})
+}
+
+func (n *relayCounts) addCounts(m relayCounts) {
+	n.packetsSent += m.packetsSent
+	n.packetsReceived += m.packetsReceived
+	n.bytesSent += m.bytesSent
+	n.bytesReceived += m.bytesReceived
+	n.dropped += m.dropped
 }
 
 const namespace = "meshsync"
@@ -37,6 +60,10 @@ var (
 	descPeers       = newDesc("peers", "Registered or connected peers by state.", "state")
 	descConnections = newDesc("connections", "Connections that count, by path.", "path")
 	descOldest      = newDesc("oldest_outage_seconds", "How long the registered peer that has been without a connection for the longest has been so: since it was lost or, if it never had one, since it was registered. 0 if all are connected.")
+	descRelays      = newDesc("relay_client_connections", "Connections to relays, by what carries them.", "carrier")
+	descRelayed     = newDesc("relay_client_packets_total", "Packets through relays.", "direction")
+	descRelayedSize = newDesc("relay_client_bytes_total", "Bytes of the packets through relays, without what the connection to the relay adds.", "direction")
+	descUnrelayed   = newDesc("relay_client_dropped_total", "Packets for or from relays that were dropped here: no relay was connected, or a queue was full.")
 	descBytes       = newDesc("bytes_total", "UDP payload bytes through the socket, of whatever kind.", "direction")
 )
 
@@ -95,6 +122,8 @@ func buildMetrics(r prometheus.Registerer) *metrics {
 		outages: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "outage_duration_seconds",
 			Help: "How long registered peers were without a connection, from the loss of one to the next.", Buckets: outageBuckets}),
 		missed: prometheus.NewCounter(counter("events_missed_total", "Events that slow subscribers lost.")),
+		relays: prometheus.NewCounterVec(counter("relay_client_dials_total",
+			"Tries to connect to a relay, or to connect anew on a better path, by outcome: connected or failed."), []string{"outcome"}),
 	}
 }
 
@@ -116,6 +145,8 @@ func (m *metrics) detach(t *MeshSyncTransport) {
 	delete(m.transports, t)
 	m.sent += t.endpoint.BytesSent()
 	m.received += t.endpoint.BytesReceived()
+	_, relayed := t.relays.counts()
+	m.relayed.addCounts(relayed)
 	m.retired = len(m.transports) == 0
 	retired := m.retired
 	m.mu.Unlock()
@@ -128,7 +159,7 @@ func (m *metrics) detach(t *MeshSyncTransport) {
 func (m *metrics) dialed(ctx context.Context, won *Conn, err error, took time.Duration) {
 	switch {
 	case won != nil:
-		path := won.path.Kind.String()
+		path := won.pathKind().String()
 		m.dials.WithLabelValues(path, "connected").Inc()
 		m.dialTime.WithLabelValues(path).Observe(took.Seconds())
 	case err == nil, ctx.Err() != nil:
@@ -138,12 +169,20 @@ func (m *metrics) dialed(ctx context.Context, won *Conn, err error, took time.Du
 	}
 }
 
+func (m *metrics) relayDialed(err error) {
+	outcome := "connected"
+	if err != nil {
+		outcome = "failed"
+	}
+	m.relays.WithLabelValues(outcome).Inc()
+}
+
 func (m *metrics) opened(c *Conn, outage time.Duration) {
 	direction := "inbound"
 	if c.initiator {
 		direction = "outbound"
 	}
-	m.opens.WithLabelValues(direction, c.path.Kind.String()).Inc()
+	m.opens.WithLabelValues(direction, c.pathKind().String()).Inc()
 	if outage > 0 {
 		m.reconns.Inc()
 		m.outages.Observe(outage.Seconds())
@@ -157,13 +196,13 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descOldest, descBytes} {
+	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descOldest, descBytes, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
 		ch <- d
 	}
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.missed}
+	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.missed, m.relays}
 }
 
 // Collect implements prometheus.Collector.
@@ -183,8 +222,19 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descConnections, float64(g.paths[k]), k.String())
 	}
 	gauge(descOldest, g.oldest.Seconds())
-	ch <- prometheus.MustNewConstMetric(descBytes, prometheus.CounterValue, float64(g.sent), "sent")
-	ch <- prometheus.MustNewConstMetric(descBytes, prometheus.CounterValue, float64(g.received), "received")
+	for _, c := range []relay.Carrier{relay.CarrierUDP, relay.CarrierTCP} {
+		gauge(descRelays, float64(g.carriers[c]), string(c))
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	counter(descBytes, g.sent, "sent")
+	counter(descBytes, g.received, "received")
+	counter(descRelayed, g.relayed.packetsSent, "sent")
+	counter(descRelayed, g.relayed.packetsReceived, "received")
+	counter(descRelayedSize, g.relayed.bytesSent, "sent")
+	counter(descRelayedSize, g.relayed.bytesReceived, "received")
+	counter(descUnrelayed, g.relayed.dropped)
 }
 
 type gauges struct {
@@ -193,18 +243,25 @@ type gauges struct {
 	paths          map[PathKind]int
 	oldest         time.Duration
 	sent, received uint64
+	carriers       map[relay.Carrier]int
+	relayed        relayCounts
 }
 
 // gauges adds up how things stand with the transports now.
 func (m *metrics) gauges() gauges {
-	g := gauges{states: make(map[PeerState]int), paths: make(map[PathKind]int)}
+	g := gauges{states: make(map[PeerState]int), paths: make(map[PathKind]int), carriers: make(map[relay.Carrier]int)}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	g.sent, g.received = m.sent, m.received
+	g.sent, g.received, g.relayed = m.sent, m.received, m.relayed
 	for t := range m.transports {
 		g.sent += t.endpoint.BytesSent()
 		g.received += t.endpoint.BytesReceived()
+		carriers, relayed := t.relays.counts()
+		for c, n := range carriers {
+			g.carriers[c] += n
+		}
+		g.relayed.addCounts(relayed)
 		t.addTo(&g, now)
 	}
 	return g
@@ -215,7 +272,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 	defer t.mu.Unlock()
 	for _, p := range t.peers {
 		if c := p.conn; c != nil {
-			g.paths[c.path.Kind]++
+			g.paths[c.pathKind()]++
 			g.states[StateConnected]++
 		}
 		w := p.watchdog

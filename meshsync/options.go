@@ -26,8 +26,10 @@ type Options struct {
 	// PacketConn is used instead of ListenAddr, and is closed with the
 	// transport; it stays the caller's if New fails.
 	PacketConn net.PacketConn
-	// Relays are the home relays, as relay URLs. This version refuses them
-	// with ErrRelayUnsupported.
+	// Relays are the home relays, as relay URLs: relay://<id>@host:port, which
+	// pins the relay's key, or relay://host:port, which wants a certificate
+	// that RelayTLS accepts. The transport stays connected to all of them, so
+	// that others can reach it there.
 	Relays []string
 	// Formation lets only those peers in that prove the same secret, and is
 	// proven to them; nil means no formation.
@@ -66,7 +68,8 @@ type Options struct {
 	// identities and take all this room: Formation or Authorize keep it for
 	// those who belong.
 	MaxInboundPeers int
-	// RelayTLS holds the roots for relays without a pinned identity.
+	// RelayTLS holds the roots for relays without a pinned identity; nil means
+	// those of the system.
 	RelayTLS *tls.Config
 	// Logger gets what an operator needs to know at Info and Warn, and every
 	// attempt at Debug; nil discards.
@@ -75,7 +78,9 @@ type Options struct {
 	// their metrics are then summed.
 	Registerer prometheus.Registerer
 
-	resolve resolveFunc // tests' own DNS
+	// tests' own
+	resolve resolveFunc
+	dialTCP func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // A Formation is a set of peers that share a secret. A peer outside of it

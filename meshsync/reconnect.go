@@ -3,7 +3,6 @@ package meshsync
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -15,12 +14,20 @@ import (
 // it is lost, as Options.Reconnect says. It returns at once, whether the peer
 // is up or not. A connection that exists, whoever dialed, is adopted.
 //
-// Called again for the same peer it replaces the addresses, starts the backoff
-// anew and dials now if there is no connection. It ends the refusal of an
-// earlier Disconnect.
+// relay is the URL of a relay at which the peer can be reached as well, or "".
+// With one, the transport stays connected to that relay, asks it and the home
+// relays whether the peer is there, dials when it arrives, and dials through
+// them a little after the addresses. While the connection goes through a relay
+// it looks for a direct path, and moves to it without breaking a stream: the
+// new connection takes the place of the old one, which ends with its streams,
+// or 30 s later.
 //
-// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress,
-// ErrRelayUnsupported or ErrClosed, and then changes nothing.
+// Called again for the same peer it replaces the addresses and the relay, starts
+// the backoff anew and dials now if there is no connection. It ends the refusal
+// of an earlier Disconnect.
+//
+// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress or ErrClosed, and
+// then changes nothing.
 func (t *MeshSyncTransport) RegisterForReconnect(id PeerID, addrs []string, relay string) error {
 	if err := t.checkPeer(id); err != nil {
 		return err
@@ -101,8 +108,10 @@ func (t *MeshSyncTransport) RetryNow(id PeerID) error {
 // NetworkChanged tells the transport that the host's network changed: another
 // address, another uplink, one that is back. Every registered peer that is not
 // connected is dialed at once, with its backoff started anew; dials under way,
-// which use the old network, are started again.
+// which use the old network, are started again. So are the connections to
+// relays, which carry on until the new ones stand.
 func (t *MeshSyncTransport) NetworkChanged() {
+	t.relays.networkChanged()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.peers {
@@ -134,18 +143,21 @@ func (t *MeshSyncTransport) watchdogOf(id PeerID) (*watchdog, error) {
 //	dialing     cancelDial is set, and one dial runs in a goroutine of its own
 //	waiting     timer is set; probes look for a peer that did not answer
 //	resting     none of these: it gave up, or the policy is Disabled
+//
+// While it is connected through a relay, relayed is set, and it may queue and
+// dial too: for a direct path (lookout.go).
 type watchdog struct {
 	t    *MeshSyncTransport
 	peer PeerID
 	log  *slog.Logger
 
 	// Wake-ups. Each holds at most one, as a second would say nothing new.
-	conns   chan struct{}       // the table: the peer's connection came or went
-	updates chan struct{}       // RegisterForReconnect: other addresses
-	retries chan struct{}       // RetryNow
-	network chan struct{}       // NetworkChanged
-	answers chan netip.AddrPort // the peer answered a probe, from there
-	stop    chan struct{}       // closed: the registration ends
+	conns   chan struct{} // the table: the peer's connection came or went
+	updates chan struct{} // RegisterForReconnect: other addresses
+	retries chan struct{} // RetryNow
+	network chan struct{} // NetworkChanged
+	arrived chan struct{} // the peer arrived at a relay; nil if none is used
+	stop    chan struct{} // closed: the registration ends
 
 	done chan struct{} // closed when run has returned
 
@@ -166,6 +178,9 @@ type watchdog struct {
 
 	// The goroutine of run owns these.
 	connected  bool
+	relayed    *Conn // the connection, if it goes through a relay
+	relays     *relayUse
+	through    string // the relay that relays is for
 	seen       uint64 // how many of the shown it knows of
 	slot       *slotRequest
 	cancelDial context.CancelFunc
@@ -176,7 +191,10 @@ type watchdog struct {
 	search     probing
 	quiet      bool          // the last dial only waits for an answer to a probe
 	nudge      chan struct{} // tells a dial that is not quiet of an answer
+	arrival    chan struct{} // tells it that the peer is at a relay
+	isThere    bool          // the next dial is for a peer that has arrived there
 	onAnswer   bool          // there was an answer for the last dial
+	cameAt     time.Time     // when it was last dialed because it arrived at a relay
 	refusal    string        // what was logged of the peer's refusals
 	wakeups    atomic.Uint64 // how often run had something to do; for tests
 }
@@ -188,11 +206,10 @@ func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
 		updates: make(chan struct{}, 1),
 		retries: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
-		answers: make(chan netip.AddrPort, 1),
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
-	w.search.w = w
+	w.search = newProbing(t, id)
 	return w
 }
 
@@ -207,6 +224,7 @@ func signal(ch chan struct{}) {
 func (w *watchdog) run() {
 	defer w.finish()
 	w.search.began = time.Now()
+	w.useRelay()
 	if c := w.connection(); c != nil {
 		w.rejoice(c)
 	} else {
@@ -229,15 +247,19 @@ func (w *watchdog) run() {
 		case <-w.due():
 			w.dialAgain()
 		case <-w.search.due():
-			w.search.next()
-		case from := <-w.answers:
+			w.searchOn()
+		case from := <-w.search.answers:
 			w.answered(from)
+		case <-w.arrived:
+			w.peerArrived()
 		case <-w.updates:
+			w.useRelay()
 			w.startAnew(true)
 		case <-w.network:
 			w.search.doubt() // the new network may drop probes
 			w.startAnew(true)
 		case <-w.retries:
+			w.relays.wantNow()
 			w.startAnew(false)
 		}
 		w.wakeups.Add(1)
@@ -254,6 +276,7 @@ func (w *watchdog) halt() {
 
 // finish ends the registration.
 func (w *watchdog) finish() {
+	w.relays.release()
 	w.t.mu.Lock()
 	p := w.t.peers[w.peer]
 	p.watchdog = nil
@@ -271,6 +294,9 @@ func (w *watchdog) connection() *Conn {
 	defer w.t.mu.Unlock()
 	c := w.t.peers[w.peer].conn
 	w.connected, w.seen = c != nil, w.shown
+	if c != w.relayed {
+		w.relayed = nil
+	}
 	return c
 }
 
@@ -285,12 +311,42 @@ func (w *watchdog) connChanged() {
 	}
 }
 
+// searchOn takes the next step of a search: for the peer, or for a better path.
+func (w *watchdog) searchOn() {
+	if w.relayed != nil {
+		w.look()
+	} else {
+		w.search.next()
+	}
+}
+
 // rejoice ends all efforts, now that there is a connection.
 func (w *watchdog) rejoice(c *Conn) {
 	w.leave() // an inbound connection calls the dial off
 	w.refusal = ""
 	w.search.stop()
-	w.search.check(c.qc.RemoteAddr())
+	if c.pathKind() == PathRelay {
+		w.lookOut(c)
+	} else {
+		w.search.check(c.qc.RemoteAddr())
+	}
+}
+
+// useRelay follows what the registration says of relays.
+func (w *watchdog) useRelay() {
+	w.t.mu.Lock()
+	through := w.relay
+	w.t.mu.Unlock()
+	if through == w.through {
+		return
+	}
+	old := w.relays
+	w.through, w.relays, w.arrived = through, nil, nil
+	if through != "" {
+		w.arrived = make(chan struct{}, 1)
+		w.relays = w.t.relays.use(w.peer, through, w.arrived)
+	}
+	old.release()
 }
 
 // connLost dials again: at once, unless the peer refuses us, or its
@@ -305,6 +361,7 @@ func (w *watchdog) connLost() {
 	}
 	flapping := w.unstable && again
 	w.onAnswer = false
+	w.leave() // a dial for a better path than the one that is lost
 	w.search.stop()
 	w.search.began = time.Now()
 	if unanswered(cause) {
@@ -360,7 +417,7 @@ func (w *watchdog) leave() {
 	if w.cancelDial != nil {
 		w.cancelDial()
 		w.remember(<-w.dialed)
-		w.cancelDial, w.dialed, w.nudge = nil, nil, nil
+		w.cancelDial, w.dialed, w.nudge, w.arrival = nil, nil, nil, nil
 	}
 	if w.timer != nil {
 		w.timer.Stop()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net"
 	"net/netip"
 	"time"
 )
@@ -39,32 +38,37 @@ func (w *watchdog) turn() <-chan struct{} {
 func (w *watchdog) dialNow() {
 	slot := w.slot
 	w.slot = nil
-	w.nudge = make(chan struct{}, 1)
+	w.nudge, w.arrival = make(chan struct{}, 1), make(chan struct{}, 1)
 	w.search.shook = time.Now()
-	nudge := w.nudge
+	to := target{peer: w.peer, relay: w.relays, nudge: w.nudge, arrived: w.arrival, isThere: w.isThere}
+	w.isThere = false
+	if w.relayed != nil { // a direct path is looked for
+		to.from, to.relay = w.relayed, nil
+	}
 	w.startDial(func(ctx context.Context) dialResult {
 		defer w.t.slots.release(slot)
-		addrs, ok := w.announceDial(ctx)
-		if !ok {
+		var ok bool
+		if to.addrs, ok = w.announceDial(ctx, to.from); !ok {
 			return dialResult{err: context.Cause(ctx)}
 		}
-		_, tried, err := w.t.dial(ctx, w.peer, addrs, nudge)
+		_, tried, err := w.t.dial(ctx, to)
 		return dialResult{tried, err}
 	})
 }
 
 // dialAgain dials after a wait. A peer that is known to answer probes, and that
-// the search has not found, gets no handshake, except now and then.
+// neither the search has found nor a relay may know, gets no handshake, except
+// now and then.
 func (w *watchdog) dialAgain() {
-	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter {
+	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter || (w.relays != nil && w.relays.mayReach()) {
 		w.dial()
 		return
 	}
 	w.leave()
 	w.quiet = true
 	w.enterState(StateDialing)
-	send, proven := w.search.sender(), maps.Clone(w.search.proven)
-	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, proven, send) })
+	send, proven, relays := w.search.sender(), maps.Clone(w.search.proven), w.relays
+	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, relays, proven, send) })
 }
 
 // startDial runs a dial in a goroutine, whose end dialEnded hears of.
@@ -78,31 +82,22 @@ func (w *watchdog) startDial(dial func(context.Context) dialResult) {
 
 // probeOnce is the dial of a peer that only gets probes. It takes no turn: it
 // costs nothing.
-func (w *watchdog) probeOnce(ctx context.Context, proven map[netip.AddrPort]bool, send func([]netip.AddrPort)) dialResult {
-	addrs, ok := w.announceDial(ctx)
+func (w *watchdog) probeOnce(ctx context.Context, relays *relayUse, proven map[netip.AddrPort]bool, send func([]netip.AddrPort)) dialResult {
+	addrs, ok := w.announceDial(ctx, nil)
 	if !ok {
 		return dialResult{err: context.Cause(ctx)}
 	}
-	tried, err := w.t.dialQuietly(ctx, w.peer, addrs, func(ap netip.AddrPort) bool { return proven[ap] }, send)
+	to := target{peer: w.peer, addrs: addrs, relay: relays}
+	tried, err := w.t.dialQuietly(ctx, to, func(ap netip.AddrPort) bool { return proven[ap] }, send)
 	return dialResult{tried, err}
-}
-
-// hear passes an answer on, for whatever goroutine.
-func (w *watchdog) hear(from net.Addr) {
-	u, ok := from.(*net.UDPAddr)
-	if !ok {
-		return
-	}
-	select {
-	case w.answers <- netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port()):
-	default: // it has one to look at
-	}
 }
 
 // answered dials a peer that has answered a probe.
 func (w *watchdog) answered(from netip.AddrPort) {
 	w.search.prove(from)
 	switch {
+	case w.relayed != nil:
+		w.move()
 	case w.connected:
 		w.search.stop()
 	case w.onAnswer: // one answer is enough for a dial
@@ -115,15 +110,36 @@ func (w *watchdog) answered(from netip.AddrPort) {
 	}
 }
 
+// peerArrived dials a peer that has arrived at a relay: at once, or MinDelay after
+// the last time, so that a relay that lies cannot make this side dial without
+// pause.
+func (w *watchdog) peerArrived() {
+	switch {
+	case w.relayed != nil:
+		w.verify(w.relayed)
+	case w.cancelDial != nil && !w.quiet:
+		signal(w.arrival)
+	case w.timer != nil, w.quiet && w.cancelDial != nil:
+		w.isThere = true
+		if rest := w.t.opts.Reconnect.MinDelay - time.Since(w.cameAt); rest > 0 {
+			w.wait(rest)
+			return
+		}
+		w.cameAt = time.Now()
+		w.dial()
+	}
+}
+
 // announceDial tells of the dial that is about to start, unless it was called
-// off.
-func (w *watchdog) announceDial(ctx context.Context) (addrs []string, ok bool) {
+// off, or there is a connection other than from. A dial for a better path is
+// nobody's business.
+func (w *watchdog) announceDial(ctx context.Context, from *Conn) (addrs []string, ok bool) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if ctx.Err() != nil || w.stopping || w.t.peers[w.peer].conn != nil {
+	if ctx.Err() != nil || w.stopping || w.t.peers[w.peer].conn != from {
 		return nil, false
 	}
-	if w.announced != w.attempts+1 { // else it goes on after an answer to a probe
+	if from == nil && w.announced != w.attempts+1 { // else it goes on after an answer to a probe
 		w.announced = w.attempts + 1
 		w.t.events.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.announced})
 	}
@@ -133,13 +149,16 @@ func (w *watchdog) announceDial(ctx context.Context) (addrs []string, ok bool) {
 // dialEnded takes the result of a dial that was not called off.
 func (w *watchdog) dialEnded(r dialResult) {
 	w.cancelDial()
-	w.cancelDial, w.dialed, w.nudge = nil, nil, nil
+	w.cancelDial, w.dialed, w.nudge, w.arrival = nil, nil, nil, nil
 	w.remember(r)
-	if c := w.connection(); c != nil { // its own, or one that came in
+	from := w.relayed
+	switch c := w.connection(); {
+	case c != nil && c == from: // no direct path was found: the lookout goes on
+		return
+	case c != nil: // its own, or one that came in
 		w.rejoice(c)
 		return
-	}
-	if r.err == nil { // it did connect, and that is over again
+	case r.err == nil, from != nil: // there was one, and that is over again
 		w.connLost()
 		return
 	}

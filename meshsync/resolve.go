@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 
-	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
 // maxAddrs bounds how many addresses a peer may be given, and maxRecords how
@@ -42,25 +41,13 @@ func splitAddr(addr string) (host string, port uint16, err error) {
 	return host, uint16(n), nil
 }
 
-// checkRelay refuses every relay URL: a malformed one with ErrBadAddress, a
-// well-formed one with ErrRelayUnsupported.
-func checkRelay(relay string) error {
-	u, err := url.Parse(relay)
-	if err != nil {
-		return fmt.Errorf("%w: relay URL: %w", ErrBadAddress, err)
+// checkRelay refuses a malformed relay URL. Whether there is a relay, only a
+// connection can tell.
+func checkRelay(u string) error {
+	if _, err := relay.ParseURL(u); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadAddress, err)
 	}
-	if u.Scheme != "relay" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%w: relay URL %q: want relay://<id>@host:port or relay://host:port", ErrBadAddress, relay)
-	}
-	if u.User != nil {
-		if _, err := identity.Parse(u.User.String()); err != nil {
-			return fmt.Errorf("%w: relay URL %q: %w", ErrBadAddress, relay, err)
-		}
-	}
-	if err := checkAddr(u.Host); err != nil {
-		return fmt.Errorf("relay URL %q: %w", relay, err)
-	}
-	return fmt.Errorf("%w: %q", ErrRelayUnsupported, relay)
+	return nil
 }
 
 // checkRoute refuses what cannot be dialed.

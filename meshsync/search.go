@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 )
 
 const (
@@ -26,14 +28,18 @@ const (
 	blindAfter = 4 * time.Minute
 )
 
-// probing is a watchdog's search for a peer that does not answer. The
-// watchdog's goroutine owns it.
+// probing is the search for a peer, or a relay, that does not answer. The
+// goroutine of its watchdog, or relayLink, owns it.
 type probing struct {
-	w       *watchdog
-	targets []netip.AddrPort // where the peer was last dialed
+	t  *MeshSyncTransport
+	id PeerID // who is asked
+	// answers gets where an answer came from; it holds one at most.
+	answers chan netip.AddrPort
+
+	targets []netip.AddrPort // where it was last dialed
 	began   time.Time        // the outage
 	timer   *time.Timer      // nil: not probing
-	nonce   nonce
+	nonce   endpoint.Nonce
 	packet  []byte // the probe with that nonce
 	probed  int    // how many targets the search has, while there is a timer
 	// proven are the addresses at which the peer has answered a probe: there,
@@ -41,6 +47,22 @@ type probing struct {
 	proven map[netip.AddrPort]bool
 	// shook is when the last handshake was begun.
 	shook time.Time
+}
+
+func newProbing(t *MeshSyncTransport, id PeerID) probing {
+	return probing{t: t, id: id, answers: make(chan netip.AddrPort, 1)}
+}
+
+// hear passes an answer on, for whatever goroutine.
+func (p *probing) hear(from net.Addr) {
+	u, ok := from.(*net.UDPAddr)
+	if !ok {
+		return
+	}
+	select {
+	case p.answers <- netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port()):
+	default: // it has one to look at
+	}
 }
 
 // isProven reports whether all targets are known to answer probes.
@@ -75,25 +97,29 @@ func (p *probing) doubt() { p.proven = nil }
 
 // start begins to probe, unless it has begun already.
 func (p *probing) start() {
-	if p.timer != nil || len(p.targets) == 0 {
-		return
+	if p.timer == nil && len(p.targets) > 0 {
+		p.startAt(p.interval())
 	}
+}
+
+// startAt begins to probe after d.
+func (p *probing) startAt(d time.Duration) {
 	p.renew()
 	p.setProbed(min(len(p.targets), maxProbed))
-	p.timer = time.NewTimer(p.interval())
+	p.timer = time.NewTimer(d)
 }
 
 // renew waits for the answer to a new nonce instead of the last.
 func (p *probing) renew() {
-	p.w.t.waits.forgetAnswer(p.nonce)
-	p.nonce = newNonce()
-	p.packet = probePacket(typeProbe, p.w.peer, p.nonce)
-	p.w.t.waits.expectAnswer(p.nonce, p.w)
+	p.t.waits.forgetAnswer(p.nonce)
+	p.nonce = endpoint.NewNonce()
+	p.packet = endpoint.ProbePacket(endpoint.TypeProbe, p.id, p.nonce)
+	p.t.waits.expectAnswer(p.nonce, p)
 }
 
 // stop ends the search. An answer that comes later means nothing.
 func (p *probing) stop() {
-	p.w.t.waits.forgetAnswer(p.nonce)
+	p.t.waits.forgetAnswer(p.nonce)
 	if p.timer != nil {
 		p.timer.Stop()
 		p.timer = nil
@@ -103,7 +129,7 @@ func (p *probing) stop() {
 
 // setProbed keeps the count of what all searches probe.
 func (p *probing) setProbed(n int) {
-	p.w.t.probed.Add(int64(n - p.probed))
+	p.t.probed.Add(int64(n - p.probed))
 	p.probed = n
 }
 
@@ -117,14 +143,18 @@ func (p *probing) due() <-chan time.Time {
 
 // next sends a probe to each target and sets the time of the one after it.
 func (p *probing) next() {
+	p.probe()
+	p.timer.Reset(p.interval())
+}
+
+func (p *probing) probe() {
 	p.setProbed(min(len(p.targets), maxProbed)) // there may be others since
 	p.sender()(p.targets)
-	p.timer.Reset(p.interval())
 }
 
 // sender returns what sends the present probe, for whatever goroutine.
 func (p *probing) sender() func(targets []netip.AddrPort) {
-	quic, packet := p.w.t.quic, p.packet // replaced by renew, never changed
+	quic, packet := p.t.quic, p.packet // replaced by renew, never changed
 	return func(targets []netip.AddrPort) {
 		for _, to := range targets[:min(len(targets), maxProbed)] {
 			quic.WriteTo(packet, net.UDPAddrFromAddrPort(to)) // lost is lost
@@ -151,8 +181,8 @@ func (p *probing) check(remote net.Addr) {
 // longer, between twice MinDelay and half a KeepAlive, and within what all
 // watchdogs share.
 func (p *probing) interval() time.Duration {
-	policy := p.w.t.opts.Reconnect
-	d := min(time.Since(p.began)/probeShare, p.w.t.opts.KeepAlive/2)
-	d = max(d, 2*policy.MinDelay, time.Duration(p.w.t.probed.Load())*time.Second/maxProbeRate)
+	policy := p.t.opts.Reconnect
+	d := min(time.Since(p.began)/probeShare, p.t.opts.KeepAlive/2)
+	d = max(d, 2*policy.MinDelay, time.Duration(p.t.probed.Load())*time.Second/maxProbeRate)
 	return policy.jitter(d)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // open returns a transport on a real socket that echoes.
-func open(t *testing.T, o Options) *MeshSyncTransport {
+func open(t testing.TB, o Options) *MeshSyncTransport {
 	t.Helper()
 	o.Handler = echo
 	tr, err := New(o)

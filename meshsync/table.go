@@ -1,6 +1,7 @@
 package meshsync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -26,7 +27,14 @@ import (
 //	h.seq < c.seq      both dialed at the same time: h is the duplicate
 //
 // A decider's dial comes only when it holds nothing, so it replaces whatever
-// the follower still has. The follower takes the decider's word in the order of
+// the follower still has.
+//
+// There is one exception to "only while it holds none": a side that is connected
+// through a relay may dial a direct path, with flagMove in its hello. Who sends
+// that holds c, and wants the new connection in c's place: the rules above lead
+// to that too, and c is not closed but retires (retire.go).
+//
+// The follower takes the decider's word in the order of
 // the decider's seq, since two connections may deliver it in another one.
 //
 // docs/adr/0002 tells why.
@@ -40,6 +48,9 @@ type peer struct {
 	// offered is an inbound connection that we, the follower, have answered and
 	// that waits for the decider's word.
 	offered *Conn
+	// retiring is a connection whose place another took on a better path, until
+	// its streams have ended. There is one at most.
+	retiring *Conn
 	// greeting is set while a hello of ours waits for its answer; there is
 	// never more than one.
 	greeting bool
@@ -72,7 +83,7 @@ func (t *MeshSyncTransport) peerFor(id PeerID) *peer {
 
 // tidy forgets p if nothing is left to know of it. mu is held.
 func (t *MeshSyncTransport) tidy(p *peer) {
-	if p.conn == nil && p.offered == nil && !p.greeting && !p.refused &&
+	if p.conn == nil && p.offered == nil && p.retiring == nil && !p.greeting && !p.refused &&
 		p.watchdog == nil && p.connect == nil && p.waiters == 0 {
 		delete(t.peers, p.id)
 	}
@@ -118,9 +129,10 @@ func (t *MeshSyncTransport) nextSeq() uint64 {
 }
 
 // takeTurn returns the seq for a dialer's hello to p once this side holds no
-// connection to it and no other hello of it is out. If there is, or comes, a
-// connection, it returns that instead. The caller gives the turn back.
-func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID) (seq uint64, existing *Conn, err error) {
+// connection to it, but for from, and no other hello of it is out. If there is,
+// or comes, another connection, it returns that instead. The caller gives the
+// turn back.
+func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID, from *Conn) (seq uint64, existing *Conn, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
@@ -134,7 +146,7 @@ func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID) (seq uint64
 			return 0, nil, ErrClosed
 		case p.refused:
 			return 0, nil, ErrDisconnected
-		case p.conn != nil:
+		case p.conn != nil && p.conn != from:
 			return 0, p.conn, nil
 		case p.offered == nil && !p.greeting:
 			p.greeting = true
@@ -156,10 +168,10 @@ func (t *MeshSyncTransport) giveBackTurn(id PeerID) {
 	t.tidy(p)
 }
 
-// dialed shows a connection of ours that the peer has answered with h, unless
-// another one was faster, which it returns. As the decider it also returns the
-// seq that the peer must be told.
-func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown *Conn, tell uint64, err error) {
+// dialed shows a connection of ours that the peer has answered with h, in place
+// of from, unless another one was faster, which it returns. As the decider it
+// also returns the seq that the peer must be told.
+func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello, from *Conn) (shown *Conn, tell uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.peerFor(c.peer)
@@ -173,14 +185,14 @@ func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown
 		return nil, 0, ErrDisconnected
 	}
 	if t.decides(c.peer) {
-		if p.conn != nil {
+		if p.conn != nil && p.conn != from {
 			return p.conn, 0, nil
 		}
 		tell = t.nextSeq()
 	} else if p.isStale(h.instance, h.seq) {
 		return p.conn, 0, nil
 	}
-	c.instance, c.seq = h.instance, h.seq
+	c.instance, c.seq, c.moved = h.instance, h.seq, from != nil
 	t.show(p, c)
 	return c, tell, nil
 }
@@ -205,7 +217,7 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 		if p.isStale(h.instance, h.seq) {
 			return 0, false, errDuplicate
 		}
-		c.instance, c.seq = h.instance, h.seq
+		c.instance, c.seq, c.moved = h.instance, h.seq, h.move
 		t.show(p, c)
 		return t.nextSeq(), true, nil
 	}
@@ -215,7 +227,7 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 		}
 		t.wg.Go(func() { o.close(errDuplicate) })
 	}
-	c.instance, c.seq = h.instance, h.seq
+	c.instance, c.seq, c.moved = h.instance, h.seq, h.move
 	p.offered = c
 	p.notify()
 	return t.nextSeq(), false, nil
@@ -280,7 +292,11 @@ func (t *MeshSyncTransport) hasRoom(p *peer) bool {
 func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	if old := p.conn; old != nil {
 		t.end(p, old, ErrSuperseded, true)
-		t.wg.Go(func() { old.close(ErrSuperseded) })
+		if c.moved && c.instance == old.instance {
+			t.retire(p, old)
+		} else {
+			t.wg.Go(func() { old.close(ErrSuperseded) })
+		}
 	}
 	c.opened = time.Now()
 	p.conn = c
@@ -329,7 +345,8 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 // serve is the goroutine of a connection that is shown: it reads the control
 // stream until the connection ends, and then takes it out of the table.
 func (t *MeshSyncTransport) serve(c *Conn) {
-	log := t.log.With("peer", c.peer.Short(), "path", c.path.Kind.String(), "remote", c.qc.RemoteAddr().String())
+	path := c.Path()
+	log := t.log.With("peer", c.peer.Short(), "path", path.Kind.String(), "remote", cmp.Or(path.Remote, path.Relay))
 	log.Info("peer connected", "initiator", c.initiator)
 
 	token, err := c.goneToken() // cannot fail once the handshake is complete

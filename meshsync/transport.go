@@ -50,11 +50,14 @@ type MeshSyncTransport struct {
 	quic     *quic.Transport // the endpoint's
 	listener *quic.Listener
 	quicConf *quic.Config
-	slots    *dialSlots
-	waits    *waitList
-	probed   atomic.Int64 // targets of all searches
-	events   *eventHub
-	metrics  *metrics
+	// relayedConf is quicConf for connections through a relay.
+	relayedConf *quic.Config
+	relays      *relays
+	slots       *dialSlots
+	waits       *waitList
+	probed      atomic.Int64 // targets of all searches
+	events      *eventHub
+	metrics     *metrics
 
 	// ctx ends when Close or Shutdown begins: nothing new starts after it.
 	ctx  context.Context
@@ -74,9 +77,9 @@ type MeshSyncTransport struct {
 	closed bool   // no connection begins to count, no dial starts
 }
 
-// New returns a transport that listens. It fails with ErrBadOption,
-// ErrBadAddress or ErrRelayUnsupported for what it cannot use, and with the
-// system's error if it cannot listen.
+// New returns a transport that listens. It fails with ErrBadOption or
+// ErrBadAddress for what it cannot use, and with the system's error if it cannot
+// listen.
 func New(o Options) (*MeshSyncTransport, error) {
 	opts, err := o.withDefaults()
 	if err != nil {
@@ -106,7 +109,8 @@ func New(o Options) (*MeshSyncTransport, error) {
 		t.stop()
 		return nil, err
 	}
-	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log})
+	t.relays = newRelays(t)
+	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Divert: t.relays.send})
 	t.quic = t.endpoint.QUIC
 	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())
@@ -114,6 +118,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 	if t.metrics, err = newMetrics(t); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
+	t.relays.start(opts.Relays)
 	t.wg.Go(t.acceptLoop)
 	t.wg.Go(t.packetLoop)
 	return t, nil
@@ -153,6 +158,16 @@ func (t *MeshSyncTransport) listen() error {
 		MaxIncomingUniStreams: maxStreams,
 		InitialPacketSize:     minPacketSize,
 		EnableDatagrams:       true,
+	}
+	// Through a relay larger packets would pass as well, but in two parts, which
+	// costs twice the packets.
+	t.relayedConf = t.quicConf.Clone()
+	t.relayedConf.DisablePathMTUDiscovery = true
+	t.quicConf.GetConfigForClient = func(client *quic.ClientInfo) (*quic.Config, error) {
+		if _, virtual := endpoint.VirtualNumber(client.RemoteAddr); virtual {
+			return t.relayedConf, nil
+		}
+		return t.quicConf, nil
 	}
 	var err error
 	t.listener, err = t.quic.Listen(identity.ServerTLS(t.cert, alpn), t.quicConf)
@@ -222,8 +237,8 @@ func (t *MeshSyncTransport) Close() error {
 	return t.finishClose(conns)
 }
 
-// beginClose ends dialing and accepting. It returns the connections that count
-// and whether this was the first call.
+// beginClose ends dialing and accepting. It returns the connections that count,
+// or did until they retired, and whether this was the first call.
 func (t *MeshSyncTransport) beginClose() (conns []*Conn, first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -232,8 +247,10 @@ func (t *MeshSyncTransport) beginClose() (conns []*Conn, first bool) {
 	}
 	t.closed = true
 	for _, p := range t.peers {
-		if p.conn != nil {
-			conns = append(conns, p.conn)
+		for _, c := range []*Conn{p.conn, p.retiring} {
+			if c != nil {
+				conns = append(conns, c)
+			}
 		}
 	}
 	t.stop()
@@ -245,6 +262,7 @@ func (t *MeshSyncTransport) finishClose(conns []*Conn) error {
 		c.close(ErrClosed)
 	}
 	t.wg.Wait()
+	t.relays.close()
 	err := t.endpoint.Close()
 	t.events.close()
 	t.metrics.detach(t)

@@ -74,11 +74,13 @@ func testKey(n int) ed25519.PrivateKey {
 // node returns a running node, number n, whose service echoes every stream.
 func (w *world) node(n int, set ...func(*Options)) *node {
 	w.t.Helper()
-	nd := &node{
-		w: w, key: testKey(n),
-		host: w.net.Host(fmt.Sprint("node", n), netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)})),
-		opts: Options{Handler: echo},
-	}
+	return w.nodeOn(n, w.net.Host(fmt.Sprint("node", n), netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)})), set...)
+}
+
+// nodeOn is node on a host that is there.
+func (w *world) nodeOn(n int, host *testnet.Host, set ...func(*Options)) *node {
+	w.t.Helper()
+	nd := &node{w: w, key: testKey(n), host: host, opts: Options{Handler: echo}}
 	for _, s := range set {
 		s(&nd.opts)
 	}
@@ -162,8 +164,8 @@ func (n *node) stop() {
 	n.w.t.Helper()
 	n.Close()
 	synctest.Wait()
-	if left := len(n.waits.dogs) + len(n.waits.conns) + int(n.probed.Load()); left != 0 {
-		n.w.t.Errorf("%d answers, %d gone packets are waited for, %d addresses probed after Close", len(n.waits.dogs), len(n.waits.conns), n.probed.Load())
+	if left := len(n.waits.searches) + len(n.waits.conns) + int(n.probed.Load()); left != 0 {
+		n.w.t.Errorf("%d answers, %d gone packets are waited for, %d addresses probed after Close", len(n.waits.searches), len(n.waits.conns), n.probed.Load())
 	}
 	if n.slots.free != n.slots.most || len(n.slots.waiting) != 0 {
 		n.w.t.Errorf("%d of %d slots are free, %d wait after Close", n.slots.free, n.slots.most, len(n.slots.waiting))

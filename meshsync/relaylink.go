@@ -1,0 +1,472 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/relay"
+)
+
+// A relayLink keeps the transport connected to one relay, as a watchdog does to
+// a peer, for as long as somebody uses it. Its goroutine is run.
+//
+// While it is connected it may dial once more: when the relay has not answered
+// for a while, when the network has changed, and now and then to get from TCP
+// back to UDP. The new connection takes the old one's place when it stands.
+type relayLink struct {
+	rs  *relays
+	url relay.URL
+	log *slog.Logger
+
+	wanted  chan struct{} // somebody wants it now
+	network chan struct{} // NetworkChanged
+	stop    chan struct{} // closed: nobody uses it any more, or the transport closes
+
+	// relays.mu guards these; run sets client and what goes with it.
+	users   int
+	client  *relay.Client // nil: not connected
+	suspect bool          // client does not answer, or will end soon
+	dialing bool
+	lastErr error // of the last dial, until the next
+	watches map[PeerID]*relayWatch
+
+	// The goroutine of run owns these.
+	opened     time.Time // client
+	dialed     chan linkDial
+	cancelDial context.CancelFunc
+	udpOnly    bool        // the dial that runs
+	timer      *time.Timer // until the next dial; nil: none is planned
+	failures   int         // dials and short-lived connections since a stable one
+	unstable   bool        // the last connection was short-lived
+	udpFailed  int         // dials in a row that did not get back to UDP
+	refusal    string      // what was logged of the relay's refusals
+	search     probing     // for a relay that does not answer
+	onAnswer   bool        // there was an answer for the last dial
+}
+
+// A relayWatch is what a relay says of a peer that somebody uses it for.
+type relayWatch struct {
+	users    int
+	presence presence
+}
+
+// presence says whether a peer is connected to a relay.
+type presence uint8
+
+const (
+	unknown presence = iota
+	present
+	absent
+)
+
+// A linkDial is the result of a dial. tried are the relay's UDP addresses.
+type linkDial struct {
+	client *relay.Client
+	tried  []netip.AddrPort
+	err    error
+}
+
+const (
+	// udpAgain is how long a link stays on TCP before UDP is tried again; it
+	// doubles with each failure up to udpAgainMax. A try that fails costs ten
+	// packets. The firewall that blocks UDP is passed when the host moves, and
+	// then NetworkChanged should tell; so there is no hurry.
+	udpAgain    = 30 * time.Second
+	udpAgainMax = 5 * time.Minute
+	// suspectTCPDelay is the head start of UDP when a connection has fallen
+	// silent, which may be because UDP is blocked now.
+	suspectTCPDelay = 250 * time.Millisecond
+	// flushLimit is how long a link that ends may take to send what waits, the
+	// closing packets of its connections.
+	flushLimit = time.Second
+)
+
+func newRelayLink(rs *relays, u relay.URL) *relayLink {
+	return &relayLink{
+		rs: rs, url: u, log: rs.t.log.With("relay", u.HostPort()),
+		wanted:  make(chan struct{}, 1),
+		network: make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		watches: make(map[PeerID]*relayWatch),
+		dialing: true, // as soon as it runs
+		search:  newProbing(rs.t, u.ID),
+	}
+}
+
+func (l *relayLink) run() {
+	defer l.finish()
+	l.search.began = time.Now()
+	l.dial(false)
+	for {
+		var ended, stalled, leaving <-chan struct{}
+		if l.client != nil {
+			ended = l.client.Context().Done()
+			if !l.suspect {
+				stalled, leaving = l.client.Stalled(), l.client.Leaving()
+			}
+		}
+		select {
+		case <-l.stop:
+			return
+		case d := <-l.dialed:
+			l.dialEnded(d)
+		case <-l.due():
+			l.dial(l.client != nil)
+		case <-ended:
+			l.lost()
+		case <-stalled:
+			l.log.Info("relay does not answer", "carrier", l.client.Carrier())
+			l.distrust()
+			l.dial(false)
+		case <-leaving:
+			l.client.Close() // lost sees that the relay said goodbye
+		case <-l.search.due():
+			l.search.next()
+		case <-l.search.answers:
+			if l.client == nil && !l.onAnswer {
+				l.onAnswer = true
+				l.dial(false)
+			}
+		case <-l.network:
+			l.failures, l.udpFailed = 0, 0
+			l.dial(false)
+		case <-l.wanted:
+			if l.client == nil && l.dialed == nil {
+				l.dial(false)
+			}
+		}
+	}
+}
+
+// finish ends the link after what waits has been sent.
+func (l *relayLink) finish() {
+	l.leave()
+	l.search.stop()
+	if l.client != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
+		defer cancel()
+		l.client.Flush(ctx) // what does not get out in time is lost
+		l.install(nil, nil)
+	}
+}
+
+// leave calls off what is under way: a dial, whose end it waits for, or a wait.
+func (l *relayLink) leave() {
+	if l.cancelDial != nil {
+		l.cancelDial()
+		if d := <-l.dialed; d.client != nil {
+			d.client.Close()
+		}
+		l.cancelDial, l.dialed = nil, nil
+	}
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
+}
+
+// due is when the next dial is: never, if none is planned.
+func (l *relayLink) due() <-chan time.Time {
+	if l.timer == nil {
+		return nil
+	}
+	return l.timer.C
+}
+
+func (l *relayLink) wait(d time.Duration) {
+	l.leave()
+	l.timer = time.NewTimer(d)
+}
+
+// dial begins a dial, instead of one that is under way.
+func (l *relayLink) dial(udpOnly bool) {
+	l.leave()
+	l.udpOnly = udpOnly
+	l.setDialing(true, nil)
+	var ctx context.Context
+	ctx, l.cancelDial = context.WithCancel(context.Background())
+	dialed := make(chan linkDial, 1)
+	l.dialed = dialed
+	tcpDelay := time.Duration(0) // the standard one
+	if l.suspect {
+		tcpDelay = suspectTCPDelay
+	}
+	go func() { // leave or dialEnded waits for it
+		dialed <- l.connect(ctx, udpOnly, tcpDelay)
+	}()
+}
+
+func (l *relayLink) connect(ctx context.Context, udpOnly bool, tcpDelay time.Duration) linkDial {
+	t := l.rs.t
+	source := new(linkSource)
+	var d linkDial
+	d.client, d.err = relay.Dial(ctx, relay.ClientOptions{
+		URL:         l.url,
+		PrivateKey:  t.opts.PrivateKey,
+		QUIC:        t.quic,
+		TLS:         t.opts.RelayTLS,
+		KeepAlive:   t.opts.KeepAlive,
+		IdleTimeout: t.opts.IdleTimeout,
+		DialTimeout: t.opts.DialTimeout,
+		TCPDelay:    tcpDelay,
+		UDPOnly:     udpOnly,
+		Resolve:     t.opts.resolve,
+		Reaches: func(ip netip.Addr) bool {
+			if !t.endpoint.Reaches(ip) {
+				return false
+			}
+			d.tried = append(d.tried, netip.AddrPortFrom(ip, l.url.Port))
+			return true
+		},
+		DialTCP:  t.opts.dialTCP,
+		Receive:  func(from PeerID, b []byte) { l.rs.receive(l, from, b) },
+		Presence: func(peer PeerID, there bool) { l.heardOf(source, peer, there) },
+		Logger:   l.log,
+	})
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	source.client = d.client
+	return d
+}
+
+// linkSource tells the news of the present client from those of the last.
+// relays.mu guards client. It is set before the client is asked anything, so
+// before there are news.
+type linkSource struct{ client *relay.Client }
+
+// dialEnded takes the result of a dial.
+func (l *relayLink) dialEnded(d linkDial) {
+	l.cancelDial()
+	l.cancelDial, l.dialed = nil, nil
+	l.rs.t.metrics.relayDialed(d.err)
+	if len(d.tried) > 0 {
+		l.search.aim(d.tried)
+	}
+	l.setDialing(false, d.err)
+	switch {
+	case d.err == nil:
+		l.install(d.client, nil)
+		l.opened, l.refusal = time.Now(), ""
+		l.search.stop()
+		l.onAnswer = false
+		l.log.Info("relay connected", "carrier", d.client.Carrier(), "observed", d.client.Observed())
+		if d.client.Carrier() == relay.CarrierUDP {
+			l.udpFailed = 0
+			return
+		}
+	case l.client != nil && !l.suspect: // it was only for something better
+	case l.client != nil:
+		l.install(nil, d.err)
+		fallthrough
+	default:
+		l.failed(d.err)
+		return
+	}
+	if l.client.Carrier() == relay.CarrierTCP {
+		l.wait(l.rs.t.opts.Reconnect.jitter(min(udpAgain<<min(l.udpFailed, 10), udpAgainMax)))
+		l.udpFailed++
+	}
+}
+
+// lost goes on after the end of the connection.
+func (l *relayLink) lost() {
+	policy := l.rs.t.opts.Reconnect
+	cause := context.Cause(l.client.Context())
+	l.log.Info("relay lost", "cause", cause, "after", time.Since(l.opened))
+	l.search.began = time.Now()
+	again := l.failures > 0 || l.unstable
+	l.unstable = time.Since(l.opened) < policy.StableAfter
+	if !l.unstable {
+		l.failures = 0
+	}
+	bye, delay := l.client.Leaving(), l.client.GoodbyeDelay()
+	l.install(nil, nil)
+	switch {
+	case errors.Is(cause, relay.ErrSuperseded) && l.dialed != nil: // by the dial, which will say so
+	case isClosed(bye):
+		l.wait(delay)
+	case isRelayRefusal(cause) || (l.unstable && again):
+		l.failed(cause)
+	case l.dialed == nil || l.udpOnly:
+		l.dial(false)
+	}
+}
+
+func isClosed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// failed waits after a failure, as the policy says.
+func (l *relayLink) failed(err error) {
+	policy := l.rs.t.opts.Reconnect
+	l.failures++
+	wait := policy.delay(l.failures)
+	if isRelayRefusal(err) {
+		wait = policy.jitter(policy.MaxDelay)
+		if l.refusal != err.Error() {
+			l.refusal = err.Error()
+			l.log.Warn("relay refuses", "error", err)
+		}
+	}
+	// Probes help if the relay is silent and can be asked; and answers must not
+	// set the pace, as in searchAfter.
+	if l.url.ID.IsZero() || l.onAnswer || isRelayRefusal(err) || errors.Is(err, relay.ErrFull) || errors.Is(err, relay.ErrShutdown) {
+		l.search.stop()
+	} else {
+		l.search.start()
+	}
+	l.onAnswer = false
+	l.log.Debug("relay dial failed", "error", err, "retry", wait)
+	l.wait(wait)
+}
+
+// isRelayRefusal reports whether a quick retry is of no use.
+func isRelayRefusal(err error) bool {
+	for _, refusal := range []error{relay.ErrUnauthorized, relay.ErrSuperseded, relay.ErrProtocol, ErrIdentityMismatch} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// install makes c the connection, or none, and ends the one before.
+func (l *relayLink) install(c *relay.Client, err error) {
+	l.rs.mu.Lock()
+	old := l.client
+	l.client, l.suspect = c, false
+	if c != nil {
+		l.rs.clients[c] = struct{}{}
+	}
+	if err != nil {
+		l.lastErr = err
+	}
+	for id, w := range l.watches {
+		w.presence = unknown
+		if c != nil {
+			c.Watch(id) // what is one too many stays unknown
+		}
+	}
+	l.notify()
+	l.rs.mu.Unlock()
+	if old != nil {
+		old.Close()
+		l.rs.mu.Lock()
+		delete(l.rs.clients, old)
+		l.rs.past.add(old.Stats())
+		l.rs.mu.Unlock()
+	}
+}
+
+// distrust prefers other relays from now on.
+func (l *relayLink) distrust() {
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	l.suspect = true
+}
+
+func (l *relayLink) setDialing(dialing bool, err error) {
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	l.dialing, l.lastErr = dialing, err
+	l.notify()
+}
+
+// notify wakes whoever waits for news of this relay. relays.mu is held.
+func (l *relayLink) notify() {
+	for id := range l.watches {
+		if p := l.rs.peers[id]; p != nil {
+			p.notify()
+		}
+	}
+}
+
+// watch asks about a peer, for one use more. relays.mu is held.
+func (l *relayLink) watch(id PeerID) {
+	w := l.watches[id]
+	if w == nil {
+		w = new(relayWatch)
+		l.watches[id] = w
+		if l.client != nil {
+			l.client.Watch(id) // what is one too many stays unknown
+		}
+	}
+	w.users++
+}
+
+// unwatch ends what one watch began. relays.mu is held.
+func (l *relayLink) unwatch(id PeerID) {
+	w := l.watches[id]
+	if w.users--; w.users == 0 {
+		delete(l.watches, id)
+		if l.client != nil {
+			l.client.Unwatch(id)
+		}
+	}
+}
+
+// heardOf takes note of what the relay says about a peer.
+func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	w, p := l.watches[id], l.rs.peers[id]
+	if w == nil || p == nil || source.client != l.client {
+		return
+	}
+	w.presence = absent
+	if there {
+		w.presence = present
+		l.rs.sendHeld(p)
+		for _, u := range p.uses {
+			if u.arrived != nil {
+				signal(u.arrived)
+			}
+		}
+	}
+	p.notify()
+}
+
+// ask returns what is known of a peer here, or why nothing is. relays.mu is held.
+func (l *relayLink) ask(id PeerID) (presence, error) {
+	if l.client != nil {
+		if w := l.watches[id]; w != nil {
+			return w.presence, nil
+		}
+		return unknown, nil
+	}
+	if l.lastErr != nil && !l.dialing {
+		return unknown, &relayError{l.lastErr}
+	}
+	return unknown, nil
+}
+
+// What a relay is worth as the route to a peer.
+const (
+	worthNothing = iota // not connected, or the peer is not there
+	worthLast           // connected, but does not answer
+	worthTrying         // says nothing of the peer
+	worthMost           // the peer is there
+)
+
+// worth is called with relays.mu held.
+func (l *relayLink) worth(id PeerID) int {
+	w := l.watches[id]
+	switch {
+	case l.client == nil, w != nil && w.presence == absent:
+		return worthNothing
+	case l.suspect:
+		return worthLast
+	case w != nil && w.presence == present:
+		return worthMost
+	default:
+		return worthTrying
+	}
+}

@@ -1,0 +1,569 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/defenseunicorns/peat-mesh-go/relay"
+)
+
+// apart returns two nodes that reach each other through relays only; the first
+// registers the second at the first relay.
+func (w *world) apart(relays ...*relayNode) (a, b *node) {
+	w.t.Helper()
+	a, b = w.pair(home(relays...))
+	w.net.Cut(a.host, b.host)
+	a.registerVia(b, relays[0], b.addr())
+	a.awaitPath(b, PathRelay, 5*time.Second)
+	return a, b
+}
+
+func (n *node) carrier(r *relayNode) relay.Carrier {
+	n.relays.mu.Lock()
+	defer n.relays.mu.Unlock()
+	if l := n.relays.links[mustURL(r.url())]; l != nil && l.client != nil {
+		return l.client.Carrier()
+	}
+	return ""
+}
+
+// A connection does not end because its relay is restarted.
+func TestConnectionSurvivesRestartOfItsRelay(t *testing.T) {
+	for _, how := range []string{"killed", "shut down"} {
+		t.Run(how, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				r := w.relay(1)
+				a, b := w.apart(r)
+				c, _ := a.Conn(b.ID())
+				s := a.serve(b)
+				time.Sleep(time.Second)
+				if how == "killed" {
+					r.crash()
+				} else {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+					r.Shutdown(ctx)
+					cancel()
+				}
+				time.Sleep(time.Second)
+				r.start()
+				took := a.awaitEcho(b, 5*time.Second)
+				t.Logf("first echo %v after the relay's return", took)
+				s.end()
+				if now, _ := a.Conn(b.ID()); now != c || s.failed.Load() != 0 {
+					t.Errorf("another connection: %v; %d streams failed", now != c, s.failed.Load())
+				}
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
+
+func TestRelayThatIsAwayForAnHour(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.apart(r)
+		r.crash()
+		time.Sleep(time.Hour)
+		if st, _ := a.Status(b.ID()); st.State == StateConnected {
+			t.Error("still connected")
+		}
+		r.start()
+		began := time.Now()
+		a.awaitPath(b, PathRelay, 15*time.Second)
+		took := time.Since(began)
+		t.Logf("connected %v after the relay's return", took)
+		if limit := a.opts.Reconnect.withDefaults().MaxDelay*12/10 + 2*time.Second; took > limit {
+			t.Errorf("connected %v after the relay's return, want %v at most", took, limit)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestRelayThatMovesToAnotherAddress(t *testing.T) {
+	z := &zone{records: make(map[string][]netip.Addr)}
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		z.set("relay.example", r.host.Addr())
+		url := r.urlAt("relay.example")
+		a, b := w.pair(noTCP, func(o *Options) { o.Relays, o.resolve = []string{url}, z.lookup })
+		w.net.Cut(a.host, b.host)
+		if err := a.RegisterForReconnect(b.ID(), []string{b.addr()}, url); err != nil {
+			t.Fatal(err)
+		}
+		a.awaitPath(b, PathRelay, 5*time.Second)
+		r.crash()
+		r.host = w.net.Host("relay moved", netip.MustParseAddr("10.9.9.9"))
+		r.start()
+		z.set("relay.example", r.host.Addr())
+		if took := a.awaitEcho(b, 20*time.Second); took > 12*time.Second {
+			t.Errorf("first echo after %v", took)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// With two home relays, the connection outlives the death of the one it takes.
+func TestSecondHomeRelayTakesOver(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		first, second := w.relay(1), w.relay(2)
+		a, b := w.apart(first, second)
+		c, _ := a.Conn(b.ID())
+		s := a.serve(b)
+		time.Sleep(time.Second)
+		first.crash()
+		took := a.awaitEcho(b, 10*time.Second)
+		t.Logf("first echo %v after the relay's death", took)
+		if took > 3500*time.Millisecond {
+			t.Errorf("first echo after %v", took)
+		}
+		if p := c.Path(); p.Relay != second.url() {
+			t.Errorf("path is %+v", p)
+		}
+		time.Sleep(time.Minute)
+		s.end()
+		if now, _ := a.Conn(b.ID()); now != c || s.failed.Load() != 0 {
+			t.Errorf("another connection: %v; %d streams failed", now != c, s.failed.Load())
+		}
+
+		// The first is back, the second dies.
+		first.start()
+		time.Sleep(30 * time.Second)
+		second.crash()
+		if took := a.awaitEcho(b, 10*time.Second); took > 3500*time.Millisecond {
+			t.Errorf("back at the first relay after %v", took)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A peer that comes back is dialed when it arrives at the relay: no dial is
+// under way then, none fails in between.
+func TestPeerIsDialedAsItArrivesAtTheRelay(t *testing.T) {
+	for _, addrs := range []bool{true, false} {
+		inWorld(t, 1, func(w *world) {
+			r := w.relay(1)
+			a, b := w.pair(home(r))
+			w.net.Cut(a.host, b.host)
+			if addrs {
+				a.registerVia(b, r, b.addr())
+			} else {
+				a.registerVia(b, r)
+			}
+			a.awaitPath(b, PathRelay, 5*time.Second)
+			b.crash()
+			time.Sleep(10 * time.Minute)
+			var connected, arrived time.Time
+			for connected.IsZero() {
+				if st, _ := a.Status(b.ID()); st.State == StateWaiting && time.Until(st.NextAttempt) > 3*time.Second {
+					break
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			started := time.Now()
+			b.start()
+			for r.Clients() < 2 {
+				time.Sleep(time.Millisecond)
+			}
+			arrived = time.Now()
+			a.awaitPath(b, PathRelay, 5*time.Second)
+			connected = time.Now()
+			// A round trip between the peers is two to the relay and back.
+			if took := connected.Sub(arrived); took > 3*2*testRTT {
+				t.Errorf("connected %v after its arrival, a round trip is %v", took, 2*testRTT)
+			} else {
+				t.Logf("connected %v after its arrival, a round trip is %v", took, 2*testRTT)
+			}
+			a.stop()
+			b.stop()
+			dials := 0
+			for _, ev := range a.log.events {
+				if ev.Time.Before(started) {
+					continue
+				}
+				switch ev.Kind {
+				case EventDialFailed:
+					if ev.Time.Before(connected) {
+						t.Errorf("a dial failed in between: %v", ev.Err)
+					}
+				case EventDialing:
+					dials++
+				}
+			}
+			if dials != 1 {
+				t.Errorf("%d dials", dials)
+			}
+		})
+	}
+}
+
+// What is registered with a relay that does not exist works as if it had none.
+func TestDeadRelaySaysNothingAboutThePeer(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		dead := w.relay(1)
+		dead.crash()
+		a, b := w.pair(home(dead))
+		a.registerVia(b, dead, b.addr())
+		began := time.Now()
+		a.awaitPath(b, PathDirect, time.Second)
+		if took := time.Since(began); took != 2*testRTT {
+			t.Errorf("connected after %v, want %v", took, 2*testRTT)
+		}
+		b.crash()
+		time.Sleep(time.Minute)
+		b.start()
+		if took := a.awaitEcho(b, 5*time.Second); took > 2*time.Second {
+			t.Errorf("back after %v", took)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestWrongRelayIsRefused(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.pair(noTCP)
+		url := fmt.Sprintf("relay://%s@%s:%d", b.ID(), r.host.Addr(), testPort)
+		_, err := a.Connect(context.Background(), b.ID(), nil, url)
+		if !errors.Is(err, ErrIdentityMismatch) || !strings.Contains(err.Error(), r.host.Addr().String()) {
+			t.Errorf("connect: %v, want %v", err, ErrIdentityMismatch)
+		}
+		if !unanswered(err) {
+			t.Error("the relay's identity is taken for the peer's word")
+		}
+		a.stop()
+		b.stop()
+		if n := r.Clients(); n != 0 {
+			t.Errorf("%d clients", n)
+		}
+	})
+}
+
+func TestAbsentPeerFailsAtOnce(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.pair(noTCP)
+		began := time.Now()
+		_, err := a.Connect(context.Background(), b.ID(), nil, r.url())
+		if !errors.Is(err, ErrAbsent) || time.Since(began) > time.Second {
+			t.Errorf("after %v: %v, want %v", time.Since(began), err, ErrAbsent)
+		}
+		time.Sleep(time.Second)
+		if n := r.Clients(); n != 0 {
+			t.Errorf("%d clients are left at the relay", n)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A relay is let go with the last connection and registration that needs it.
+func TestRelayIsReleasedByItsLastUser(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a := w.node(1, noTCP)
+		b, c := w.node(2, home(r)), w.node(3, home(r))
+		clients := func(want int, when string) {
+			t.Helper()
+			time.Sleep(3 * time.Second)
+			if n := r.Clients(); n != want {
+				t.Errorf("%s: %d clients, want %d", when, n, want)
+			}
+		}
+		clients(2, "at first")
+		conn, err := a.Connect(context.Background(), b.ID(), nil, r.url())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.registerVia(c, r)
+		a.awaitPath(c, PathRelay, 5*time.Second)
+		clients(3, "with two peers")
+		conn.Close()
+		clients(3, "with a registered one")
+		if err := a.Unregister(c.ID()); err != nil {
+			t.Fatal(err)
+		}
+		clients(3, "with a connection")
+		a.mustPing(c, time.Second)
+		last, _ := a.Conn(c.ID())
+		last.Close()
+		clients(2, "with nobody")
+		a.registerVia(c, r)
+		a.awaitPath(c, PathRelay, 5*time.Second)
+		if err := a.RegisterForReconnect(c.ID(), []string{c.addr()}, ""); err != nil {
+			t.Fatal(err)
+		}
+		last, _ = a.Conn(c.ID())
+		last.Close()
+		a.awaitPath(c, PathDirect, 5*time.Second)
+		clients(2, "registered without a relay")
+		a.stop()
+		b.stop()
+		c.stop()
+	})
+}
+
+func TestBlockedUDPIsCarriedByTCP(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.pair(func(o *Options) { o.Relays, o.dialTCP = []string{r.url()}, r.tcp.dial })
+		w.net.Cut(a.host, b.host)
+		w.net.Cut(a.host, r.host) // from the start
+		began := time.Now()
+		a.registerVia(b, r, b.addr())
+		a.awaitPath(b, PathRelay, 5*time.Second)
+		if took := time.Since(began); took > 3*time.Second || a.carrier(r) != relay.CarrierTCP {
+			t.Errorf("connected after %v over %s", took, a.carrier(r))
+		}
+		c, _ := a.Conn(b.ID())
+		a.mustPing(b, time.Second)
+
+		w.net.Restore(a.host, r.host)
+		time.Sleep(2 * udpAgainMax)
+		if a.carrier(r) != relay.CarrierUDP {
+			t.Errorf("carried by %q after UDP works again", a.carrier(r))
+		}
+		a.mustPing(b, time.Second)
+
+		// And blocked in the midst of it.
+		s := a.serve(b)
+		time.Sleep(time.Second)
+		w.net.Cut(a.host, r.host)
+		began = time.Now()
+		took := a.awaitEcho(b, 10*time.Second)
+		t.Logf("first echo over TCP %v after UDP was blocked", took)
+		if took > 4*time.Second || a.carrier(r) != relay.CarrierTCP {
+			t.Errorf("first echo after %v over %q", took, a.carrier(r))
+		}
+		time.Sleep(time.Second)
+		w.net.Restore(a.host, r.host)
+		a.NetworkChanged()
+		time.Sleep(time.Second)
+		if a.carrier(r) != relay.CarrierUDP {
+			t.Errorf("carried by %q after NetworkChanged", a.carrier(r))
+		}
+		s.end()
+		if now, _ := a.Conn(b.ID()); now != c || s.failed.Load() != 0 {
+			t.Errorf("another connection: %v; %d streams failed", now != c, s.failed.Load())
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// Nothing that a relay does ends a direct connection.
+func TestRelayThatFloodsAndLies(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.pair(home(r))
+		a.registerVia(b, r, b.addr())
+		c := a.awaitPath(b, PathDirect, time.Second)
+		stop := time.Now().Add(time.Minute)
+		l := a.relays.links[mustURL(r.url())]
+		for i := 0; time.Now().Before(stop); i++ {
+			packet := make([]byte, 1+i%1452)
+			packet[0] = byte(i)
+			a.relays.receive(l, b.ID(), packet)
+			a.relays.receive(l, PeerIDFromKey(testKey(100+i)), packet)
+			a.relays.mu.Lock()
+			source := &linkSource{l.client}
+			a.relays.mu.Unlock()
+			l.heardOf(source, b.ID(), i%2 == 0)
+			l.heardOf(source, PeerIDFromKey(testKey(i)), true)
+			time.Sleep(time.Millisecond)
+		}
+		if now, _ := a.Conn(b.ID()); now != c {
+			t.Error("the direct connection did not survive")
+		}
+		a.mustPing(b, time.Second)
+		if n := len(a.relays.peers); n > maxStrangers+10 || n != len(a.relays.numbers) {
+			t.Errorf("%d peers are remembered by name, %d by number", n, len(a.relays.numbers))
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A relay that says a peer arrives and leaves, over and over, cannot make this
+// side dial without pause.
+func TestRelayThatKeepsAnnouncingAPeer(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.apart(r)
+		b.crash()
+		time.Sleep(30 * time.Second)
+		l := a.relays.links[mustURL(r.url())]
+		before := a.host.Stats().Sent.Bytes
+		began := time.Now()
+		for time.Since(began) < time.Minute {
+			a.relays.mu.Lock()
+			source := &linkSource{l.client}
+			a.relays.mu.Unlock()
+			l.heardOf(source, b.ID(), true)
+			time.Sleep(10 * time.Millisecond)
+			l.heardOf(source, b.ID(), false)
+		}
+		sent := a.host.Stats().Sent.Bytes - before
+		t.Logf("%d bytes sent in a minute", sent)
+		if limit := uint64(60 * 4 * 15_000); uint64(sent) > limit {
+			t.Errorf("%d bytes sent in a minute", sent)
+		}
+		a.stop()
+	})
+}
+
+// Who connects to a relay with one key cannot be another peer behind it.
+func TestRelayedPeerMustBeWhoTheRelaySays(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a := w.node(1, home(r))
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		sock, err := w.net.Host("attacker", netip.MustParseAddr("10.6.6.6")).Listen(testPort)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var client *relay.Client
+		ep := endpoint.New(endpoint.Config{PacketConn: sock, Key: testKey(66), Protocol: alpn, Log: slog.New(slog.DiscardHandler),
+			Divert: func(b []byte, _ *net.UDPAddr) { client.Send(a.ID(), b) }})
+		client, err = relay.Dial(ctx, relay.ClientOptions{URL: mustURL(r.url()), PrivateKey: testKey(66), QUIC: ep.QUIC,
+			Receive: func(_ PeerID, b []byte) { ep.Inject(b, endpoint.VirtualAddr(1)) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dial := func(key int) *quic.Conn {
+			cert, err := identity.Certificate(testKey(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			qc, err := ep.QUIC.Dial(ctx, endpoint.VirtualAddr(1), identity.ClientTLS(cert, alpn, a.ID()), &quic.Config{EnableDatagrams: true, KeepAlivePeriod: time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := qc.OpenStream()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Write(hello{seq: 1}.frame())
+			return qc
+		}
+		other := dial(67)
+		<-other.Context().Done()
+		if app, ok := errors.AsType[*quic.ApplicationError](context.Cause(other.Context())); !ok || app.ErrorCode != codeProtocol {
+			t.Errorf("closed with %v, want code %d", context.Cause(other.Context()), codeProtocol)
+		}
+		own := dial(66)
+		time.Sleep(time.Second)
+		if own.Context().Err() != nil {
+			t.Errorf("its own key is refused too: %v", context.Cause(own.Context()))
+		}
+		own.CloseWithError(0, "")
+		time.Sleep(time.Second)
+		client.Close()
+		ep.Close()
+		a.stop()
+	})
+}
+
+func TestRelayMetrics(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		reg := prometheus.NewRegistry()
+		r := w.relay(1)
+		a, b := w.pair(home(r), func(o *Options) { o.Registerer = reg })
+		w.net.Cut(a.host, b.host)
+		a.registerVia(b, r, b.addr())
+		a.awaitPath(b, PathRelay, 5*time.Second)
+		a.mustPing(b, time.Second)
+		got := gather(t, reg)
+		expect(t, "connected", got, map[string]float64{
+			"connections{path=relay}":                                  2,
+			"dials_total{outcome=connected}{path=relay}":               1,
+			"relay_client_connections{carrier=udp}":                    2,
+			"relay_client_connections{carrier=tcp}":                    0,
+			"relay_client_dials_total{outcome=connected}":              2,
+			"connections_opened_total{direction=outbound}{path=relay}": 1,
+			"connections_opened_total{direction=inbound}{path=relay}":  1,
+			"relay_client_dropped_total":                               0,
+		})
+		packets, bytes := got["meshsync_relay_client_packets_total{direction=sent}"], got["meshsync_relay_client_bytes_total{direction=received}"]
+		if packets < 4 || bytes < 2000 {
+			t.Errorf("%v packets sent, %v bytes received", packets, bytes)
+		}
+		a.stop()
+		if after := gather(t, reg)["meshsync_relay_client_packets_total{direction=sent}"]; after < packets {
+			t.Errorf("packets sent fell from %v to %v with the end of a transport", packets, after)
+		}
+		b.stop()
+	})
+}
+
+// A mesh of peers behind NATs and relays that come and go finds itself again.
+func TestRelayedMeshRecovers(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		first, second := w.relay(1), w.relay(2)
+		var nodes []*node
+		for i := range 6 {
+			host := w.net.Host(fmt.Sprint("node", i), netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}))
+			if i%2 == 0 {
+				nat := w.net.NAT(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), testnet.NATConfig{Mapping: testnet.AddressDependent})
+				host = nat.Host(fmt.Sprint("natted", i), netip.AddrFrom4([4]byte{192, 168, 0, 1}))
+			}
+			nodes = append(nodes, w.nodeOn(i+1, host, home(first, second)))
+		}
+		for i, n := range nodes {
+			for j, p := range nodes {
+				if i != j {
+					n.registerVia(p, first, p.addr())
+				}
+			}
+		}
+		all := func(when string) {
+			t.Helper()
+			for i, n := range nodes {
+				for _, p := range nodes[i+1:] {
+					n.await(p, 30*time.Second)
+					n.mustPing(p, 30*time.Second)
+				}
+			}
+			synctest.Wait()
+			t.Log(when)
+		}
+		all("at first")
+		first.crash()
+		time.Sleep(time.Minute)
+		all("with one relay")
+		second.crash()
+		time.Sleep(10 * time.Minute)
+		first.start()
+		second.start()
+		time.Sleep(30 * time.Second)
+		all("after both were away")
+		nodes[0].restart(func() {})
+		for _, p := range nodes[1:] {
+			nodes[0].registerVia(p, first, p.addr())
+		}
+		all("after a restart")
+		for _, n := range nodes {
+			n.stop()
+		}
+	})
+}

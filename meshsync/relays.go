@@ -1,0 +1,423 @@
+package meshsync
+
+import (
+	"container/list"
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/relay"
+)
+
+// A packet through a relay takes this way:
+//
+//	QUIC writes to the peer's virtual address -> send -> the client of the
+//	relay that the peer's route leads over -> the relay -> the peer's client of
+//	it -> receive -> QUIC reads it, from our virtual address
+//
+// A peer has one virtual address, whatever relay its packets take. So a
+// connection does not notice when a relay fails and another takes over.
+
+// relays are the relays that the transport uses, and the peers it reaches
+// through them. Its lock is taken after MeshSyncTransport.mu, never before.
+type relays struct {
+	t       *MeshSyncTransport
+	wg      sync.WaitGroup // the links' goroutines
+	refused atomic.Uint64  // packets that came in and that QUIC had no room for
+	lost    atomic.Uint64  // packets that no relay could take
+
+	mu        sync.Mutex
+	closed    bool
+	links     map[relay.URL]*relayLink
+	home      []*relayLink
+	peers     map[PeerID]*relayedPeer
+	numbers   map[uint64]*relayedPeer // by virtual address
+	number    uint64                  // the last one given out
+	strangers *list.List              // of *relayedPeer, the latest heard from first
+	clients   map[*relay.Client]struct{}
+	past      relayCounts // of clients that are over
+}
+
+// maxStrangers bounds the peers that are remembered only because packets came
+// from them through a relay. One that is in a handshake is heard from before so
+// many others are, unless a relay makes them up.
+const maxStrangers = 1024
+
+// takeOver is for how long the relay of a peer's route must have brought nothing
+// from the peer before another one that does becomes the route: so a relay that
+// makes packets up cannot draw to itself what another one carries.
+const takeOver = time.Second
+
+// A relayedPeer is a peer whose packets go, or came, through a relay. relays.mu
+// guards it.
+type relayedPeer struct {
+	id      PeerID
+	addr    *net.UDPAddr // virtual
+	uses    []*relayUse
+	element *list.Element // among the strangers; nil while there are uses
+	route   *relayLink    // where its packets go; nil: nowhere yet
+	heard   time.Time     // when the last packet came over route
+	held    []byte        // the last packet that no relay could take, until one can
+	changed chan struct{} // closed when one of its relays has news; nil if nobody waits
+}
+
+// A relayUse is somebody's wish to reach a peer through relays: they are kept
+// connected, and asked whether the peer is there, until release.
+type relayUse struct {
+	rs    *relays
+	peer  *relayedPeer
+	links []*relayLink
+	// arrived gets an element when the peer arrives at one of the relays.
+	arrived chan struct{}
+}
+
+func newRelays(t *MeshSyncTransport) *relays {
+	return &relays{
+		t:         t,
+		links:     make(map[relay.URL]*relayLink),
+		peers:     make(map[PeerID]*relayedPeer),
+		numbers:   make(map[uint64]*relayedPeer),
+		strangers: list.New(),
+		clients:   make(map[*relay.Client]struct{}),
+	}
+}
+
+// start connects to the home relays.
+func (rs *relays) start(urls []string) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, u := range urls {
+		if l := rs.linkTo(mustURL(u)); !slices.Contains(rs.home, l) {
+			l.users++
+			rs.home = append(rs.home, l)
+		}
+	}
+}
+
+// mustURL parses a relay URL that checkRelay has seen.
+func mustURL(s string) relay.URL {
+	u, err := relay.ParseURL(s)
+	if err != nil {
+		panic(err)
+	}
+	return u
+}
+
+// close ends everything, after what was sent has left.
+func (rs *relays) close() {
+	rs.mu.Lock()
+	rs.closed = true
+	for _, l := range rs.links {
+		close(l.stop)
+	}
+	clear(rs.links)
+	rs.mu.Unlock()
+	rs.wg.Wait()
+}
+
+// linkTo returns the link to a relay, which it makes if there is none. mu is
+// held.
+func (rs *relays) linkTo(u relay.URL) *relayLink {
+	l := rs.links[u]
+	if l == nil {
+		l = newRelayLink(rs, u)
+		if rs.closed {
+			return l // it never runs
+		}
+		rs.links[u] = l
+		rs.wg.Go(l.run)
+	}
+	return l
+}
+
+// peerFor returns what is known of a peer, which it begins to be. mu is held.
+func (rs *relays) peerFor(id PeerID) *relayedPeer {
+	p := rs.peers[id]
+	if p == nil {
+		rs.number++
+		p = &relayedPeer{id: id, addr: endpoint.VirtualAddr(rs.number)}
+		rs.peers[id], rs.numbers[rs.number] = p, p
+		rs.estrange(p)
+	}
+	return p
+}
+
+// estrange puts p, which nobody uses, among the strangers. mu is held.
+func (rs *relays) estrange(p *relayedPeer) {
+	p.held = nil
+	p.element = rs.strangers.PushFront(p)
+	if rs.strangers.Len() > maxStrangers {
+		oldest := rs.strangers.Remove(rs.strangers.Back()).(*relayedPeer)
+		n, _ := endpoint.VirtualNumber(oldest.addr)
+		delete(rs.peers, oldest.id)
+		delete(rs.numbers, n)
+	}
+}
+
+// use begins a use of the given relay and of the home relays, where the peer may
+// be as well. An empty relay means those over which the peer is reached now.
+func (rs *relays) use(id PeerID, through string, arrived chan struct{}) *relayUse {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	p := rs.peerFor(id)
+	u := &relayUse{rs: rs, peer: p, arrived: arrived}
+	var links []*relayLink
+	if through != "" {
+		links = append(append(links, rs.linkTo(mustURL(through))), rs.home...)
+	} else if p.route != nil && rs.links[p.route.url] == p.route {
+		links = append(links, p.route)
+	}
+	for _, l := range links {
+		if !slices.Contains(u.links, l) {
+			u.links = append(u.links, l)
+			l.users++
+			l.watch(id)
+		}
+	}
+	if p.element != nil {
+		rs.strangers.Remove(p.element)
+		p.element = nil
+	}
+	p.uses = append(p.uses, u)
+	return u
+}
+
+// release ends the use. A nil one has none.
+func (u *relayUse) release() {
+	if u == nil {
+		return
+	}
+	rs, p := u.rs, u.peer
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	p.uses = slices.DeleteFunc(p.uses, func(other *relayUse) bool { return other == u })
+	for _, l := range u.links {
+		l.unwatch(p.id)
+		if l.users--; l.users == 0 && rs.links[l.url] == l {
+			delete(rs.links, l.url)
+			close(l.stop)
+		}
+	}
+	if len(p.uses) == 0 {
+		rs.estrange(p)
+	}
+}
+
+// send takes a packet for a virtual address. It does not wait, and what cannot
+// be sent is lost.
+func (rs *relays) send(b []byte, to *net.UDPAddr) {
+	n, _ := endpoint.VirtualNumber(to)
+	rs.mu.Lock()
+	p := rs.numbers[n]
+	var client *relay.Client
+	if p != nil {
+		client = rs.clientFor(p)
+		if p.route == nil || p.route.worth(p.id) < worthTrying {
+			p.held = append(p.held[:0], b...)
+		}
+	}
+	rs.mu.Unlock()
+	if client == nil {
+		rs.lost.Add(1)
+		return
+	}
+	client.Send(p.id, b) // it counts what it drops
+}
+
+// clientFor returns what takes packets to p, nil if nothing does. mu is held.
+func (rs *relays) clientFor(p *relayedPeer) *relay.Client {
+	if p.route == nil || p.route.worth(p.id) < worthTrying {
+		rs.reroute(p)
+	}
+	if p.route == nil {
+		return nil
+	}
+	return p.route.client
+}
+
+// sendHeld sends the last packet that was lost for want of a relay, now that
+// there is one: its answer tells QUIC at once that the path is back, instead of
+// with the next of its probes, which come less and less often (RFC 9002 section
+// 6.2). mu is held.
+func (rs *relays) sendHeld(p *relayedPeer) {
+	if p.held == nil {
+		return
+	}
+	if client := rs.clientFor(p); client != nil {
+		client.Send(p.id, p.held)
+		p.held = nil
+	}
+}
+
+// reroute finds the best relay for a peer whose present one is none. mu is held.
+func (rs *relays) reroute(p *relayedPeer) {
+	best := p.route
+	consider := func(l *relayLink) {
+		if best == nil || l.worth(p.id) > best.worth(p.id) {
+			best = l
+		}
+	}
+	for _, u := range p.uses {
+		for _, l := range u.links {
+			consider(l)
+		}
+	}
+	if best != p.route && best.worth(p.id) > worthNothing {
+		p.route, p.heard = best, time.Now()
+	}
+}
+
+// receive takes a packet that came over l from a peer, as the relay says. QUIC
+// finds out whether it did.
+func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
+	rs.mu.Lock()
+	if rs.closed || from == rs.t.id {
+		rs.mu.Unlock()
+		return
+	}
+	p, now := rs.peerFor(from), time.Now()
+	if p.element != nil {
+		rs.strangers.MoveToFront(p.element)
+	}
+	if p.route != l && (p.route == nil || p.route.worth(from) < worthTrying || now.Sub(p.heard) > takeOver) {
+		p.route = l
+	}
+	if p.route == l {
+		p.heard = now
+	}
+	addr := p.addr
+	rs.mu.Unlock()
+	if !rs.t.endpoint.Inject(b, addr) {
+		rs.refused.Add(1)
+	}
+}
+
+// counts returns the connections to relays there are, and what has been carried.
+func (rs *relays) counts() (carriers map[relay.Carrier]int, carried relayCounts) {
+	carriers = make(map[relay.Carrier]int)
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	carried = rs.past
+	carried.dropped += rs.refused.Load() + rs.lost.Load()
+	for c := range rs.clients {
+		carriers[c.Carrier()]++
+		carried.add(c.Stats())
+	}
+	return carriers, carried
+}
+
+// routeOf returns the URL of the relay over which a peer is reached now, or "".
+func (rs *relays) routeOf(id PeerID) string {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if p := rs.peers[id]; p != nil && p.route != nil {
+		return p.route.url.String()
+	}
+	return ""
+}
+
+// owner returns whose virtual address addr is.
+func (rs *relays) owner(addr net.Addr) (id PeerID, virtual bool) {
+	n, virtual := endpoint.VirtualNumber(addr)
+	if !virtual {
+		return PeerID{}, false
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if p := rs.numbers[n]; p != nil {
+		id = p.id
+	}
+	return id, true
+}
+
+// notify wakes the dials that wait for news of p. mu is held.
+func (p *relayedPeer) notify() {
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
+	}
+}
+
+// mayReach reports whether one of the relays is connected and does not say that
+// the peer is not there.
+func (u *relayUse) mayReach() bool {
+	u.rs.mu.Lock()
+	defer u.rs.mu.Unlock()
+	return slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.worth(u.peer.id) > worthNothing })
+}
+
+// await returns nil when the peer is there at one of the relays, and otherwise,
+// when all have been heard or ctx has ended, why not.
+func (u *relayUse) await(ctx context.Context) []CandidateError {
+	for {
+		u.rs.mu.Lock()
+		there, pending, failed := u.look()
+		if !there && pending && u.peer.changed == nil {
+			u.peer.changed = make(chan struct{})
+		}
+		changed := u.peer.changed
+		u.rs.mu.Unlock()
+		switch {
+		case there:
+			return nil
+		case !pending:
+			return failed
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return failed
+		}
+	}
+}
+
+// whyNot says of each relay why the peer was not reached there.
+func (u *relayUse) whyNot() []CandidateError {
+	u.rs.mu.Lock()
+	defer u.rs.mu.Unlock()
+	_, _, failed := u.look()
+	return failed
+}
+
+// look says whether the peer is there at one of the relays, whether one has
+// still to be heard, and what is the matter with the others. mu is held.
+func (u *relayUse) look() (there, pending bool, failed []CandidateError) {
+	for _, l := range u.links {
+		presence, err := l.ask(u.peer.id)
+		switch {
+		case err != nil:
+			failed = append(failed, CandidateError{Addr: l.url.String(), Err: err})
+		case presence == present:
+			there = true
+		case presence == unknown:
+			pending = true
+			failed = append(failed, CandidateError{Addr: l.url.String(), Err: noAnswerError{u.rs.t.opts.DialTimeout}})
+		default:
+			failed = append(failed, CandidateError{Addr: l.url.String(), Err: ErrAbsent})
+		}
+	}
+	return there, pending, failed
+}
+
+// wantNow makes relays that wait before they are dialed again be dialed now.
+func (u *relayUse) wantNow() {
+	if u == nil {
+		return
+	}
+	for _, l := range u.links {
+		signal(l.wanted)
+	}
+}
+
+// networkChanged replaces every connection to a relay by a new one.
+func (rs *relays) networkChanged() {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, l := range rs.links {
+		signal(l.network)
+	}
+}

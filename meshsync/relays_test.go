@@ -1,0 +1,468 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+	"github.com/defenseunicorns/peat-mesh-go/relay"
+)
+
+// A relayNode is a host with a relay on it.
+type relayNode struct {
+	*relay.Server
+	w    *world
+	n    int
+	host *testnet.Host
+	sock *testnet.Socket
+	tcp  *pipeListener // nil: no TCP
+}
+
+// relay returns a running relay, number n of those. It serves UDP, and TCP for
+// those who are given its dialTCP.
+func (w *world) relay(n int) *relayNode {
+	w.t.Helper()
+	r := &relayNode{w: w, n: n, host: w.net.Host(fmt.Sprint("relay", n), netip.AddrFrom4([4]byte{10, 9, 0, byte(n)}))}
+	r.start()
+	w.t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func (r *relayNode) start() {
+	r.w.t.Helper()
+	var err error
+	if r.sock, err = r.host.Listen(testPort); err != nil {
+		r.w.t.Fatal(err)
+	}
+	r.tcp = newPipeListener()
+	r.Server, err = relay.NewServer(relay.ServerOptions{PrivateKey: testKey(9000 + r.n), PacketConn: r.sock, Listener: r.tcp})
+	if err != nil {
+		r.w.t.Fatal(err)
+	}
+}
+
+// crash ends the relay as a killed process ends.
+func (r *relayNode) crash() {
+	r.sock.Close()
+	r.tcp.Close()
+	r.Close()
+}
+
+func (r *relayNode) url() string { return r.urlAt(r.host.Addr().String()) }
+
+func (r *relayNode) urlAt(host string) string {
+	return fmt.Sprintf("relay://%s@%s:%d", PeerIDFromKey(testKey(9000+r.n)), host, testPort)
+}
+
+// A pipeListener accepts connections in memory.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (l *pipeListener) dial(ctx context.Context, _ string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-l.closed:
+		return nil, errors.New("connection refused")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// noTCP is a network without TCP.
+func noTCP(o *Options) {
+	o.dialTCP = func(context.Context, string) (net.Conn, error) { return nil, errors.New("no TCP here") }
+}
+
+// home makes relays a node's home relays.
+func home(relays ...*relayNode) func(*Options) {
+	return func(o *Options) {
+		noTCP(o)
+		for _, r := range relays {
+			o.Relays = append(o.Relays, r.url())
+		}
+	}
+}
+
+func (n *node) registerVia(p *node, r *relayNode, addrs ...string) {
+	n.w.t.Helper()
+	if err := n.RegisterForReconnect(p.ID(), addrs, r.url()); err != nil {
+		n.w.t.Fatal(err)
+	}
+}
+
+// awaitPath waits until n reaches p on a path of the given kind.
+func (n *node) awaitPath(p *node, kind PathKind, d time.Duration) *Conn {
+	n.w.t.Helper()
+	events := n.Subscribe(n.w.t.Context())
+	timeout := time.After(d)
+	for {
+		if c, ok := n.Conn(p.ID()); ok && c.Path().Kind == kind {
+			return c
+		}
+		select {
+		case <-events:
+		case <-timeout:
+			st, _ := n.Status(p.ID())
+			n.w.t.Fatalf("no %v path within %v: %+v", kind, d, st)
+		}
+	}
+}
+
+func TestPeersBehindNATsMeetAtTheRelay(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		nats := [2]*testnet.NAT{}
+		nodes := [2]*node{}
+		for i := range nodes {
+			nats[i] = w.net.NAT(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), testnet.NATConfig{Mapping: testnet.AddressDependent})
+			nodes[i] = w.nodeOn(i+1, nats[i].Host(fmt.Sprint("node", i), netip.AddrFrom4([4]byte{192, 168, 0, 1})), home(r))
+		}
+		a, b := nodes[0], nodes[1]
+		began := time.Now()
+		a.registerVia(b, r, "192.0.2.2:20000")
+		c := a.awaitPath(b, PathRelay, 5*time.Second)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("connected after %v", took)
+		}
+		a.mustPing(b, time.Second)
+		b.mustPing(a, time.Second)
+		if p := c.Path(); p.Relay != r.url() || p.Remote != "" {
+			t.Errorf("path is %+v", p)
+		}
+		if st, _ := a.Status(b.ID()); st.Path.Kind != PathRelay || st.Path.Relay != r.url() || st.Relay != r.url() {
+			t.Errorf("status %+v", st)
+		}
+		if p, _ := b.Status(a.ID()); p.Path.Relay != r.url() {
+			t.Errorf("the other side's status %+v", p)
+		}
+		time.Sleep(time.Hour) // it lasts, though each NAT forgets what is idle
+		if now, _ := a.Conn(b.ID()); now != c {
+			t.Error("the connection did not last")
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A service keeps opening streams to a peer and counts those that fail.
+type service struct {
+	failed, echoed atomic.Int64
+	stop, done     chan struct{}
+}
+
+func (n *node) serve(p *node) *service {
+	s := &service{stop: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		var asking sync.WaitGroup
+		defer asking.Wait()
+		for {
+			select {
+			case <-s.stop:
+				return
+			case <-n.w.t.Context().Done(): // the test has failed
+				return
+			case <-time.After(echoPeriod):
+			}
+			asking.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+				defer cancel()
+				st, err := n.OpenStream(ctx, p.ID())
+				if err == nil {
+					err = pingOn(ctx, st, strings.Repeat("x", 5000))
+				}
+				if err != nil {
+					s.failed.Add(1)
+				} else {
+					s.echoed.Add(1)
+				}
+			})
+		}
+	}()
+	return s
+}
+
+func (s *service) end() {
+	close(s.stop)
+	<-s.done
+}
+
+// longStream writes on a stream of c for d, and returns what went wrong.
+func longStream(c *Conn, d time.Duration) chan error {
+	result := make(chan error, 1)
+	go func() {
+		s, err := c.OpenStream(context.Background())
+		if err != nil {
+			result <- err
+			return
+		}
+		var sent int64
+		go func() {
+			defer s.Close()
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				n, err := s.Write(make([]byte, 3000))
+				sent += int64(n)
+				if err != nil {
+					return
+				}
+			}
+		}()
+		got, err := io.Copy(io.Discard, s)
+		if err == nil && (got != sent || got == 0) {
+			err = fmt.Errorf("%d of %d bytes came back", got, sent)
+		}
+		result <- err
+	}()
+	return result
+}
+
+func TestConnectionMovesToTheDirectPathAndBack(t *testing.T) {
+	for _, registered := range []string{"decider", "follower", "both"} {
+		t.Run(registered, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				r := w.relay(1)
+				a, b := w.pair(home(r))
+				if registered == "follower" {
+					a, b = b, a
+				}
+				w.net.Cut(a.host, b.host)
+				a.registerVia(b, r, b.addr())
+				if registered == "both" {
+					b.registerVia(a, r, a.addr())
+				}
+				relayed := a.awaitPath(b, PathRelay, 5*time.Second)
+				theirs := b.await(a, time.Second)
+				s := a.serve(b)
+				time.Sleep(5 * time.Second)
+				long := longStream(relayed, 10*time.Second)
+				w.net.Restore(a.host, b.host)
+				direct := a.awaitPath(b, PathDirect, 5*time.Second)
+				if relayed.Context().Err() != nil {
+					t.Error("the relayed connection did not outlive the move")
+				}
+				if _, err := relayed.OpenStream(context.Background()); !errors.Is(err, ErrSuperseded) {
+					t.Errorf("a new stream on the old connection: %v, want %v", err, ErrSuperseded)
+				}
+				time.Sleep(5 * time.Second)
+				if relayed.Context().Err() != nil || theirs.Context().Err() != nil {
+					t.Error("the relayed connection ended before its stream")
+				}
+				if err := <-long; err != nil {
+					t.Errorf("a stream that was open: %v", err)
+				}
+				if cause := causeOf(t, relayed, readLimit+2*time.Second); !errors.Is(cause, ErrSuperseded) {
+					t.Errorf("it ended with %v, want %v", cause, ErrSuperseded)
+				}
+				causeOf(t, theirs, time.Second)
+				if n := s.failed.Load(); n != 0 || s.echoed.Load() < 500 {
+					t.Errorf("%d streams failed and %d did not", n, s.echoed.Load())
+				}
+
+				// The direct path dies: back through the relay.
+				w.net.Cut(a.host, b.host)
+				cut := time.Now()
+				again := a.awaitPath(b, PathRelay, 25*time.Second)
+				t.Logf("back through the relay %v after the direct path's end", time.Since(cut))
+				if outage := a.awaitEcho(b, time.Second); outage > time.Second {
+					t.Errorf("first echo after %v", outage)
+				}
+				s.end()
+				if direct.Context().Err() == nil || again == direct {
+					t.Error("the direct connection is still there")
+				}
+				a.stop()
+				b.stop()
+				for _, ev := range append(a.log.events, b.log.events...) {
+					if ev.Kind == EventConnected && ev.Outage > 5*time.Second {
+						t.Errorf("an outage of %v", ev.Outage)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Both sides find the direct path at the same time, over and over.
+func TestSimultaneousMovesAgree(t *testing.T) {
+	for seed := range uint64(10) {
+		inWorld(t, seed, func(w *world) {
+			r := w.relay(1)
+			a, b := w.pair(home(r))
+			w.net.SetLink(a.host, b.host, testnet.Link{Latency: testRTT / 2, Jitter: 20 * time.Millisecond})
+			w.net.Cut(a.host, b.host)
+			a.registerVia(b, r, b.addr())
+			b.registerVia(a, r, a.addr())
+			a.awaitPath(b, PathRelay, 5*time.Second)
+			b.awaitPath(a, PathRelay, 5*time.Second)
+			s := a.serve(b)
+			w.net.Restore(a.host, b.host)
+			a.NetworkChanged()
+			a.RetryNow(b.ID())
+			b.RetryNow(a.ID())
+			ours := a.awaitPath(b, PathDirect, 5*time.Second)
+			b.awaitPath(a, PathDirect, 5*time.Second)
+			time.Sleep(10 * time.Second)
+			if now, _ := a.Conn(b.ID()); now != ours {
+				t.Errorf("seed %d: the connection changed again", seed)
+			}
+			s.end()
+			if n := s.failed.Load(); n != 0 {
+				t.Errorf("seed %d: %d streams failed", seed, n)
+			}
+			a.stop()
+			b.stop()
+		})
+	}
+}
+
+// Whatever is under way when Unregister is called, nothing changes after it has
+// returned.
+func TestUnregisterStopsTheMove(t *testing.T) {
+	moved := 0
+	for seed := range uint64(40) {
+		inWorld(t, seed, func(w *world) {
+			r := w.relay(1)
+			a, b := w.pair(home(r))
+			if seed%2 == 0 {
+				a, b = b, a
+			}
+			w.net.Cut(a.host, b.host)
+			a.registerVia(b, r, b.addr())
+			a.awaitPath(b, PathRelay, 5*time.Second)
+			w.net.Restore(a.host, b.host)
+			a.RetryNow(b.ID())
+			time.Sleep(time.Duration(w.rand.IntN(1500)) * time.Millisecond)
+			if err := a.Unregister(b.ID()); err != nil {
+				t.Fatal(err)
+			}
+			c, ok := a.Conn(b.ID())
+			if !ok {
+				t.Fatalf("seed %d: no connection", seed)
+			}
+			if c.Path().Kind == PathDirect {
+				moved++
+			}
+			time.Sleep(10 * time.Minute)
+			if now, _ := a.Conn(b.ID()); now != c {
+				t.Errorf("seed %d: the connection changed after Unregister", seed)
+			}
+			a.mustPing(b, time.Second)
+			if now, _ := b.Conn(a.ID()); now.Path().Kind != c.Path().Kind {
+				t.Errorf("seed %d: %v here, %v there", seed, c.Path(), now.Path())
+			}
+			a.stop()
+			b.stop()
+		})
+	}
+	if moved == 0 || moved == 40 {
+		t.Errorf("%d of 40 had moved: Unregister did not come in between", moved)
+	}
+}
+
+// Operators win over moves, too, and over connections that retire.
+func TestDisconnectEndsARetiringConnection(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.apart(r)
+		relayed, _ := a.Conn(b.ID())
+		theirs := b.await(a, time.Second)
+		long := longStream(relayed, time.Hour)
+		w.net.Restore(a.host, b.host)
+		direct := a.awaitPath(b, PathDirect, 5*time.Second)
+		if err := a.Disconnect(b.ID()); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []*Conn{relayed, direct, theirs} {
+			if cause := causeOf(t, c, time.Second); !errors.Is(cause, ErrDisconnected) {
+				t.Errorf("ended with %v, want %v", cause, ErrDisconnected)
+			}
+		}
+		if err := <-long; err == nil {
+			t.Error("its stream went on")
+		}
+		time.Sleep(time.Minute)
+		if n := len(a.ConnectedPeers()) + len(b.ConnectedPeers()); n != 0 {
+			t.Errorf("%d connections", n)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A stream without end does not keep a retired connection for ever, nor does a
+// transport wait for it.
+func TestRetirementIsBounded(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.apart(r)
+		relayed, _ := a.Conn(b.ID())
+		long := longStream(relayed, time.Hour)
+		w.net.Restore(a.host, b.host)
+		a.awaitPath(b, PathDirect, 5*time.Second)
+		began := time.Now()
+		causeOf(t, relayed, time.Minute)
+		if took := time.Since(began); took != retireLimit {
+			t.Errorf("ended after %v, want %v", took, retireLimit)
+		}
+		if err := <-long; !errors.Is(err, ErrSuperseded) {
+			var app *quic.ApplicationError
+			if !errors.As(err, &app) || app.ErrorCode != codeSuperseded {
+				t.Errorf("its stream ended with %v", err)
+			}
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A transport that closes tells peers behind relays, too.
+func TestCloseIsHeardThroughTheRelay(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.apart(r)
+		theirs := b.await(a, time.Second)
+		began := time.Now()
+		a.stop()
+		t.Logf("Close took %v", time.Since(began))
+		if cause := causeOf(t, theirs, time.Second); !errors.Is(cause, ErrShutdown) {
+			t.Errorf("ended with %v, want %v", cause, ErrShutdown)
+		}
+		b.stop()
+	})
+}
