@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
 // A config is what the flags say.
@@ -20,6 +21,7 @@ type config struct {
 	listen      string
 	metrics     string // "": no HTTP
 	peers       peerList
+	relays      relayList // home relays
 	formation   *meshsync.Formation
 	keepAlive   time.Duration // 0: the transport's default
 	idleTimeout time.Duration // 0: the transport's default
@@ -33,7 +35,8 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&cfg.keyFile, "key", "node.key", "private key `file`; made if there is none")
 	fs.StringVar(&cfg.listen, "listen", ":0", "UDP `host:port` to listen on and to dial from")
-	fs.Var(&cfg.peers, "peer", "keep a connection to the peer `ID@host:port`; may be repeated, for one ID too: those are its addresses")
+	fs.Var(&cfg.peers, "peer", "keep a connection to the peer `ID@host:port`, or ID@relay://<id>@host:port through a relay; may be repeated, for one ID too: those are its addresses, and one may be its relay")
+	fs.Var(&cfg.relays, "relay", "stay connected to the relay `URL`, so that others can reach this node there: relay://<id>@host:port, or relay://host:port if it has a certificate; may be repeated")
 	fs.Func("formation", "let only those in that have the same name and secret: `name@file`, the file with the secret in hex, 16 bytes or more", func(s string) (err error) {
 		cfg.formation, err = readFormation(s)
 		return err
@@ -57,39 +60,70 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	return cfg, nil
 }
 
-// A peerAddrs is a peer with all its addresses.
-type peerAddrs struct {
+// A route is a peer with all the ways to it.
+type route struct {
 	id    meshsync.PeerID
 	addrs []string
+	relay string // "": none
 }
 
 // A peerList collects the -peer flags.
-type peerList []peerAddrs
+type peerList []route
 
 // String implements flag.Value.
 func (l *peerList) String() string { return "" }
 
 // Set implements flag.Value.
 func (l *peerList) Set(s string) error {
-	name, addr, ok := strings.Cut(s, "@")
+	name, where, ok := strings.Cut(s, "@") // a relay's URL may have another one
 	if !ok {
-		return errors.New("want ID@host:port")
+		return errors.New("want ID@host:port or ID@relay://<id>@host:port")
 	}
 	id, err := meshsync.ParsePeerID(name)
 	if err != nil {
 		return err
 	}
-	if _, _, err := net.SplitHostPort(addr); err != nil {
+	if !strings.HasPrefix(where, "relay://") {
+		if _, _, err := net.SplitHostPort(where); err != nil {
+			return err
+		}
+		r := l.route(id)
+		r.addrs = append(r.addrs, where)
+		return nil
+	}
+	if _, err := relay.ParseURL(where); err != nil {
 		return err
 	}
+	r := l.route(id)
+	if r.relay != "" {
+		return fmt.Errorf("a second relay for %s: one is all a peer can have", id.Short())
+	}
+	r.relay = where
+	return nil
+}
+
+// route returns the peer's route, which it adds if there is none.
+func (l *peerList) route(id meshsync.PeerID) *route {
 	for i := range *l {
-		if p := &(*l)[i]; p.id == id {
-			p.addrs = append(p.addrs, addr)
-			return nil
+		if r := &(*l)[i]; r.id == id {
+			return r
 		}
 	}
-	*l = append(*l, peerAddrs{id, []string{addr}})
-	return nil
+	*l = append(*l, route{id: id})
+	return &(*l)[len(*l)-1]
+}
+
+// A relayList collects the -relay flags.
+type relayList []string
+
+// String implements flag.Value.
+func (l *relayList) String() string { return "" }
+
+// Set implements flag.Value.
+func (l *relayList) Set(s string) error {
+	_, err := relay.ParseURL(s)
+	*l = append(*l, s)
+	return err
 }
 
 // maxSecretFile bounds what is read from a path that may be the wrong one.

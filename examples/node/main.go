@@ -15,6 +15,21 @@
 // and the new connection. It is enough that one side names the other; if both
 // do, there is still one connection.
 //
+// Where the nodes cannot reach each other, behind NATs for one, a relay helps that
+// both reach. Its first line is its URL:
+//
+//	go run ./relay/cmd/meshsync-relay -key relay.key
+//
+// One node stays connected to it, and the other names it as the way to that one,
+// instead of an address or beside addresses:
+//
+//	go run ./examples/node -key a.key -relay <URL>
+//	go run ./examples/node -key b.key -peer <ID>@<URL> -peer <ID>@192.0.2.1:7001
+//
+// With addresses too, the connection moves from the relay to a direct path as
+// soon as there is one. The "connected" lines tell with path=relay or path=direct
+// which it is.
+//
 // With -metrics the node answers HTTP:
 //
 //	go run ./examples/node -key a.key -listen 127.0.0.1:7001 -metrics 127.0.0.1:9001
@@ -111,6 +126,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	t, err := meshsync.New(meshsync.Options{
 		PrivateKey:  key,
 		ListenAddr:  cfg.listen,
+		Relays:      cfg.relays,
 		Formation:   cfg.formation,
 		Handler:     func(c *meshsync.Conn) { exchangeMessages(c, log) },
 		KeepAlive:   cfg.keepAlive,
@@ -140,7 +156,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 
 	wg.Go(func() { logEvents(events, log) })
 	for _, p := range cfg.peers {
-		if err := t.RegisterForReconnect(p.id, p.addrs, ""); err != nil {
+		if err := t.RegisterForReconnect(p.id, p.addrs, p.relay); err != nil {
 			return fmt.Errorf("-peer %s: %w", p.id.Short(), err)
 		}
 	}
@@ -173,8 +189,10 @@ func logEvents(events <-chan meshsync.Event, log *slog.Logger) {
 		}
 		if ev.Kind == meshsync.EventConnected {
 			path := ev.Conn.Path()
-			attrs = append(attrs, slog.String("path", path.Kind.String()), slog.String("remote", path.Remote),
-				slog.Bool("initiator", ev.Conn.Initiator()))
+			add(true, slog.String("path", path.Kind.String()))
+			add(path.Remote != "", slog.String("remote", path.Remote))
+			add(path.Relay != "", slog.String("relay", path.Relay))
+			add(true, slog.Bool("initiator", ev.Conn.Initiator()))
 		}
 		add(ev.Attempt > 0, slog.Int("attempt", ev.Attempt))
 		add(ev.Err != nil, slog.Any("err", ev.Err))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,7 +40,11 @@ func sendMessages(c *meshsync.Conn, log *slog.Logger) {
 	pace := time.NewTicker(messageInterval)
 	defer pace.Stop()
 	for n := uint64(1); ; n++ {
-		if err := sendMessage(c, n); err != nil {
+		err := sendMessage(c, n)
+		if errors.Is(err, meshsync.ErrSuperseded) {
+			return // the connection that took its place has a sender of its own
+		}
+		if err != nil {
 			log.Warn("message not sent", "to", c.Peer().Short(), "n", n, "err", err)
 		}
 		select {

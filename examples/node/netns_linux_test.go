@@ -21,6 +21,19 @@ type netns struct {
 // in their names. They are gone when the test ends.
 func wiredNamespaces(t *testing.T, word string) (a, b netns) {
 	t.Helper()
+	a, b = newNetns(t, word+"-a", "10.77.0.1"), newNetns(t, word+"-b", "10.77.0.2")
+	command(t, "ip", "link", "add", "eth0", "netns", a.name, "type", "veth", "peer", "name", "eth0", "netns", b.name)
+	for _, n := range []netns{a, b} {
+		command(t, "ip", "-n", n.name, "address", "add", n.ip+"/24", "dev", "eth0")
+		command(t, "ip", "-n", n.name, "link", "set", "eth0", "up")
+	}
+	return a, b
+}
+
+// newNetns returns a namespace with the word in its name. ip is for the caller's
+// use. It skips the test where there are none, or no firewall in them.
+func newNetns(t *testing.T, word, ip string) netns {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for network namespaces")
 	}
@@ -29,24 +42,15 @@ func wiredNamespaces(t *testing.T, word string) (a, b netns) {
 			t.Skipf("needs %s: %v", tool, err)
 		}
 	}
-	named := func(end, ip string) netns {
-		n := netns{t, fmt.Sprintf("node-%d-%s-%s", os.Getpid(), word, end), ip}
-		if out, err := exec.Command("ip", "netns", "add", n.name).CombinedOutput(); err != nil {
-			t.Skipf("cannot make a network namespace here: %v: %s", err, out)
-		}
-		t.Cleanup(func() { command(t, "ip", "netns", "delete", n.name) })
-		return n
+	n := netns{t, fmt.Sprintf("node-%d-%s", os.Getpid(), word), ip}
+	if out, err := exec.Command("ip", "netns", "add", n.name).CombinedOutput(); err != nil {
+		t.Skipf("cannot make a network namespace here: %v: %s", err, out)
 	}
-	a, b = named("a", "10.77.0.1"), named("b", "10.77.0.2")
-	command(t, "ip", "link", "add", "eth0", "netns", a.name, "type", "veth", "peer", "name", "eth0", "netns", b.name)
-	for _, n := range []netns{a, b} {
-		command(t, "ip", "-n", n.name, "address", "add", n.ip+"/24", "dev", "eth0")
-		command(t, "ip", "-n", n.name, "link", "set", "eth0", "up")
-	}
-	if out, err := exec.Command("ip", "netns", "exec", a.name, "iptables", "-w", "-S").CombinedOutput(); err != nil {
+	t.Cleanup(func() { command(t, "ip", "netns", "delete", n.name) })
+	if out, err := exec.Command("ip", "netns", "exec", n.name, "iptables", "-w", "-S").CombinedOutput(); err != nil {
 		t.Skipf("iptables does not work here: %v: %s", err, out)
 	}
-	return a, b
+	return n
 }
 
 // node returns a node in the namespace.

@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 // above the largest wait between two dials, 12 s, and one dial, 5 s.
 const patience = 40 * time.Second
 
-// A process is a node program that runs, or ran, with what it has logged.
+// A process is a program that runs, or ran, with what it has logged.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -63,11 +63,10 @@ type process struct {
 	changed chan struct{} // closed when log grows or the process is gone
 }
 
-// start runs the program with args; wrap, if any, is a command to run it in.
+// start runs a command, the node program or another one that logs as it does.
 // It is killed at the end of the test.
-func start(t *testing.T, wrap []string, args ...string) *process {
+func start(t *testing.T, argv ...string) *process {
 	t.Helper()
-	argv := append(append(wrap[:len(wrap):len(wrap)], binary), args...)
 	p := &process{t: t, cmd: exec.Command(argv[0], argv[1:]...), exited: make(chan struct{}), changed: make(chan struct{})}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,12 +35,15 @@ func newNode(t *testing.T, addr string, wrap ...string) *node {
 // run starts the program and waits until it is up.
 func (n *node) run(args ...string) {
 	n.t.Helper()
-	n.process = start(n.t, n.wrap, append([]string{"-key", n.key, "-listen", n.addr}, args...)...)
+	n.process = start(n.t, slices.Concat(n.wrap, []string{binary, "-key", n.key, "-listen", n.addr}, args)...)
 	n.await(0, "msg=node is up", "id="+n.id.String(), "addr="+n.addr)
 }
 
 // registers returns the flag that makes the program register m.
 func registers(m *node) string { return "-peer=" + m.id.String() + "@" + m.addr }
+
+// through returns the flag that makes the program reach m through a relay.
+func through(m *node, relay string) string { return "-peer=" + m.id.String() + "@" + relay }
 
 // awaitConnected waits until n logs, from the given line on, that it is
 // connected to m, and then that a message arrives from it.

@@ -1,0 +1,277 @@
+// Command meshsync-relay forwards packets between peers that cannot reach each
+// other. It sees their IDs and ciphertext, never what they say: the peers'
+// connections run end to end through it.
+//
+//	go run ./relay/cmd/meshsync-relay
+//
+// The one line on its standard output is its URL, relay://<id>@host:port, which
+// is all that peers need to know:
+//
+//	go run ./examples/node -key a.key -relay <URL>            # be reachable there
+//	go run ./examples/node -key b.key -peer <ID of a>@<URL>   # reach a there
+//
+// The URL pins the relay's key, so there are no certificates to manage. The key
+// is made at the first start and kept in the file -key; keep it, and the URL
+// stays. The host is the one of -listen. If that is none, as in :7443, it is the
+// machine's first address; behind a NAT, or if it has a name, tell it with
+// -url-host. The log goes to standard error.
+//
+// # Flags
+//
+// Each can also be given as a variable, -max-clients for one as
+// MESHSYNC_RELAY_MAX_CLIENTS. A flag goes before the variable, an empty variable
+// is none.
+//
+//	-listen host:port      for both UDP and TCP; default :7443
+//	-key file              private key; made, with mode 0600, if there is none;
+//	                       default relay.key
+//	-cert file             certificate and chain, and its private key, in PEM: for
+//	-cert-key file         clients that are given relay://host:port without an ID
+//	-allow file            only these peers may connect; default: everybody
+//	-max-clients n         clients at a time; default 10000
+//	-bytes-per-second n    of packets each client may send, the excess is dropped;
+//	                       default 125000000, 1 Gbit/s
+//	-metrics host:port     HTTP; none by default
+//	-drain duration        how long SIGTERM waits for clients to leave; default 10s;
+//	                       0 does not wait
+//	-url-host host         a name or an address in the printed URL
+//	-log-format format     text or json; default text
+//
+// # Who may connect
+//
+// Everybody who reaches the relay, unless there is an allow list: a file with the
+// ID of a peer on each line. Lines may be blank, and # begins a comment. A list
+// without an ID lets nobody in. It has at most 8 MiB, and 1 KiB a line.
+//
+// SIGHUP makes the relay read the allow list and the certificate again. What
+// cannot be read then is logged as an error, and the old one stays. A list is
+// asked about new connections only: a peer that is no longer in it keeps the
+// connection it has, so to be rid of it at once restart the relay. Windows has no
+// SIGHUP: there it takes a restart too.
+//
+// # Watching it
+//
+// With -metrics the relay answers HTTP. Keep that local, it is open to all who
+// reach it:
+//
+//	/metrics   Prometheus; the relay's own begin with meshsync_relay_
+//	/healthz   200 while the program runs
+//	/readyz    200 while it takes clients, 503 once it drains
+//
+// # Its end
+//
+// At SIGTERM and SIGINT the relay takes no new clients and asks those it has to
+// leave, each with a delay of its own after which to come back. It forwards until
+// they have left, for as long as -drain says; then it closes and exits. A second
+// signal kills it. The exit code is 0, 2 if a flag, a variable or a file that one
+// names is wrong, and 1 if the relay could not start for another reason.
+//
+// meshsync-relay.service, beside this file, runs it under systemd.
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/defenseunicorns/peat-mesh-go/relay"
+)
+
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills
+	reload := make(chan os.Signal, 1)
+	notifyReload(reload)
+	os.Exit(run(ctx, reload, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+}
+
+// run is the program: it returns its exit code when ctx has ended and the relay
+// has drained, or when it cannot start. An element of reload makes it read its
+// files again.
+func run(ctx context.Context, reload <-chan os.Signal, args []string, env lookupFunc, stdout, stderr io.Writer) int {
+	cfg, err := parseFlags(args, env, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitUsage // parseFlags has said why
+	}
+	log := newLogger(cfg.logFormat, stderr)
+	err = serve(ctx, cfg, reload, stdout, log)
+	if err == nil {
+		return exitOK
+	}
+	log.Error("relay failed", "err", err)
+	if _, ok := errors.AsType[usageError](err); ok || errors.Is(err, relay.ErrBadOption) {
+		return exitUsage
+	}
+	return exitError
+}
+
+// A usageError blames what a flag, or a variable, says.
+type usageError struct {
+	source string
+	err    error
+}
+
+func (e usageError) Error() string { return e.source + ": " + e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func newLogger(format string, w io.Writer) *slog.Logger {
+	if format == logJSON {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+// files are those that are named by flags.
+type files struct {
+	key   ed25519.PrivateKey
+	cert  *certificate // nil: none
+	allow *allowList   // nil: none
+}
+
+func readFiles(cfg config) (f files, err error) {
+	if f.key, err = identity.LoadOrCreateKey(cfg.keyFile); err != nil {
+		return f, usageError{cfg.source("key"), err}
+	}
+	if cfg.certFile != "" {
+		if f.cert, err = readCertificate(cfg.certFile, cfg.certKeyFile); err != nil {
+			return f, usageError{cfg.source("cert"), err}
+		}
+	}
+	if cfg.allowFile != "" {
+		if f.allow, err = readAllowList(cfg.allowFile); err != nil {
+			return f, usageError{cfg.source("allow"), err}
+		}
+	}
+	return f, nil
+}
+
+// reload reads again what may change while the relay runs.
+func (f files) reload(log *slog.Logger) {
+	if f.cert != nil {
+		if err := f.cert.load(); err != nil {
+			log.Error("certificate not read again", "err", err)
+		} else {
+			log.Info("certificate read again", "expires", f.cert.expires())
+		}
+	}
+	if f.allow != nil {
+		if err := f.allow.load(); err != nil {
+			log.Error("allow list not read again", "err", err)
+		} else {
+			log.Info("allow list read again", "peers", f.allow.len())
+		}
+	}
+}
+
+// serve runs the relay until ctx ends, and then drains it.
+func serve(ctx context.Context, cfg config, reload <-chan os.Signal, stdout io.Writer, log *slog.Logger) (err error) {
+	f, err := readFiles(cfg)
+	if err != nil {
+		return err
+	}
+	slog.SetDefault(log) // what the libraries say through package log is of one format too
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s, err := relay.NewServer(serverOptions(cfg, f, log, registry))
+	if err != nil {
+		return fmt.Errorf("%s: %w", cfg.source("listen"), err) // the rest has been checked
+	}
+	defer func() { err = errors.Join(err, s.Close()) }() // has nothing to do once it has drained
+
+	url, err := printedURL(s, cfg)
+	if err != nil {
+		return err
+	}
+	up := []any{"url", url, "addr", s.Addr().String()} // as text in JSON too
+	var web *httpServer                                // nil: none
+	if cfg.metrics != "" {
+		if web, err = startHTTP(cfg.metrics, s, registry, log); err != nil {
+			return fmt.Errorf("%s: %w", cfg.source("metrics"), err)
+		}
+		defer web.close()
+		up = append(up, "metrics", web.addr.String())
+	}
+	if f.allow != nil {
+		up = append(up, "allowed", f.allow.len())
+	}
+	if f.cert != nil {
+		up = append(up, "certificate_expires", f.cert.expires())
+	}
+	log.Info("relay is up", up...)
+	if _, err := fmt.Fprintln(stdout, url); err != nil {
+		return fmt.Errorf("standard output: %w", err)
+	}
+	for {
+		select {
+		case <-reload:
+			f.reload(log)
+		case <-ctx.Done():
+			log.Info("relay shuts down", "cause", context.Cause(ctx))
+			web.drain()
+			return drain(s, cfg.drain, log)
+		}
+	}
+}
+
+func serverOptions(cfg config, f files, log *slog.Logger, registry prometheus.Registerer) relay.ServerOptions {
+	o := relay.ServerOptions{
+		ListenAddr:     cfg.listen,
+		PrivateKey:     f.key,
+		MaxClients:     cfg.maxClients,
+		BytesPerSecond: cfg.bytesPerSecond,
+		Logger:         log,
+		Registerer:     registry,
+	}
+	if f.cert != nil {
+		o.TLS = f.cert.config()
+	}
+	if f.allow != nil {
+		o.Authorize = f.allow.authorize
+	}
+	return o
+}
+
+// printedURL is the relay's, with the host that the flags want in it.
+func printedURL(s *relay.Server, cfg config) (string, error) {
+	u, err := relay.ParseURL(s.URL())
+	if err != nil {
+		return "", err
+	}
+	if cfg.urlHost != "" {
+		u.Host = cfg.urlHost
+	}
+	return u.String(), nil
+}
+
+// drain closes the relay when its clients have left, or after limit.
+func drain(s *relay.Server, limit time.Duration, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	err := s.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Warn("the wait for clients to leave is over", "drain", limit.String())
+		return nil
+	}
+	return err
+}
