@@ -14,7 +14,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestBlackoutRecovers(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes twenty seconds: not with -short")
+		t.Skip("takes half a minute: not with -short")
 	}
 	binary := filepath.Join(t.TempDir(), "blackout.exe") // Windows wants the suffix, others allow it
 	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
@@ -34,6 +34,11 @@ func TestBlackoutRecovers(t *testing.T) {
 		row := regexp.MustCompile(`(?m)^` + cause + `.*( +\d+\.\d+ s){3} +\d+$`)
 		if !row.Match(stdout.Bytes()) {
 			t.Errorf("no row %q in the table:\n%s", row, &stdout)
+		}
+	}
+	for _, line := range []string{`(?m)^direct path cut.*never repaired +\d+$`, `moved: [1-9]\d* messages came back meanwhile, 0 streams failed`} {
+		if !regexp.MustCompile(line).Match(stdout.Bytes()) {
+			t.Errorf("no line %q:\n%s", line, &stdout)
 		}
 	}
 }

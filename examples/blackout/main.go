@@ -1,4 +1,4 @@
-// Command blackout shows in twenty seconds what meshsync is for. It needs no
+// Command blackout shows in half a minute what meshsync is for. It needs no
 // flags and no second terminal:
 //
 //	go run ./examples/blackout
@@ -7,11 +7,14 @@
 // A is this process, B a child process of it. A registers B once and sends it
 // numbered messages. Then the network between them goes dark, B is killed, and
 // B moves to another port; each time A's transport gets the connection back by
-// itself, and A's own code does nothing but ask for a stream. In the end A
-// unregisters B, after which A leaves it alone.
+// itself, and A's own code does nothing but ask for a stream. Then the direct
+// path between them is cut for good, and they go on through a relay; it returns,
+// and the connection moves back to it. In the end A unregisters B, after which A
+// leaves it alone.
 //
 // Every line it prints is measured while it happens. The exit code is 1 if A
-// did not recover from an outage in time, or dialed after it unregistered B.
+// did not recover from an outage in time, lost a message to the move, or dialed
+// after it unregistered B.
 //
 // Where to look: story.go is what happens, message.go is all that A's service
 // needs to do about outages, network.go is the switch that makes the network
@@ -62,8 +65,8 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case len(args) == 0:
 		return tellStory(ctx)
-	case len(args) == 3 && args[0] == peerCommand:
-		return bePeer(args[1], args[2])
+	case len(args) == 4 && args[0] == peerCommand:
+		return bePeer(args[1], args[2], args[3])
 	default:
 		return errors.New("this program takes no arguments")
 	}

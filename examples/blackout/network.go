@@ -5,12 +5,19 @@ import (
 	"sync/atomic"
 )
 
-// A network is A's UDP socket with a switch. While it is dark every packet
+// A network is A's UDP socket with two switches. While it is dark every packet
 // disappears, in both directions and without an error, as on a dead radio link.
+// While a remote address is cut off, only the packets to and from there do.
 type network struct {
 	net.PacketConn
 	dark atomic.Bool
+	cut  atomic.Value // the address as a string; "" is none
 	sent atomic.Int64 // packets A has tried to send, the dropped ones included
+}
+
+// drops reports whether a packet to or from a remote address disappears.
+func (n *network) drops(remote net.Addr) bool {
+	return n.dark.Load() || n.cut.Load() == remote.String()
 }
 
 // newNetwork opens a socket on a free port of the loopback interface.
@@ -19,14 +26,16 @@ func newNetwork() (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &network{PacketConn: conn}, nil
+	n := &network{PacketConn: conn}
+	n.cut.Store("")
+	return n, nil
 }
 
 // ReadFrom implements net.PacketConn.
 func (n *network) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		size, from, err := n.PacketConn.ReadFrom(b)
-		if err != nil || !n.dark.Load() {
+		if err != nil || !n.drops(from) {
 			return size, from, err
 		}
 	}
@@ -35,7 +44,7 @@ func (n *network) ReadFrom(b []byte) (int, net.Addr, error) {
 // WriteTo implements net.PacketConn.
 func (n *network) WriteTo(b []byte, to net.Addr) (int, error) {
 	n.sent.Add(1)
-	if n.dark.Load() {
+	if n.drops(to) {
 		return len(b), nil
 	}
 	return n.PacketConn.WriteTo(b, to)

@@ -11,7 +11,7 @@ import (
 type outage struct {
 	cause    string
 	dials    int           // until the connection was back
-	repaired time.Time     // when the cause began to go away
+	repaired time.Time     // when the cause began to go away; zero: it did not
 	back     time.Time     // when A was connected again; zero before
 	length   time.Duration // Event.Outage: how long A had no connection
 	silence  time.Duration // from the last echo before to the first one after
@@ -31,7 +31,11 @@ func printTable(out io.Writer, outages []*outage) {
 			fmt.Fprintf(w, "%s\tNOT RECOVERED\t\t\t%d\n", o.cause, o.dials)
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\n", o.cause, seconds(o.silence), seconds(o.length), seconds(o.back.Sub(o.repaired)), o.dials)
+		repair := "never repaired"
+		if !o.repaired.IsZero() {
+			repair = seconds(o.back.Sub(o.repaired))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\n", o.cause, seconds(o.silence), seconds(o.length), repair, o.dials)
 	}
 	w.Flush()
 	fmt.Fprint(out, `

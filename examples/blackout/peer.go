@@ -13,9 +13,10 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
-// bePeer is B's process: a transport that echoes every stream. It prints its
-// address, and goes away in order when its stdin ends, so it never outlives A.
-func bePeer(keyFile, listen string) error {
+// bePeer is B's process: a transport that echoes every stream, and is connected
+// to a relay. It prints its address, and goes away in order when its stdin ends,
+// so it never outlives A.
+func bePeer(keyFile, listen, relayURL string) error {
 	key, err := meshsync.LoadOrCreateKey(keyFile)
 	if err != nil {
 		return err
@@ -23,6 +24,7 @@ func bePeer(keyFile, listen string) error {
 	b, err := meshsync.New(meshsync.Options{
 		PrivateKey:  key,
 		ListenAddr:  listen,
+		Relays:      []string{relayURL},
 		KeepAlive:   keepAlive,
 		IdleTimeout: idleTimeout,
 		Handler:     echoStreams,
@@ -63,12 +65,12 @@ type peerProcess struct {
 
 // startPeer starts this program once more, as B, and returns when it listens.
 // The process is killed when ctx ends.
-func startPeer(ctx context.Context, keyFile, listen string) (*peerProcess, error) {
+func startPeer(ctx context.Context, keyFile, listen, relayURL string) (*peerProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, peerCommand, keyFile, listen)
+	cmd := exec.CommandContext(ctx, self, peerCommand, keyFile, listen, relayURL)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

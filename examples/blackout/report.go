@@ -20,8 +20,10 @@ type report struct {
 	echoes <-chan echo
 
 	connected bool
+	path      meshsync.Path
 	dials     int
 	messages  uint64
+	lost      int // streams that failed
 	lastEcho  time.Time
 	outages   []*outage
 	current   *outage // the one A is to come out of, or nil
@@ -82,8 +84,11 @@ func (r *report) event(ev meshsync.Event) {
 	switch ev.Kind {
 	case meshsync.EventConnected:
 		r.connected = true
-		path := ev.Conn.Path()
-		text := fmt.Sprintf("connected to B (%v, %s)", path.Kind, path.Remote)
+		r.path = ev.Conn.Path()
+		text := fmt.Sprintf("connected to B (%v, %s)", r.path.Kind, r.path.Remote)
+		if r.path.Kind == meshsync.PathRelay {
+			text = "connected to B (through the relay)"
+		}
 		if o := r.current; o.open() {
 			o.back = ev.Time
 			o.length += ev.Outage
@@ -93,10 +98,13 @@ func (r *report) event(ev meshsync.Event) {
 	case meshsync.EventDisconnected:
 		r.connected = false
 		next := "dials again"
-		if !ev.WillRetry {
+		switch {
+		case errors.Is(ev.Err, meshsync.ErrSuperseded):
+			next = "its streams go on until they end"
+		case !ev.WillRetry:
 			next = "leaves it at that"
 		}
-		r.print(ev.Time, "A  ", fmt.Sprintf("lost B: %v; %s", ev.Err, next))
+		r.print(ev.Time, "A  ", fmt.Sprintf("connection ended: %v; %s", ev.Err, next))
 	case meshsync.EventDialing:
 		r.dials++
 		if o := r.current; o.open() {
@@ -131,7 +139,7 @@ func (r *report) echo(e echo) {
 		o.over, o.silence = true, e.at.Sub(r.lastEcho)
 		r.print(e.at, "A  ", fmt.Sprintf("message %d came back from B: messages flow again after %s", e.n, seconds(o.silence)))
 	}
-	r.lastEcho = e.at
+	r.lastEcho, r.lost = e.at, e.lost
 	r.messages++
 }
 

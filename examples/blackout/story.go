@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
 const (
@@ -20,15 +21,16 @@ const (
 	watchAlone   = 3 * time.Second  // longer than A ever waited between two dials before
 )
 
-// A story is A, B and the network between them.
+// A story is A, B, the network between them and a relay.
 type story struct {
 	*report
-	ctx  context.Context
-	net  *network
-	a    *meshsync.MeshSyncTransport
-	b    *peerProcess
-	bID  meshsync.PeerID
-	bKey string // B's key file: it is the same peer after each restart
+	ctx   context.Context
+	net   *network
+	relay *relay.Server
+	a     *meshsync.MeshSyncTransport
+	b     *peerProcess
+	bID   meshsync.PeerID
+	bKey  string // B's key file: it is the same peer after each restart
 }
 
 // tellStory sets the stage, goes through the scenes, and prints the table.
@@ -46,7 +48,12 @@ func tellStory(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &story{ctx: ctx, bID: meshsync.PeerIDFromKey(key), bKey: bKey}
+	r, err := relay.NewServer(relay.ServerOptions{ListenAddr: "127.0.0.1:0"})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	s := &story{ctx: ctx, relay: r, bID: meshsync.PeerIDFromKey(key), bKey: bKey}
 	if s.net, err = newNetwork(); err != nil {
 		return err
 	}
@@ -72,7 +79,7 @@ func tellStory(ctx context.Context) (err error) {
 	}()
 
 	s.prologue()
-	for _, scene := range []func() error{s.connect, s.blackout, s.restart, s.move, s.unregister} {
+	for _, scene := range []func() error{s.connect, s.blackout, s.restart, s.move, s.cutOff, s.moveBack, s.unregister} {
 		if err = scene(); err != nil {
 			break
 		}
@@ -87,6 +94,7 @@ func tellStory(ctx context.Context) (err error) {
 func (s *story) prologue() {
 	fmt.Printf(`A keeps a connection to B. A listens on %v; B is a process of its own.
 Keep-alive %v, idle timeout %v, dial timeout %v: shorter than the defaults, to save your time.
+A relay runs beside them.
 Lines with "---" say what this demo does to them; lines with "A" are A's events and messages.
 `, s.a.Addr(), keepAlive, idleTimeout, dialTimeout)
 }
@@ -152,6 +160,43 @@ func (s *story) move() error {
 	return s.comeBack(s.register)
 }
 
+func (s *story) cutOff() error {
+	s.act("A registers B once more: now with the relay that B is connected to as well")
+	if err := s.a.RegisterForReconnect(s.bID, []string{s.b.addr}, s.relay.URL()); err != nil {
+		return err
+	}
+	if err := s.during(s.ctx, calm); err != nil {
+		return err
+	}
+	s.begin("direct path cut for good")
+	s.act("the path between A and B is cut for good; both still reach the relay")
+	s.net.cut.Store(s.b.addr)
+	if err := s.until(s.ctx, recoverLimit, func() bool { return s.current.over }); err != nil {
+		return fmt.Errorf("node A did not reach B through the relay: %w", err)
+	}
+	if s.path.Kind != meshsync.PathRelay {
+		return fmt.Errorf("node A reaches B on path %v, though that is cut", s.path.Kind)
+	}
+	return s.during(s.ctx, calm)
+}
+
+func (s *story) moveBack() error {
+	lost, messages := s.lost, s.messages
+	s.act("the direct path is back, against all expectation")
+	s.net.cut.Store("")
+	if err := s.until(s.ctx, recoverLimit, func() bool { return s.path.Kind == meshsync.PathDirect }); err != nil {
+		return fmt.Errorf("node A did not move back to the direct path: %w", err)
+	}
+	if err := s.during(s.ctx, calm); err != nil {
+		return err
+	}
+	s.act("the connection has moved: %d messages came back meanwhile, %d streams failed", s.messages-messages, s.lost-lost)
+	if s.lost != lost {
+		return errors.New("the move cost node A a stream")
+	}
+	return nil
+}
+
 func (s *story) unregister() error {
 	s.act("A unregisters B: the connection stays, but nobody will restore it")
 	if err := s.a.Unregister(s.bID); err != nil {
@@ -186,7 +231,7 @@ func (s *story) register() error {
 
 // startB starts B's process, always with the same key.
 func (s *story) startB(listen string) (err error) {
-	s.b, err = startPeer(s.ctx, s.bKey, listen)
+	s.b, err = startPeer(s.ctx, s.bKey, listen, s.relay.URL())
 	return err
 }
 
