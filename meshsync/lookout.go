@@ -57,13 +57,3 @@ func (w *watchdog) move() {
 		w.slot = w.t.slots.request(math.MaxInt)
 	}
 }
-
-// verify finds out whether the peer still knows c, by sending something. If it
-// was restarted, it resets c.
-func (w *watchdog) verify(c *Conn) {
-	w.t.wg.Go(func() {
-		if c.awaitGreeted() {
-			c.control.send(frame(kindDrain, nil), w.t.opts.DialTimeout) // an error is the end of c
-		}
-	})
-}

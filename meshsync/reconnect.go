@@ -156,7 +156,6 @@ type watchdog struct {
 	updates chan struct{} // RegisterForReconnect: other addresses
 	retries chan struct{} // RetryNow
 	network chan struct{} // NetworkChanged
-	arrived chan struct{} // the peer arrived at a relay; nil if none is used
 	stop    chan struct{} // closed: the registration ends
 
 	done chan struct{} // closed when run has returned
@@ -178,10 +177,9 @@ type watchdog struct {
 
 	// The goroutine of run owns these.
 	connected  bool
-	relayed    *Conn // the connection, if it goes through a relay
-	relays     *relayUse
-	through    string // the relay that relays is for
-	seen       uint64 // how many of the shown it knows of
+	relayed    *Conn       // the connection, if it goes through a relay
+	meeting    *rendezvous // nil: the peer is registered without a relay
+	seen       uint64      // how many of the shown it knows of
 	slot       *slotRequest
 	cancelDial context.CancelFunc
 	dialed     chan dialResult // of the dial that runs
@@ -191,10 +189,7 @@ type watchdog struct {
 	search     probing
 	quiet      bool          // the last dial only waits for an answer to a probe
 	nudge      chan struct{} // tells a dial that is not quiet of an answer
-	arrival    chan struct{} // tells it that the peer is at a relay
-	isThere    bool          // the next dial is for a peer that has arrived there
 	onAnswer   bool          // there was an answer for the last dial
-	cameAt     time.Time     // when it was last dialed because it arrived at a relay
 	refusal    string        // what was logged of the peer's refusals
 	wakeups    atomic.Uint64 // how often run had something to do; for tests
 }
@@ -250,7 +245,7 @@ func (w *watchdog) run() {
 			w.searchOn()
 		case from := <-w.search.answers:
 			w.answered(from)
-		case <-w.arrived:
+		case <-w.meeting.arrivals():
 			w.peerArrived()
 		case <-w.updates:
 			w.useRelay()
@@ -259,7 +254,7 @@ func (w *watchdog) run() {
 			w.search.doubt() // the new network may drop probes
 			w.startAnew(true)
 		case <-w.retries:
-			w.relays.wantNow()
+			w.meeting.relays().wantNow()
 			w.startAnew(false)
 		}
 		w.wakeups.Add(1)
@@ -276,7 +271,7 @@ func (w *watchdog) halt() {
 
 // finish ends the registration.
 func (w *watchdog) finish() {
-	w.relays.release()
+	w.meeting.relays().release()
 	w.t.mu.Lock()
 	p := w.t.peers[w.peer]
 	p.watchdog = nil
@@ -330,23 +325,6 @@ func (w *watchdog) rejoice(c *Conn) {
 	} else {
 		w.search.check(c.qc.RemoteAddr())
 	}
-}
-
-// useRelay follows what the registration says of relays.
-func (w *watchdog) useRelay() {
-	w.t.mu.Lock()
-	through := w.relay
-	w.t.mu.Unlock()
-	if through == w.through {
-		return
-	}
-	old := w.relays
-	w.through, w.relays, w.arrived = through, nil, nil
-	if through != "" {
-		w.arrived = make(chan struct{}, 1)
-		w.relays = w.t.relays.use(w.peer, through, w.arrived)
-	}
-	old.release()
 }
 
 // connLost dials again: at once, unless the peer refuses us, or its
@@ -417,7 +395,7 @@ func (w *watchdog) leave() {
 	if w.cancelDial != nil {
 		w.cancelDial()
 		w.remember(<-w.dialed)
-		w.cancelDial, w.dialed, w.nudge, w.arrival = nil, nil, nil, nil
+		w.cancelDial, w.dialed, w.nudge = nil, nil, nil
 	}
 	if w.timer != nil {
 		w.timer.Stop()

@@ -38,12 +38,11 @@ func (w *watchdog) turn() <-chan struct{} {
 func (w *watchdog) dialNow() {
 	slot := w.slot
 	w.slot = nil
-	w.nudge, w.arrival = make(chan struct{}, 1), make(chan struct{}, 1)
+	w.nudge = make(chan struct{}, 1)
 	w.search.shook = time.Now()
-	to := target{peer: w.peer, relay: w.relays, nudge: w.nudge, arrived: w.arrival, isThere: w.isThere}
-	w.isThere = false
-	if w.relayed != nil { // a direct path is looked for
-		to.from, to.relay = w.relayed, nil
+	to := target{peer: w.peer, nudge: w.nudge, from: w.relayed}
+	if to.from == nil { // else a direct path is looked for
+		w.meeting.addTo(&to)
 	}
 	w.startDial(func(ctx context.Context) dialResult {
 		defer w.t.slots.release(slot)
@@ -60,14 +59,14 @@ func (w *watchdog) dialNow() {
 // neither the search has found nor a relay may know, gets no handshake, except
 // now and then.
 func (w *watchdog) dialAgain() {
-	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter || (w.relays != nil && w.relays.mayReach()) {
+	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter || w.meeting.relays().mayReach() {
 		w.dial()
 		return
 	}
 	w.leave()
 	w.quiet = true
 	w.enterState(StateDialing)
-	send, proven, relays := w.search.sender(), maps.Clone(w.search.proven), w.relays
+	send, proven, relays := w.search.sender(), maps.Clone(w.search.proven), w.meeting.relays()
 	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, relays, proven, send) })
 }
 
@@ -110,26 +109,6 @@ func (w *watchdog) answered(from netip.AddrPort) {
 	}
 }
 
-// peerArrived dials a peer that has arrived at a relay: at once, or MinDelay after
-// the last time, so that a relay that lies cannot make this side dial without
-// pause.
-func (w *watchdog) peerArrived() {
-	switch {
-	case w.relayed != nil:
-		w.verify(w.relayed)
-	case w.cancelDial != nil && !w.quiet:
-		signal(w.arrival)
-	case w.timer != nil, w.quiet && w.cancelDial != nil:
-		w.isThere = true
-		if rest := w.t.opts.Reconnect.MinDelay - time.Since(w.cameAt); rest > 0 {
-			w.wait(rest)
-			return
-		}
-		w.cameAt = time.Now()
-		w.dial()
-	}
-}
-
 // announceDial tells of the dial that is about to start, unless it was called
 // off, or there is a connection other than from. A dial for a better path is
 // nobody's business.
@@ -149,7 +128,7 @@ func (w *watchdog) announceDial(ctx context.Context, from *Conn) (addrs []string
 // dialEnded takes the result of a dial that was not called off.
 func (w *watchdog) dialEnded(r dialResult) {
 	w.cancelDial()
-	w.cancelDial, w.dialed, w.nudge, w.arrival = nil, nil, nil, nil
+	w.cancelDial, w.dialed, w.nudge = nil, nil, nil
 	w.remember(r)
 	from := w.relayed
 	switch c := w.connection(); {

@@ -345,6 +345,9 @@ func (p *relayedPeer) notify() {
 // mayReach reports whether one of the relays is connected and does not say that
 // the peer is not there.
 func (u *relayUse) mayReach() bool {
+	if u == nil {
+		return false
+	}
 	u.rs.mu.Lock()
 	defer u.rs.mu.Unlock()
 	return slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.worth(u.peer.id) > worthNothing })

@@ -1,0 +1,91 @@
+package meshsync
+
+import "time"
+
+// A rendezvous is a watchdog's part with the relays at which its peer may be. A
+// nil one is that of a peer registered without any. The watchdog's goroutine
+// owns it.
+type rendezvous struct {
+	through string // the relay of the registration
+	use     *relayUse
+	arrived chan struct{} // the peer arrived at a relay; holds one at most
+	arrival chan struct{} // tells the dial that runs of it
+	isThere bool          // the next dial is for a peer that has arrived
+	cameAt  time.Time     // when it was last dialed because it arrived
+}
+
+// useRelay follows what the registration says of relays.
+func (w *watchdog) useRelay() {
+	w.t.mu.Lock()
+	through := w.relay
+	w.t.mu.Unlock()
+	old := w.meeting
+	if (old == nil && through == "") || (old != nil && old.through == through) {
+		return
+	}
+	w.meeting = nil
+	if through != "" {
+		arrived := make(chan struct{}, 1)
+		w.meeting = &rendezvous{through: through, use: w.t.relays.use(w.peer, through, arrived), arrived: arrived}
+	}
+	old.relays().release()
+}
+
+// relays returns the use of the relays, nil if there is none.
+func (r *rendezvous) relays() *relayUse {
+	if r == nil {
+		return nil
+	}
+	return r.use
+}
+
+// arrivals tells when the peer arrives at a relay: never, if there is none.
+func (r *rendezvous) arrivals() <-chan struct{} {
+	if r == nil {
+		return nil
+	}
+	return r.arrived
+}
+
+// addTo makes the relays a candidate of the dial that is about to start.
+func (r *rendezvous) addTo(to *target) {
+	if r == nil {
+		return
+	}
+	r.arrival = make(chan struct{}, 1)
+	to.relay, to.arrived, to.isThere = r.use, r.arrival, r.isThere
+	r.isThere = false
+}
+
+// peerArrived dials a peer that has arrived at a relay: at once, or MinDelay after
+// the last time, so that a relay that lies cannot make this side dial without
+// pause.
+func (w *watchdog) peerArrived() {
+	r := w.meeting
+	switch {
+	case w.relayed != nil:
+		w.verify(w.relayed)
+	case w.cancelDial != nil && !w.quiet:
+		signal(r.arrival)
+	case w.slot != nil: // its turn will come
+		r.isThere = true
+	case w.timer != nil, w.cancelDial != nil:
+		r.isThere = true
+		if rest := w.t.opts.Reconnect.MinDelay - time.Since(r.cameAt); rest > 0 {
+			w.wait(rest)
+			return
+		}
+		r.cameAt = time.Now()
+		w.dial()
+	}
+}
+
+// verify finds out whether the peer still knows c, by sending something. If it
+// was restarted, it resets c.
+func (w *watchdog) verify(c *Conn) {
+	w.t.wg.Go(func() {
+		if c.awaitGreeted() {
+			c.control.send(frame(kindDrain, nil), w.t.opts.DialTimeout) // an error is the end of c
+		}
+	})
+}
