@@ -52,7 +52,7 @@ func (s *Server) greetQUIC(qc *quic.Conn) {
 		c, err = s.admit(id, l)
 	}
 	if err != nil {
-		if s.ctx.Err() != nil {
+		if err = explain(err); s.ctx.Err() != nil {
 			err = ErrShutdown
 		}
 		s.refused(qc.RemoteAddr(), err)
@@ -76,8 +76,13 @@ func (s *Server) awaitHelloQUIC(l *quicLink) error {
 	}
 	l.control = control
 	control.SetReadDeadline(time.Now().Add(helloTimeout))
+	stop := context.AfterFunc(s.ctx, func() { control.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	if err := readHello(control); err != nil {
 		return helloError(err)
+	}
+	if !stop() {
+		return ErrShutdown
 	}
 	return control.SetReadDeadline(time.Time{})
 }
@@ -177,6 +182,7 @@ func (s *Server) greetTCP(raw net.Conn, introduced func()) {
 		}
 	}
 	if err != nil {
+		err = explainTCP(err, errHandshake)
 		s.refused(raw.RemoteAddr(), err)
 		l.abort(codeFor(err))
 		l.finish(codeFor(err))

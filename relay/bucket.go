@@ -10,8 +10,9 @@ type bucket struct {
 	filled time.Time
 }
 
-func newBucket(rate, burst float64) bucket {
-	return bucket{rate: rate, burst: burst, tokens: burst, filled: time.Now()}
+// newBucket returns a bucket that holds first tokens now and burst at most.
+func newBucket(rate, burst, first float64) bucket {
+	return bucket{rate: rate, burst: burst, tokens: first, filled: time.Now()}
 }
 
 // take takes n tokens, or none if there are fewer.

@@ -151,6 +151,9 @@ func (c *Client) failed(err error) {
 // unsent is told by the outbox of packets that it dropped.
 func (c *Client) unsent(n int) { c.counters.dropped.Add(uint64(n)) }
 
+// sent is told by the outbox of packets that it wrote, which Send has counted.
+func (c *Client) sent(int, uint64) {}
+
 // appendControl is asked by the outbox for what waits to be written.
 func (c *Client) appendControl(b []byte) []byte {
 	if c.pongDue {

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -17,6 +19,11 @@ const (
 	// attemptDelay is the head start of each address before the next one is
 	// tried beside it (RFC 8305 section 5, Connection Attempt Delay).
 	attemptDelay = 250 * time.Millisecond
+	// minHello is what a candidate may take for the hello at the least, and
+	// helloShare how many times as long as its handshake took, which was a round
+	// trip too.
+	minHello   = time.Second
+	helloShare = 3
 )
 
 // Dial connects to a relay. It resolves the URL's host and tries its addresses
@@ -75,6 +82,7 @@ type attempt struct {
 	carrier Carrier
 	to      netip.AddrPort
 	link    link
+	took    time.Duration // the handshake
 	err     error
 }
 
@@ -103,7 +111,7 @@ func (r *race) run() (*Client, error) {
 			r.tcpAllowed = true
 		case <-r.ctx.Done():
 			for r.udp.running+r.tcp.running > 0 {
-				r.take(<-r.results) // it fails now
+				r.giveUp(<-r.results)
 			}
 			return nil, r.failure()
 		case a := <-r.results:
@@ -113,6 +121,17 @@ func (r *race) run() (*Client, error) {
 			}
 		}
 	}
+}
+
+// giveUp takes the result of an attempt that comes too late to say hello: that
+// could end a connection of this identity for nothing.
+func (r *race) giveUp(a attempt) {
+	r.lane(a.carrier).running--
+	if a.err == nil {
+		discard(a.link)
+		a.err = context.Cause(r.ctx)
+	}
+	r.failed = append(r.failed, CandidateError{Carrier: a.carrier, Addr: a.to.String(), Err: r.silence(explain(a.err))})
 }
 
 // take takes an attempt's result. It returns the client, or how the race stands.
@@ -125,6 +144,9 @@ func (r *race) take(a attempt) (*Client, error) {
 		return c, nil
 	}
 	r.failed = append(r.failed, CandidateError{Carrier: a.carrier, Addr: a.to.String(), Err: err})
+	if a.err == nil { // a path that is silent after the handshake leaves time for others
+		r.tcpAllowed = true
+	}
 	if a.carrier == CarrierUDP && r.udp.over() && !r.tcpAllowed {
 		// TCP is for where UDP is blocked: a wrong answer is an answer.
 		r.tcpAllowed = !errors.Is(r.failure(), identity.ErrIdentityMismatch)
@@ -134,13 +156,17 @@ func (r *race) take(a attempt) (*Client, error) {
 
 // decisive reports whether the last candidate heard the relay's own word, which
 // holds at whatever address: of a relay whose key is not pinned there may be
-// others behind the same name, with more room.
+// others behind the same name, with more room. A refusal in the handshake is
+// nobody's word: anybody on the way could send it.
 func (r *race) decisive(err error) bool {
 	de, ok := errors.AsType[*DialError](err)
 	if !ok || len(de.Candidates) == 0 {
 		return false
 	}
 	last := de.Candidates[len(de.Candidates)-1].Err
+	if _, handshake := errors.AsType[*quic.TransportError](last); handshake {
+		return false
+	}
 	return errors.Is(last, ErrUnauthorized) ||
 		!r.o.URL.ID.IsZero() && (errors.Is(last, ErrFull) || errors.Is(last, ErrShutdown))
 }
@@ -232,12 +258,13 @@ func (r *race) start(l *lane, carrier Carrier) {
 	l.running++
 	l.next = time.After(attemptDelay)
 	go func() { // run or cleanUp waits for it
-		a := attempt{carrier: carrier, to: to}
+		a, began := attempt{carrier: carrier, to: to}, time.Now()
 		if carrier == CarrierUDP {
 			a.link, a.err = r.dialUDP(to)
 		} else {
 			a.link, a.err = r.dialTCP(to)
 		}
+		a.took = time.Since(began)
 		r.results <- a
 	}()
 }

@@ -97,7 +97,7 @@ func (r *race) greet(a attempt) (*Client, error) {
 		stream = l.conn
 	}
 	began := time.Now()
-	w, err := sayHello(r.ctx, stream, r.o.DialTimeout/2)
+	w, err := sayHello(r.ctx, stream, min(max(minHello, helloShare*a.took), r.o.DialTimeout/2))
 	if err != nil {
 		if q, ok := a.link.(*quicLink); ok && q.qc.Context().Err() != nil {
 			err = context.Cause(q.qc.Context())

@@ -52,18 +52,18 @@ func urlOf(s *Server, addr net.Addr) (URL, error) {
 		return URL{}, fmt.Errorf("%w: listening on %q: %w", ErrBadOption, addr, err)
 	}
 	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-		host = machineAddr().String()
+		host = machineAddr(ip.Is4()).String()
 	}
 	return URL{ID: s.id, Host: host, Port: uint16(n)}, nil
 }
 
-// machineAddr returns the first address of the machine that is not for itself or
-// its link alone, or 127.0.0.1.
-func machineAddr() netip.Addr {
+// machineAddr returns the first address of the machine, of IPv4 only if it must
+// be, that is not for itself or its link alone, or 127.0.0.1.
+func machineAddr(only4 bool) netip.Addr {
 	addrs, _ := net.InterfaceAddrs() // without any there is the loopback
 	for _, a := range addrs {
 		prefix, err := netip.ParsePrefix(a.String())
-		if err == nil && prefix.Addr().IsGlobalUnicast() {
+		if err == nil && prefix.Addr().IsGlobalUnicast() && (prefix.Addr().Unmap().Is4() || !only4) {
 			return prefix.Addr().Unmap()
 		}
 	}

@@ -15,6 +15,7 @@ type counts struct {
 	packets, bytes atomic.Uint64
 	dropped        [len(dropReasons)]atomic.Uint64
 	refused        [len(refusals)]atomic.Uint64
+	unwatched      atomic.Uint64 // watches that were refused
 }
 
 // carriers are the values of relay_connections_total's label.
@@ -55,6 +56,7 @@ var refusals = [...]struct {
 	{ErrShutdown, "shutdown"},
 	{errHandshake, "handshake"},
 	{errTooManyHandshakes, "busy"},
+	{errClosedByOther, "gone"},
 	{nil, "protocol"},
 }
 
@@ -116,6 +118,8 @@ var relayMetrics = [...]metric{
 				report(c.refused[i].Load(), r.label)
 			}
 		}},
+	{newDesc("watches_refused_total", "Watches that stay unanswered because clients have too many."),
+		func(c *counts, report func(uint64, ...string)) { report(c.unwatched.Load()) }},
 }
 
 // newMetrics returns the metrics for s: new ones, or those that another relay
@@ -173,6 +177,7 @@ func (c *counts) add(o *counts) {
 	}
 	c.packets.Add(o.packets.Load())
 	c.bytes.Add(o.bytes.Load())
+	c.unwatched.Add(o.unwatched.Load())
 	for i := range c.dropped {
 		c.dropped[i].Add(o.dropped[i].Load())
 	}

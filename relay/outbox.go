@@ -2,7 +2,10 @@ package relay
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
 // An outbox is what one connection still has to write: control messages, which
@@ -17,9 +20,12 @@ type outbox struct {
 	// limit bounds the packets, and limitEach, if it is not 0, those of one
 	// source.
 	limit, limitEach int
-	// patience, if it is not 0, is how long control messages may wait before
-	// the connection counts as slow.
+	// patience, if it is not 0, is how long nothing may be written of what waits
+	// before the connection counts as slow.
 	patience time.Duration
+	// budget, if it is not nil, bounds the bytes of packets in the queues of all
+	// outboxes that share it.
+	budget *budget
 
 	mu      sync.Mutex
 	packets ring[outgoing]
@@ -30,7 +36,7 @@ type outbox struct {
 	closing      bool // nothing more is taken in
 	code         closeCode
 	done         chan struct{} // made by who waits for moved; closed when it grows
-	slow         *time.Timer   // runs while control messages wait; nil at first
+	slow         *time.Timer   // runs while something waits; nil at first
 	slowSet      bool
 	slowMark     uint64 // link.received when it was set
 }
@@ -44,14 +50,36 @@ type outboxOwner interface {
 	queued()
 	// failed is told why writing failed. It closes the outbox.
 	failed(error)
-	// unsent is told of packets that were taken in and not sent.
+	// unsent is told of packets that were taken in and not sent, and sent of
+	// those that were, with their bytes.
 	unsent(n int)
+	sent(n int, bytes uint64)
 }
 
 // outgoing is a packet in the queue.
 type outgoing struct {
 	frame []byte
-	from  *session // nil: on a client
+	from  identity.PeerID // zero on a client
+}
+
+// A budget bounds bytes that several goroutines hold.
+type budget struct {
+	most int64
+	held atomic.Int64
+}
+
+func (b *budget) take(n int) bool {
+	if b == nil || b.held.Add(int64(n)) <= b.most {
+		return true
+	}
+	b.held.Add(-int64(n))
+	return false
+}
+
+func (b *budget) giveBack(n int) {
+	if b != nil {
+		b.held.Add(-int64(n))
+	}
 }
 
 // outboxBatch is how many packets are taken out of the queue at a time.
@@ -61,17 +89,18 @@ const outboxBatch = 32
 func (o *outbox) put(p outgoing) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.fits(p.from) {
+	if !o.fits(p.from) || !o.budget.take(len(p.frame)) {
 		return false
 	}
 	o.packets.push(p)
 	o.owner.queued()
+	o.wait()
 	o.wake()
 	return true
 }
 
 // fits reports whether there is room for a packet. mu is held.
-func (o *outbox) fits(from *session) bool {
+func (o *outbox) fits(from identity.PeerID) bool {
 	n := o.packets.n
 	if o.closing || n >= o.limit {
 		return false
@@ -93,15 +122,21 @@ func (o *outbox) notify() {
 	if o.closing {
 		return
 	}
-	if o.patience > 0 && !o.slowSet {
-		o.slowSet, o.slowMark = true, o.link.received()
-		if o.slow == nil {
-			o.slow = time.AfterFunc(o.patience, o.lostPatience)
-		} else {
-			o.slow.Reset(o.patience)
-		}
-	}
+	o.wait()
 	o.wake()
+}
+
+// wait begins to lose patience, unless it has begun. mu is held.
+func (o *outbox) wait() {
+	if o.patience == 0 || o.slowSet {
+		return
+	}
+	o.slowSet, o.slowMark = true, o.link.received()
+	if o.slow == nil {
+		o.slow = time.AfterFunc(o.patience, o.lostPatience)
+	} else {
+		o.slow.Reset(o.patience)
+	}
 }
 
 // wake makes sure that the goroutine runs. mu is held.
@@ -113,9 +148,9 @@ func (o *outbox) wake() {
 	}
 }
 
-// lostPatience ends a connection whose other side does not read, but not one
-// from which nothing comes in: there it is the network, and the idle timeout's
-// business.
+// lostPatience ends a connection on which nothing could be written for so long:
+// its other side does not read. Not one from which nothing comes in, though:
+// there it is the network, and the idle timeout's business.
 func (o *outbox) lostPatience() {
 	o.mu.Lock()
 	if !o.slowSet || o.closing {
@@ -155,9 +190,9 @@ func (o *outbox) run() {
 	defer o.pool.put(control)
 	var batch [outboxBatch]outgoing
 	flushed := true
-	for moved := 0; ; {
-		messages, n, more := o.next(control[:0], batch[:], moved, flushed)
-		moved = n
+	for moved, progress := 0, false; ; {
+		messages, n, more := o.next(control[:0], batch[:], moved, progress, flushed)
+		moved, progress = n, len(messages)+n > 0
 		if !more {
 			return
 		}
@@ -173,9 +208,9 @@ func (o *outbox) run() {
 	}
 }
 
-// next takes what is to be written, after moved packets were; nothing means to
-// flush. Without more, the goroutine is to end.
-func (o *outbox) next(control []byte, batch []outgoing, moved int, flushed bool) (messages []byte, n int, more bool) {
+// next takes what is to be written, after moved packets were, and with progress
+// something was; nothing means to flush. Without more, the goroutine is to end.
+func (o *outbox) next(control []byte, batch []outgoing, moved int, progress, flushed bool) (messages []byte, n int, more bool) {
 	o.mu.Lock()
 	if moved > 0 {
 		o.moved += uint64(moved)
@@ -183,6 +218,9 @@ func (o *outbox) next(control []byte, batch []outgoing, moved int, flushed bool)
 	}
 	if o.closing {
 		left := o.packets.n
+		for i := range left {
+			o.budget.giveBack(len(o.packets.at(i).frame))
+		}
 		o.packets = ring[outgoing]{}
 		o.moved, o.taken = o.moved+uint64(left), o.taken+uint64(left)
 		o.tell()
@@ -194,12 +232,20 @@ func (o *outbox) next(control []byte, batch []outgoing, moved int, flushed bool)
 	}
 	defer o.mu.Unlock()
 	messages = o.owner.appendControl(control)
-	if len(messages) == 0 && o.slowSet {
-		o.slowSet = false
-		o.slow.Stop()
-	}
 	n = o.packets.take(batch)
 	o.taken += uint64(n)
+	for i := range batch[:n] {
+		o.budget.giveBack(len(batch[i].frame))
+	}
+	switch {
+	case !o.slowSet:
+	case len(messages)+n == 0:
+		o.slowSet = false
+		o.slow.Stop()
+	case progress: // these wait anew
+		o.slowMark = o.link.received()
+		o.slow.Reset(o.patience)
+	}
 	if len(messages)+n == 0 && flushed {
 		o.running = false
 		o.packets.rest()
@@ -213,21 +259,22 @@ func (o *outbox) write(messages []byte, packets []outgoing) (err error) {
 	if len(messages) > 0 {
 		err = o.link.writeControl(messages)
 	}
-	lost := 0
+	sent, bytes := 0, uint64(0)
 	for i := range packets {
 		if err == nil {
-			err = o.link.writePacket(packets[i].frame)
-			if err == errUnsendable {
+			switch err = o.link.writePacket(packets[i].frame); err {
+			case nil:
+				sent++
+				bytes += uint64(len(packets[i].frame) - packetHeader)
+			case errUnsendable:
 				err = nil
-				lost++
 			}
-		} else {
-			lost++
 		}
 		o.pool.put(packets[i].frame)
 		packets[i] = outgoing{}
 	}
-	if lost > 0 {
+	o.owner.sent(sent, bytes)
+	if lost := len(packets) - sent; lost > 0 {
 		o.owner.unsent(lost)
 	}
 	return err

@@ -21,9 +21,10 @@ type probe struct {
 	// While the client sends, or has not been answered, a timer asks twice in
 	// stallAfter for an answer. It does not run while the client is silent.
 	asking  bool
-	before  uint64 // the last ping but one, which must be answered when the timer fires
-	asked   uint64 // the last one
-	sent    uint64 // out.position when it was asked
+	before  uint64    // the last ping but one, which must be answered when the timer fires
+	asked   uint64    // the last one
+	heard   [2]uint64 // link.received at the last two
+	sent    uint64    // out.position when it was asked
 	stalled bool
 	timer   *time.Timer
 }
@@ -75,10 +76,11 @@ func (c *Client) RTT() time.Duration {
 	return c.probe.rtt
 }
 
-// Stalled returns a channel that is closed when packets were sent and the relay
-// has then not answered a ping for 1.5 s, or four round trips if that is longer.
-// It asks twice in that time, so it takes up to half of it more to tell. The
-// connection goes on, and may recover; the channel stays closed.
+// Stalled returns a channel that is closed when packets were sent and then, for
+// 1.5 s or four round trips if that is longer, the relay has not answered a ping
+// nor anything else come in. It asks twice in that time, so it takes up to half
+// of it more to tell. The connection goes on, and may recover; the channel stays
+// closed.
 func (c *Client) Stalled() <-chan struct{} { return c.stalled }
 
 // ping asks the relay for an answer.
@@ -104,6 +106,7 @@ func (c *Client) ask() {
 		p.before = p.asked
 	}
 	p.asking = true
+	p.heard[0], p.heard[1] = p.heard[1], c.link.received()
 	p.asked, p.sent = p.next(), c.out.position()
 	c.out.notify()
 	if p.timer == nil {
@@ -120,7 +123,7 @@ func (c *Client) askAgain() {
 	p := &c.probe
 	switch {
 	case c.out.closing:
-	case p.answered < p.before:
+	case p.answered < p.before && c.link.received() == p.heard[0]:
 		p.stalled = true
 		close(c.stalled)
 	case p.answered < p.asked, c.out.position() > p.sent:

@@ -37,6 +37,7 @@ type Server struct {
 	table   table // of the clients
 	buffers buffers
 	batches batches
+	budget  budget // of the bytes in all queues
 
 	// ctx ends when the server closes.
 	ctx  context.Context
@@ -79,6 +80,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	s.log = o.Logger.With("relay", s.id.Short())
 	s.table.init(o.MaxClients)
+	s.budget.most = maxForwardedInAll
 	if s.tls, err = serverTLS(o); err != nil {
 		return nil, err
 	}

@@ -28,8 +28,9 @@ type ServerOptions struct {
 	// MaxClients bounds the clients; default 10,000.
 	MaxClients int
 	// BytesPerSecond bounds the packets each client sends, the excess is
-	// dropped; default 125,000,000 (1 Gbit/s). Bursts of a tenth of a second, or
-	// 256 KiB if that is more, pass.
+	// dropped; default 125,000,000 (1 Gbit/s). Their headers of 33 bytes count.
+	// Bursts of a tenth of a second, or 256 KiB if that is more, pass; right after
+	// the client has connected, of a tenth of that or 32 KiB.
 	BytesPerSecond int
 	// Logger; default: discard.
 	Logger *slog.Logger
@@ -45,6 +46,10 @@ const (
 	defaultMaxClients     = 10_000
 	defaultBytesPerSecond = 125_000_000
 	minBurst              = 256 << 10
+	// firstBurst is what a client may send as it connects, or a hundredth of a
+	// second's if that is more: little, so that connecting again and again does
+	// not pay.
+	firstBurst = 32 << 10
 )
 
 // withDefaults returns o complete, or what is wrong with it.

@@ -17,6 +17,9 @@ const (
 	maxForwarded     = 512
 	maxForwardedEach = maxForwarded / 2
 
+	// maxForwardedInAll bounds the bytes that wait for all clients together.
+	maxForwardedInAll = 256 << 20
+
 	// requestRate and requestBurst bound a client's control messages: who sends
 	// more is read more slowly. The burst lets a client that returns watch
 	// everything at once.
@@ -68,11 +71,12 @@ func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
 	rate := float64(s.opts.BytesPerSecond)
 	c := &session{
 		server: s, id: id,
-		allowance: newBucket(rate, max(rate/10, minBurst)),
-		requests:  newBucket(requestRate, requestBurst),
+		allowance: newBucket(rate, max(rate/10, minBurst), max(rate/100, firstBurst)),
+		requests:  newBucket(requestRate, requestBurst, requestBurst),
 	}
 	c.open(l, c, &s.buffers, &s.wg)
 	c.out.limit, c.out.limitEach, c.out.patience = maxForwarded, maxForwardedEach, slowAfter
+	c.out.budget = &s.budget
 	before, err := s.table.add(c)
 	if err != nil {
 		c.stop(err)
@@ -129,7 +133,7 @@ func (c *session) handleDatagram(b []byte) error {
 		c.drop(droppedMalformed, 1)
 		return err
 	}
-	if !c.allowance.take(float64(len(d.payload))) {
+	if !c.allowance.take(float64(len(b))) {
 		c.drop(droppedRate, 1)
 		return nil
 	}
@@ -152,6 +156,10 @@ func (c *session) handleDatagram(b []byte) error {
 // readTCP reads everything a client sends over TCP until the connection ends.
 func (c *session) readTCP(l *tcpLink) {
 	err := l.read(c.pool, func(frame []byte) error {
+		if c.ctx.Err() != nil { // superseded, and not yet closed by the client
+			c.pool.put(frame)
+			return context.Cause(c.ctx)
+		}
 		if frame[0] == kindPacket {
 			return c.handlePacket(frame)
 		}
@@ -170,7 +178,7 @@ func (c *session) handlePacket(frame []byte) error {
 		c.drop(droppedMalformed, 1)
 		return err
 	}
-	if !c.allowance.take(float64(len(d.payload))) {
+	if !c.allowance.take(float64(len(frame))) {
 		c.drop(droppedRate, 1)
 		c.pool.put(frame)
 		return nil
@@ -198,14 +206,10 @@ func (c *session) forward(to identity.PeerID, frame []byte) {
 		return
 	}
 	copy(frame[1:packetHeader], c.id[:])
-	bytes := uint64(len(frame) - packetHeader)
-	if !dst.out.put(outgoing{frame: frame, from: c}) {
+	if !dst.out.put(outgoing{frame: frame, from: c.id}) {
 		c.drop(droppedQueue, 1)
 		c.pool.put(frame)
-		return
 	}
-	c.server.counts.packets.Add(1)
-	c.server.counts.bytes.Add(bytes)
 }
 
 func (c *session) drop(reason dropReason, n int) {
@@ -285,6 +289,12 @@ func (c *session) failed(err error) {
 
 // unsent is told by the outbox of packets that it dropped.
 func (c *session) unsent(n int) { c.drop(droppedUnsent, n) }
+
+// sent is told by the outbox of packets that it wrote.
+func (c *session) sent(n int, bytes uint64) {
+	c.server.counts.packets.Add(uint64(n))
+	c.server.counts.bytes.Add(bytes)
+}
 
 // queued is told by the outbox that a packet was put in.
 func (c *session) queued() {}

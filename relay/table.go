@@ -12,7 +12,8 @@ const (
 	// maxWatches bounds the peers one client watches: far more than one node has
 	// to do with.
 	maxWatches = 8192
-	// maxWatchesInAll bounds those of all clients, which take about 250 MB then.
+	// maxWatchesInAll bounds those of all clients, which take about 250 MB then,
+	// but for the share that each client has for certain.
 	maxWatchesInAll = 1 << 20
 )
 
@@ -82,7 +83,10 @@ func (t *table) add(c *session) (before *session, err error) {
 	if len(t.clients) >= t.most && t.clients[c.id] == nil {
 		return nil, fmt.Errorf("%w: %d clients", ErrFull, t.most)
 	}
-	before = t.set(c.id, c)
+	if before = t.set(c.id, c); before != nil {
+		t.forgetAll(before)
+		before.removed = true
+	}
 	t.announce(c.id, true)
 	return before, nil
 }
@@ -93,10 +97,7 @@ func (t *table) remove(c *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.removed = true
-	for peer := range c.watched {
-		t.forget(c, peer)
-	}
-	c.watched = nil
+	t.forgetAll(c)
 	if t.clients[c.id] != c {
 		return
 	}
@@ -114,7 +115,9 @@ func (t *table) announce(peer identity.PeerID, present bool) {
 	}
 }
 
-// watch makes c hear of a peer, and answers how things stand.
+// watch makes c hear of a peer, and answers how things stand. If there are as
+// many watches as there may be, only a client with no more than its share gets
+// another one: the others' stay unanswered, which says nothing of the peer.
 func (t *table) watch(c *session, peer identity.PeerID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,8 +128,9 @@ func (t *table) watch(c *session, peer identity.PeerID) error {
 		if len(c.watched) >= maxWatches {
 			return fmt.Errorf("%w: more than %d watches", ErrProtocol, maxWatches)
 		}
-		if t.watches >= maxWatchesInAll {
-			return fmt.Errorf("%w: %d watches in all", ErrFull, maxWatchesInAll)
+		if t.watches >= maxWatchesInAll && len(c.watched) >= max(1, maxWatchesInAll/t.most) {
+			c.server.counts.unwatched.Add(1)
+			return nil
 		}
 		add(&c.watched, peer)
 		t.watchers[peer] = append(t.watchers[peer], c)
@@ -146,6 +150,14 @@ func (t *table) unwatch(c *session, peer identity.PeerID) {
 	delete(c.watched, peer)
 	t.forget(c, peer)
 	c.unnotice(peer)
+}
+
+// forgetAll ends a session's watches. mu is held.
+func (t *table) forgetAll(c *session) {
+	for peer := range c.watched {
+		t.forget(c, peer)
+	}
+	c.watched = nil
 }
 
 // forget takes c out of a peer's watchers. mu is held.

@@ -66,6 +66,9 @@ func parseFlags(args []string, env lookupFunc, stderr io.Writer) (config, error)
 	if fs.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
+	if _, given := cfg.sources["allow"]; err == nil && given && cfg.allowFile == "" {
+		err = fmt.Errorf("%s names no file: an allow list that is lost must not open the relay", cfg.source("allow"))
+	}
 	if err == nil && (cfg.certFile == "") != (cfg.certKeyFile == "") {
 		given, missing := "cert", "cert-key"
 		if cfg.certFile == "" {
@@ -111,8 +114,8 @@ func readEnv(fs *flag.FlagSet, env lookupFunc, sources map[string]string) (err e
 			return
 		}
 		name := envName(f.Name)
-		value, _ := env(name)
-		if value == "" {
+		value, set := env(name)
+		if value == "" && (!set || f.Name != "allow") {
 			return
 		}
 		sources[f.Name] = name

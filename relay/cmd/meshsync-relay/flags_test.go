@@ -117,6 +117,7 @@ func TestBadValueNamesItsSource(t *testing.T) {
 		{"allow", missing, missing},
 		{"allow", junk, junk + ":1: "},
 		{"allow", t.TempDir(), "not a regular file"},
+		{"allow", "", "names no file"},
 		{"max-clients", "many", "want a number"},
 		{"max-clients", "0", "1 or more"},
 		{"max-clients", "-1", "1 or more"},

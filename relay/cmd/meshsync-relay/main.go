@@ -20,7 +20,8 @@
 //
 // Each can also be given as a variable, -max-clients for one as
 // MESHSYNC_RELAY_MAX_CLIENTS. A flag goes before the variable, an empty variable
-// is none.
+// is none, but for -allow: an empty one is an error, as it would let everybody
+// in.
 //
 //	-listen host:port      for both UDP and TCP; default :7443
 //	-key file              private key; made, with mode 0600, if there is none;
@@ -179,7 +180,11 @@ func (f files) reload(log *slog.Logger) {
 		if err := f.allow.load(); err != nil {
 			log.Error("allow list not read again", "err", err)
 		} else {
-			log.Info("allow list read again", "peers", f.allow.len())
+			level := slog.LevelInfo
+			if f.allow.len() == 0 {
+				level = slog.LevelWarn // nobody gets in
+			}
+			log.Log(context.Background(), level, "allow list read again", "peers", f.allow.len())
 		}
 	}
 }
