@@ -133,7 +133,7 @@ func (t *MeshSyncTransport) retire(p *peer, c *Conn) {
 	p.retiring = c
 	c.streams.retire()
 	t.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, retireLimit)
+		ctx, cancel := context.WithTimeout(t.drains, retireLimit)
 		defer cancel()
 		c.outlive(ctx, t.opts.DialTimeout)
 		c.close(ErrSuperseded)
