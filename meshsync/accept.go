@@ -90,7 +90,7 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 	}
 	h := t.hello(seq, roleAcceptor, binding)
 	h.active = active
-	if err := c.control.send(h.frame(), t.opts.DialTimeout); err != nil {
+	if err := c.send(h.frame(), t.opts.DialTimeout); err != nil {
 		t.withdraw(c)
 		return c, t.lateOr(ctx, err)
 	}

@@ -2,11 +2,7 @@ package meshsync
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,8 +32,12 @@ type Conn struct {
 	// greeted is closed when this side's last hello has been sent: nothing else
 	// may go out on the control stream before.
 	greeted chan struct{}
-	// drained gets an element for each answer to a drain message.
-	drained chan struct{}
+	// drains counts the drain messages.
+	drains drains
+	// checkedAt is when the watchdog last asked whether the peer still knows the
+	// connection, or will; its goroutine owns it. checking is set until then.
+	checkedAt time.Time
+	checking  atomic.Bool
 	// streams is for a connection that may retire, nil for any other.
 	streams *openStreams
 
@@ -48,13 +48,13 @@ type Conn struct {
 // newConn returns the connection to a peer on qc, whose handshake proved it. It
 // fails with ErrProtocol if the packets come from another one.
 func (t *MeshSyncTransport) newConn(qc *quic.Conn, control *controlStream, id PeerID, initiator bool) (*Conn, error) {
-	c := &Conn{peer: id, qc: qc, control: control, initiator: initiator, greeted: make(chan struct{}), drained: make(chan struct{}, drainRounds)}
+	c := &Conn{peer: id, qc: qc, control: control, initiator: initiator, greeted: make(chan struct{})}
 	if owner, virtual := t.relays.owner(qc.RemoteAddr()); virtual {
 		if owner != id {
 			return nil, fmt.Errorf("%w: peer %s in packets that a relay says are of %s", ErrProtocol, id.Short(), owner.Short())
 		}
 		c.relays = t.relays
-		c.streams = newOpenStreams()
+		c.streams = newOpenStreams(initiator)
 		use := t.relays.use(id, "", nil)
 		context.AfterFunc(qc.Context(), use.release)
 	}
@@ -122,19 +122,26 @@ func (c *Conn) Context() context.Context { return c.ctx }
 // written to it. It fails with ErrSuperseded if another connection took this
 // one's place, even if this one still carries the streams it has.
 func (c *Conn) OpenStream(ctx context.Context) (*quic.Stream, error) {
-	if err := c.streams.check(); err != nil {
-		return nil, err
-	}
-	s, err := c.qc.OpenStreamSync(ctx)
+	wait, done := c.streams.untilRetired(ctx)
+	defer done()
+	s, err := c.qc.OpenStreamSync(wait)
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, c.unopened(ctx, err)
 	}
-	if err := c.streams.opened(s.Context()); err != nil {
+	if err := c.streams.opened(s); err != nil {
 		s.CancelWrite(0)
 		s.CancelRead(0)
 		return nil, err
 	}
 	return s, nil
+}
+
+// unopened says why no stream could be opened, as the wait for it failed with err.
+func (c *Conn) unopened(ctx context.Context, err error) error {
+	if retired := c.streams.check(); retired != nil && ctx.Err() == nil {
+		return retired
+	}
+	return c.explain(err)
 }
 
 // AcceptStream returns the next bidirectional stream the peer opened.
@@ -150,14 +157,13 @@ func (c *Conn) AcceptStream(ctx context.Context) (*quic.Stream, error) {
 // OpenUniStream opens a stream on which only this side writes; it waits and
 // fails as OpenStream does.
 func (c *Conn) OpenUniStream(ctx context.Context) (*quic.SendStream, error) {
-	if err := c.streams.check(); err != nil {
-		return nil, err
-	}
-	s, err := c.qc.OpenUniStreamSync(ctx)
+	wait, done := c.streams.untilRetired(ctx)
+	defer done()
+	s, err := c.qc.OpenUniStreamSync(wait)
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, c.unopened(ctx, err)
 	}
-	if err := c.streams.opened(s.Context()); err != nil {
+	if err := c.streams.opened(s); err != nil {
 		s.CancelWrite(0)
 		return nil, err
 	}
@@ -238,114 +244,5 @@ func (c *Conn) explain(err error) error {
 		return c.endCause()
 	default:
 		return explain(err)
-	}
-}
-
-// A controlStream carries the messages of hello.go. One goroutine reads it;
-// writes may come from several.
-type controlStream struct {
-	*quic.Stream
-	mu sync.Mutex // held over one write
-}
-
-// send writes one message. It does not wait longer than d for a peer that does
-// not read.
-func (s *controlStream) send(b []byte, d time.Duration) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.SetWriteDeadline(time.Now().Add(d)); err != nil {
-		return err
-	}
-	_, err := s.Write(b)
-	return err
-}
-
-// drainUrgency is below that of any stream of the service (RFC 9218 section
-// 4.1: 0 is the most urgent, 7 the least), so that a drain message leaves after
-// what was written before it.
-const drainUrgency = 7
-
-// drainRounds is how many round trips in a row must pass without a loss before
-// the connection may be closed.
-const drainRounds = 2
-
-// drain returns when what was written before has arrived, or when ctx ends.
-//
-// The first drain message leaves when all else has been sent once. What was lost
-// of that, or of what was sent again, is declared lost an eighth more than a
-// smoothed round trip later (RFC 9002 section 6.1.2), which queues may have made
-// longer than a round trip takes now. So when that much time and some round
-// trips have passed without a loss, nothing is missing.
-func (c *Conn) drain(ctx context.Context, d time.Duration) error {
-	if !c.awaitGreeted() {
-		return c.endCause()
-	}
-	c.control.SetPriority(drainUrgency, true)
-	rounds, since, lost := 0, time.Now(), c.qc.ConnectionStats().PacketsLost
-	for {
-		if err := c.control.send(frame(kindDrain, nil), d); err != nil {
-			return c.explain(err)
-		}
-		select {
-		case <-c.drained:
-		case <-c.qc.Context().Done():
-			return c.endCause()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		rounds++
-		now := c.qc.ConnectionStats()
-		if now.PacketsLost != lost {
-			rounds, since, lost = 0, time.Now(), now.PacketsLost
-		}
-		if rounds >= drainRounds && time.Since(since) > 2*max(now.SmoothedRTT, now.LatestRTT) {
-			return nil
-		}
-	}
-}
-
-// awaitGreeted returns true once the hellos are through, and false if the
-// connection ends before.
-func (c *Conn) awaitGreeted() bool {
-	select {
-	case <-c.greeted:
-		return true
-	case <-c.qc.Context().Done():
-		return false
-	}
-}
-
-// readControl answers the peer's messages until the connection ends. The error
-// is ErrProtocol if the peer is to blame.
-func (c *Conn) readControl(d time.Duration) error {
-	if !c.awaitGreeted() {
-		return nil
-	}
-	for {
-		m, err := readMessage(c.control)
-		if err != nil {
-			if _, reset := errors.AsType[*quic.StreamError](err); reset || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return fmt.Errorf("%w: the control stream ended: %w", ErrProtocol, err)
-			}
-			return err
-		}
-		switch m.kind {
-		case kindDrain:
-			err := c.control.send(frame(kindDrained, nil), d)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return fmt.Errorf("%w: the peer does not read the control stream", ErrProtocol)
-			}
-			if err != nil {
-				return err
-			}
-		case kindDrained:
-			signal(c.drained)
-		case kindRetired:
-			if !c.streams.peerRetired() {
-				return fmt.Errorf("%w: a connection retired that nothing took the place of", ErrProtocol)
-			}
-		default:
-			return fmt.Errorf("%w: message kind %d after the hellos", ErrProtocol, m.kind)
-		}
 	}
 }

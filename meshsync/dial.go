@@ -341,7 +341,7 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 	}
 	h := t.hello(seq, roleDialer, binding)
 	h.move = from != nil
-	if err := c.control.send(h.frame(), t.opts.DialTimeout); err != nil {
+	if err := c.send(h.frame(), t.opts.DialTimeout); err != nil {
 		return nil, orCause(ctx, err)
 	}
 	m, err := c.awaitMessage(ctx, kindHello)
@@ -360,7 +360,7 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 		return shown, err
 	}
 	if t.decides(id) {
-		if err := c.control.send(activeFrame(tell), t.opts.DialTimeout); err != nil {
+		if err := c.send(activeFrame(tell), t.opts.DialTimeout); err != nil {
 			return nil, orCause(ctx, err) // serve takes it out of the table
 		}
 	}

@@ -70,6 +70,10 @@ var (
 // unless the winner is lost in the same instant.
 var errDuplicate = errors.New("another connection to the peer won")
 
+// errUnmoved ends a connection that one side let go for another one, which the
+// other side never got.
+var errUnmoved = errors.New("the connection that was to take the place of this one was lost")
+
 // errClosedByPeer and errClosedHere are the causes of an ordinary close.
 var (
 	errClosedByPeer = errors.New("closed by the peer")
@@ -88,6 +92,7 @@ const (
 	codeUnauthorized quic.ApplicationErrorCode = 0x06 // Authorize refused
 	codeProtocol     quic.ApplicationErrorCode = 0x07 // malformed, late or out of order
 	codeBusy         quic.ApplicationErrorCode = 0x08 // MaxInboundPeers reached
+	codeUnmoved      quic.ApplicationErrorCode = 0x09 // it retires there, and nothing took its place here
 )
 
 // closeReasons pairs each close code with what it means on the side that
@@ -106,6 +111,7 @@ var closeReasons = []struct {
 	{codeUnauthorized, ErrUnauthorized, "unauthorized"},
 	{codeProtocol, ErrProtocol, "protocol"},
 	{codeBusy, ErrBusy, "busy"},
+	{codeUnmoved, errUnmoved, "unmoved"},
 }
 
 // codeFor returns the close code that tells the other side about err.
@@ -189,7 +195,7 @@ func unanswered(err error) bool {
 	if isRefusal(err) {
 		return false
 	}
-	for _, said := range []error{ErrIdentityMismatch, ErrProtocol, ErrBusy, ErrShutdown, ErrReset, errDuplicate, errClosedByPeer} {
+	for _, said := range []error{ErrIdentityMismatch, ErrProtocol, ErrBusy, ErrShutdown, ErrReset, errDuplicate, errUnmoved, errClosedByPeer} {
 		if errors.Is(err, said) {
 			return false
 		}

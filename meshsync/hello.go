@@ -22,18 +22,25 @@ import (
 //	drain     -                                                 a side that wants to know
 //	                                                            whether its data arrived
 //	drained   -                                                 the other side, in answer
-//	retired   -                                                 a side that opens no more
-//	                                                            streams, after its last data
+//	retiring  opened uint64: the bidirectional streams that     a side for which another
+//	          it opened, without this one                       connection took this one's
+//	                                                            place, at once; it opens no
+//	                                                            more streams
+//	retired   -                                                 the same side, when it has
+//	                                                            accepted as many streams as
+//	                                                            the other opened, and all
+//	                                                            its data arrived
 //
 // Integers are big-endian. seq comes from one counter per transport: a hello
 // or active with a higher one was decided later (see table.go). A side that
 // does not like what it gets closes the connection with a code (errors.go).
 const (
-	kindHello   = 1
-	kindActive  = 2
-	kindDrain   = 3
-	kindDrained = 4
-	kindRetired = 5
+	kindHello    = 1
+	kindActive   = 2
+	kindDrain    = 3
+	kindDrained  = 4
+	kindRetired  = 5
+	kindRetiring = 6
 )
 
 const (
@@ -47,6 +54,10 @@ const (
 	flagMove = 1 << 1
 
 	proofSize = sha256.Size
+
+	// maxOpened is how many streams of one kind a connection can have in its
+	// life (RFC 9000 section 4.6).
+	maxOpened = 1 << 60
 
 	helloFixed = 1 + 16 + 8 + 1 + 1 // up to and with the formation's length
 
@@ -68,11 +79,12 @@ type hello struct {
 }
 
 // message is what a control stream carries; hello is set for kindHello only,
-// seq for kindActive.
+// seq for kindActive, opened for kindRetiring.
 type message struct {
-	kind  uint8
-	hello hello
-	seq   uint64
+	kind   uint8
+	hello  hello
+	seq    uint64
+	opened uint64
 }
 
 // readMessage reads one message. It never reads past it and never holds more
@@ -105,6 +117,14 @@ func parseMessage(b []byte) (message, error) {
 			return message{}, fmt.Errorf("%w: active of %d bytes, want 8", ErrProtocol, len(body))
 		}
 		m.seq = binary.BigEndian.Uint64(body)
+		return m, nil
+	case kindRetiring:
+		if len(body) != 8 {
+			return message{}, fmt.Errorf("%w: retiring of %d bytes, want 8", ErrProtocol, len(body))
+		}
+		if m.opened = binary.BigEndian.Uint64(body); m.opened > maxOpened {
+			return message{}, fmt.Errorf("%w: retiring with %d streams", ErrProtocol, m.opened)
+		}
 		return m, nil
 	case kindDrain, kindDrained, kindRetired:
 		if len(body) != 0 {
@@ -176,6 +196,10 @@ func (h hello) frame() []byte {
 
 func activeFrame(seq uint64) []byte {
 	return frame(kindActive, binary.BigEndian.AppendUint64(nil, seq))
+}
+
+func retiringFrame(opened uint64) []byte {
+	return frame(kindRetiring, binary.BigEndian.AppendUint64(nil, opened))
 }
 
 // A role keeps the two sides' proofs apart, so that neither can be sent back

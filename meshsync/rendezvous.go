@@ -80,12 +80,26 @@ func (w *watchdog) peerArrived() {
 	}
 }
 
-// verify finds out whether the peer still knows c, by sending something. If it
-// was restarted, it resets c.
+// verify finds out whether the peer still knows c, by sending something: if it was
+// restarted, it resets c. However often the peer arrives, there is one message in
+// MinDelay at most.
 func (w *watchdog) verify(c *Conn) {
+	if !c.checking.CompareAndSwap(false, true) {
+		return // what is about to be sent is later than this arrival
+	}
+	wait := max(0, w.t.opts.Reconnect.MinDelay-time.Since(c.checkedAt))
+	c.checkedAt = time.Now().Add(wait)
 	w.t.wg.Go(func() {
-		if c.awaitGreeted() {
-			c.control.send(frame(kindDrain, nil), w.t.opts.DialTimeout) // an error is the end of c
+		defer c.checking.Store(false)
+		if !c.awaitGreeted() {
+			return
+		}
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			c.sendDrain(w.t.opts.DialTimeout) // if it fails, c has ended or is not read: others see that
+		case <-c.qc.Context().Done():
 		}
 	})
 }

@@ -2,18 +2,28 @@ package meshsync
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/quic-go/quic-go"
 )
 
 // A connection whose place another took on a better path retires: no stream is
 // opened on it any more, and those there are go on until they have ended, or
 // until retireLimit. So nobody loses a stream to the move.
 //
-// QUIC does not tell when the streams of a connection have ended. What each side
-// knows is when its own writing is over on all of them, and, with drain messages,
-// that it arrived. It says so with a retired message. When both have, everything
-// has been delivered, and readers get readLimit to take it in.
+// QUIC does not tell when the streams of a connection have ended. So each side
+// says at once, with a retiring message, how many streams it has opened. It says
+// that it has retired when it has accepted all that the other side opened, its
+// own writing is over on all of them, and, as drain messages tell, everything
+// has arrived. When both sides have said that, all has been delivered, and
+// readers get readLimit to take it in.
+//
+// A side that gets a retiring message and nothing to take the connection's place
+// has missed a move: the answer to its hello was lost, or the word that makes
+// the new connection count. It closes the connection with errUnmoved, and the
+// other side the one that took its place; then both are without, and dial.
 const (
 	// retireLimit bounds the life of streams that do not end by themselves.
 	// Their services must be able to open them anew in any case, as after every
@@ -21,21 +31,51 @@ const (
 	retireLimit = 30 * time.Second
 	// readLimit is for readers, which have nothing to wait for any more.
 	readLimit = 5 * time.Second
+	// moveLimit, or moveRounds round trips if that is longer, is how much later
+	// than the news that a connection retires the one that takes its place may
+	// come: a lost packet is sent again twice in that time.
+	moveLimit  = 2 * time.Second
+	moveRounds = 3
 )
 
-// openStreams counts the streams of a connection on which this side may still
-// write. A nil one counts nothing.
+// openStreams counts the streams of a connection: those that were opened, and
+// those on which this side may still write. A nil one counts nothing.
 type openStreams struct {
-	mu       sync.Mutex
-	writing  int
-	retiring bool
-	ended    chan struct{} // holds an element if writing became 0 while retiring
-	peer     chan struct{} // closed by the peer's retired message
-	peerDone bool
+	initiator bool // the control stream is of this side
+	// superseded ends when the connection retires.
+	superseded context.Context
+	supersede  context.CancelFunc
+	ended      chan struct{} // holds an element if it became settled
+	peer       chan struct{} // closed by the peer's retired message
+
+	mu          sync.Mutex
+	writing     int
+	openings    uint64 // bidirectional streams of this side
+	acceptances uint64 // bidirectional streams of the peer
+	retiring    bool   // for this side
+	told        bool   // the peer has said that it retires, and
+	expected    uint64 // how many bidirectional streams it had opened
+	peerDone    bool
 }
 
-func newOpenStreams() *openStreams {
-	return &openStreams{ended: make(chan struct{}, 1), peer: make(chan struct{})}
+func newOpenStreams(initiator bool) *openStreams {
+	o := &openStreams{initiator: initiator, ended: make(chan struct{}, 1), peer: make(chan struct{})}
+	o.superseded, o.supersede = context.WithCancel(context.Background())
+	return o
+}
+
+// untilRetired returns a context for the wait for a stream, which ends with ctx
+// and when the connection retires. done is called after the wait.
+func (o *openStreams) untilRetired(ctx context.Context) (wait context.Context, done func()) {
+	if o == nil {
+		return ctx, func() {}
+	}
+	wait, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(o.superseded, cancel)
+	return wait, func() {
+		stop()
+		cancel()
+	}
 }
 
 // check fails if no more streams may be opened.
@@ -51,8 +91,14 @@ func (o *openStreams) check() error {
 	return nil
 }
 
-// opened counts a stream of ours until writing ends, with it.
-func (o *openStreams) opened(writing context.Context) error {
+// A writable is a stream on which this side writes.
+type writable interface {
+	StreamID() quic.StreamID
+	Context() context.Context // ends when writing does
+}
+
+// opened counts a stream of ours until writing ends.
+func (o *openStreams) opened(s writable) error {
 	if o == nil {
 		return nil
 	}
@@ -61,17 +107,28 @@ func (o *openStreams) opened(writing context.Context) error {
 	if o.retiring {
 		return ErrSuperseded
 	}
-	o.count(writing)
+	if _, bidirectional := s.(*quic.Stream); bidirectional {
+		// Those with a lower number are the peer's to accept, even if they were
+		// refused here.
+		n := uint64(s.StreamID())/4 + 1 // RFC 9000 section 2.1
+		if o.initiator {
+			n--
+		}
+		o.openings = max(o.openings, n)
+	}
+	o.count(s.Context())
 	return nil
 }
 
-// accepted counts a stream of the peer's, on which this side may answer.
+// accepted counts a bidirectional stream of the peer's, on which this side may
+// answer until writing ends.
 func (o *openStreams) accepted(writing context.Context) {
 	if o == nil {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.acceptances++
 	o.count(writing)
 }
 
@@ -81,38 +138,68 @@ func (o *openStreams) count(writing context.Context) {
 	context.AfterFunc(writing, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if o.writing--; o.writing == 0 && o.retiring {
-			signal(o.ended)
-		}
+		o.writing--
+		o.signalEnd()
 	})
 }
 
-// retire lets no more streams be opened. ended says when writing is over.
-func (o *openStreams) retire() {
+// retire lets no more streams be opened, and returns how many have been. ended
+// says when nothing is to be written any more.
+func (o *openStreams) retire() (opened uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.retiring = true
-	if o.writing == 0 {
+	o.supersede()
+	o.signalEnd()
+	return o.openings
+}
+
+// over reports whether nothing will be written any more.
+func (o *openStreams) over() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.settled()
+}
+
+// settled reports whether both sides open no more streams, all of the peer's are
+// accepted, and nothing is being written. mu is held.
+func (o *openStreams) settled() bool {
+	return o.retiring && o.told && o.acceptances >= o.expected && o.writing == 0
+}
+
+// signalEnd is called with mu held.
+func (o *openStreams) signalEnd() {
+	if o.settled() {
 		signal(o.ended)
 	}
 }
 
-// over reports whether nothing is being written.
-func (o *openStreams) over() bool {
+// peerRetiring takes note of the peer's retiring message. It returns false for
+// one that cannot be: the second, or on a connection that never retires.
+func (o *openStreams) peerRetiring(opened uint64) bool {
+	if o == nil {
+		return false
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.writing == 0
+	if o.told {
+		return false
+	}
+	o.told, o.expected = true, opened
+	o.signalEnd()
+	return true
 }
 
 // peerRetired takes note of the peer's retired message. It returns false for one
-// that cannot be: the second, or on a connection that does not retire.
+// that cannot be: the second, or while one of the sides has not said that the
+// connection retires.
 func (o *openStreams) peerRetired() bool {
 	if o == nil {
 		return false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.peerDone {
+	if o.peerDone || !o.told || !o.retiring {
 		return false
 	}
 	o.peerDone = true
@@ -120,9 +207,8 @@ func (o *openStreams) peerRetired() bool {
 	return true
 }
 
-// retire lets c go in its own time, now that another connection has its place.
-// mu is held.
-func (t *MeshSyncTransport) retire(p *peer, c *Conn) {
+// retire lets c go in its own time, now that successor has its place. mu is held.
+func (t *MeshSyncTransport) retire(p *peer, c, successor *Conn) {
 	if c.streams == nil { // it was not expected to: the peer moved away from a direct path
 		t.wg.Go(func() { c.close(ErrSuperseded) })
 		return
@@ -131,11 +217,14 @@ func (t *MeshSyncTransport) retire(p *peer, c *Conn) {
 		t.wg.Go(func() { older.close(ErrSuperseded) })
 	}
 	p.retiring = c
-	c.streams.retire()
+	opened := c.streams.retire()
 	t.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, retireLimit)
+		ctx, cancel := context.WithTimeout(t.drains, retireLimit)
 		defer cancel()
-		c.outlive(ctx, t.opts.DialTimeout)
+		c.outlive(ctx, opened, t.opts.DialTimeout)
+		if c.qc.Context().Err() != nil && errors.Is(c.endCause(), errUnmoved) {
+			successor.close(errUnmoved)
+		}
 		c.close(ErrSuperseded)
 
 		t.mu.Lock()
@@ -147,34 +236,47 @@ func (t *MeshSyncTransport) retire(p *peer, c *Conn) {
 	})
 }
 
-// outlive returns when the streams of a connection that retires have ended, when
-// it has, or when ctx ends. A message that cannot be sent within d means that it
-// is dead.
-func (c *Conn) outlive(ctx context.Context, d time.Duration) {
+// awaitMove closes c, which retires for the peer, if nothing takes its place here
+// in time.
+func (t *MeshSyncTransport) awaitMove(c *Conn) {
+	timer := time.NewTimer(max(moveLimit, moveRounds*c.Stats().RTT))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.streams.superseded.Done():
+		return
+	case <-c.qc.Context().Done():
+		return
+	}
+	t.mu.Lock()
+	p := t.peers[c.peer]
+	unmoved := p != nil && p.conn == c
+	t.mu.Unlock()
+	if unmoved {
+		c.close(errUnmoved)
+	}
+}
+
+// outlive tells the peer that c retires, after opened streams, and returns when
+// the streams of the connection have ended, when it has, or when ctx ends. A
+// message that cannot be sent within d means that it is dead.
+func (c *Conn) outlive(ctx context.Context, opened uint64, d time.Duration) {
+	if !c.awaitGreeted() || c.send(retiringFrame(opened), d) != nil {
+		return
+	}
 	for told := false; !told; {
-		select {
-		case <-c.streams.ended:
-		case <-ctx.Done():
-			return
-		case <-c.qc.Context().Done():
+		if !c.awaitUntil(ctx, c.streams.ended) || c.drain(ctx, d) != nil {
 			return
 		}
-		if c.drain(ctx, d) != nil {
-			return
-		}
-		if !c.streams.over() { // the peer opened another one before it knew
+		if !c.streams.over() { // the peer had refused a stream that came after all
 			continue
 		}
-		if c.control.send(frame(kindRetired, nil), d) != nil {
+		if c.send(frame(kindRetired, nil), d) != nil {
 			return
 		}
 		told = true
 	}
-	select {
-	case <-c.streams.peer:
-	case <-ctx.Done():
-		return
-	case <-c.qc.Context().Done():
+	if !c.awaitUntil(ctx, c.streams.peer) {
 		return
 	}
 	reading := time.NewTimer(readLimit)
@@ -183,5 +285,17 @@ func (c *Conn) outlive(ctx context.Context, d time.Duration) {
 	case <-reading.C:
 	case <-ctx.Done():
 	case <-c.qc.Context().Done():
+	}
+}
+
+// awaitUntil waits for ch. It returns false if ctx or the connection ends before.
+func (c *Conn) awaitUntil(ctx context.Context, ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-c.qc.Context().Done():
+		return false
 	}
 }

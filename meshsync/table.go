@@ -293,7 +293,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	if old := p.conn; old != nil {
 		t.end(p, old, ErrSuperseded, true)
 		if c.moved && c.instance == old.instance {
-			t.retire(p, old)
+			t.retire(p, old, c)
 		} else {
 			t.wg.Go(func() { old.close(ErrSuperseded) })
 		}
@@ -354,7 +354,7 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 		t.waits.expectGone(token, c)
 		defer t.waits.forgetGone(token)
 	}
-	if err := c.readControl(t.opts.DialTimeout); errors.Is(err, ErrProtocol) {
+	if err := t.readControl(c); errors.Is(err, ErrProtocol) {
 		c.close(err)
 	}
 	<-c.qc.Context().Done() // any other error is its end

@@ -61,7 +61,10 @@ func (d *duties) traffic() *traffic { return &d.counts }
 
 func (d *duties) inject(b []byte, from *net.UDPAddr) bool { return d.injected.put(b, from) }
 
-func (d *duties) beginClose() { d.closing.Store(true) }
+func (d *duties) beginClose() {
+	d.closing.Store(true)
+	d.injected.end()
+}
 
 // received takes note of a packet that came in over pc. It returns false for
 // one to drop: nobody out there has a virtual address.

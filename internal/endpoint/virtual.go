@@ -63,6 +63,7 @@ type injector struct {
 	head  int
 	size  int
 	awake bool // wake was called after the last rest
+	ended bool // the read deadline is left alone: it is what ends the reader
 }
 
 type injected struct {
@@ -138,8 +139,18 @@ func (i *injector) empty() bool {
 func (i *injector) rush() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.ended {
+		return
+	}
 	i.awake = true
 	i.hurry()
+}
+
+// end leaves the read deadline to whoever closes the packet connection.
+func (i *injector) end() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.ended = true
 }
 
 // settle takes the read deadline back, so that the packet connection can be
@@ -149,6 +160,9 @@ func (i *injector) rush() {
 func (i *injector) settle() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.ended {
+		return false
+	}
 	was := i.awake
 	if was {
 		i.awake = false

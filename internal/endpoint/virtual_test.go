@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/net/ipv4"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
@@ -212,5 +213,58 @@ func TestSegmentsAreDivertedOneByOne(t *testing.T) {
 	d.divertAll(make([]byte, 900), 0, VirtualAddr(1))
 	if len(sizes) != 4 || sizes[0] != 1200 || sizes[1] != 1200 || sizes[2] != 100 || sizes[3] != 900 {
 		t.Errorf("sizes %v", sizes)
+	}
+}
+
+// quic-go ends its reader with a read deadline in the past, and waits for it. A
+// packet that was injected just before must not take that deadline back.
+func TestInjectedPacketDoesNotHoldUpClose(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pc.Close()
+		if plain {
+			pc = struct{ net.PacketConn }{pc}
+		}
+		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+		e := New(Config{PacketConn: pc, Key: key, Protocol: testALPN, Log: slog.New(slog.DiscardHandler)})
+		packets := 2
+		read := func() error {
+			_, _, err := e.socket.ReadFrom(make([]byte, MaxPacket))
+			return err
+		}
+		if s, ok := e.socket.(*udpSocket); ok {
+			read = func() error {
+				_, err := s.ReadBatch([]ipv4.Message{{Buffers: [][]byte{make([]byte, MaxPacket)}}}, 0)
+				return err
+			}
+		} else {
+			packets = maxRun + 1
+		}
+		for range packets {
+			e.Inject([]byte{0x40}, VirtualAddr(1))
+		}
+		for range packets - 1 {
+			if err := read(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e.socket.beginClose()                // as Endpoint.Release does,
+		e.socket.SetReadDeadline(time.Now()) // and quic.Transport.Close then
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for read() == nil {
+			}
+		}()
+		select {
+		case <-done:
+		case <-time.After(2 * time.Second):
+			t.Errorf("plain is %v: the reader is blocked, and so is quic.Transport.Close", plain)
+			e.socket.SetReadDeadline(time.Now())
+			<-done
+		}
 	}
 }

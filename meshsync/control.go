@@ -1,0 +1,214 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// A controlStream carries the messages of hello.go. One goroutine reads it;
+// writes may come from several.
+type controlStream struct {
+	*quic.Stream
+	mu sync.Mutex // held over one write
+}
+
+// send writes one message. It does not wait longer than d for a peer that does
+// not read. If it fails, nothing was written, or the connection ends: what
+// follows half a message would be taken for the rest of it.
+func (c *Conn) send(b []byte, d time.Duration) error {
+	c.control.mu.Lock()
+	defer c.control.mu.Unlock()
+	return c.write(b, d)
+}
+
+// write is called with control.mu held.
+func (c *Conn) write(b []byte, d time.Duration) error {
+	if err := c.control.SetWriteDeadline(time.Now().Add(d)); err != nil {
+		return err
+	}
+	n, err := c.control.Write(b)
+	if n > 0 && n < len(b) {
+		c.close(errNotRead)
+	}
+	return err
+}
+
+// errNotRead ends a connection on which a message could not be sent.
+var errNotRead = fmt.Errorf("%w: the peer does not read the control stream", ErrProtocol)
+
+// drains counts the drain messages of this side. The peer answers each, in
+// order, so the n-th answer is that to the n-th of them, whoever sent it.
+type drains struct {
+	mu       sync.Mutex // taken after controlStream.mu
+	sent     uint64
+	answered uint64
+	changed  chan struct{} // closed at the next answer; nil if nobody waits
+}
+
+// sendDrain sends a drain message and returns its number.
+func (c *Conn) sendDrain(d time.Duration) (n uint64, err error) {
+	c.control.mu.Lock() // the order of the numbers is that of the messages
+	defer c.control.mu.Unlock()
+	c.drains.mu.Lock()
+	c.drains.sent++ // now, as the answer may be faster than the return of write
+	n = c.drains.sent
+	c.drains.mu.Unlock()
+	if err = c.write(frame(kindDrain, nil), d); err != nil {
+		c.drains.mu.Lock()
+		c.drains.sent--
+		c.drains.mu.Unlock()
+	}
+	return n, err
+}
+
+// answer takes note of an answer. It returns false for one to nothing.
+func (d *drains) answer() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.answered == d.sent {
+		return false
+	}
+	d.answered++
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
+	return true
+}
+
+// awaits returns what is closed when there is news of the n-th message, and nil
+// if that is answered.
+func (d *drains) awaits(n uint64) <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.answered >= n {
+		return nil
+	}
+	if d.changed == nil {
+		d.changed = make(chan struct{})
+	}
+	return d.changed
+}
+
+// drainUrgency is below that of any stream of the service (RFC 9218 section
+// 4.1: 0 is the most urgent, 7 the least), so that a drain message leaves after
+// what was written before it.
+const drainUrgency = 7
+
+// drainRounds is how many round trips in a row must pass without a loss before
+// the connection may be closed.
+const drainRounds = 2
+
+// drain returns when what was written before has arrived, or when ctx ends.
+//
+// The first drain message leaves when all else has been sent once. What was lost
+// of that, or of what was sent again, is declared lost an eighth more than a
+// smoothed round trip later (RFC 9002 section 6.1.2), which queues may have made
+// longer than a round trip takes now. So when that much time and some round
+// trips have passed without a loss, nothing is missing.
+func (c *Conn) drain(ctx context.Context, d time.Duration) error {
+	if !c.awaitGreeted() {
+		return c.endCause()
+	}
+	c.control.SetPriority(drainUrgency, true)
+	rounds, since, lost := 0, time.Now(), c.qc.ConnectionStats().PacketsLost
+	for {
+		if err := c.drainOnce(ctx, d); err != nil {
+			return err
+		}
+		rounds++
+		now := c.qc.ConnectionStats()
+		if now.PacketsLost != lost {
+			rounds, since, lost = 0, time.Now(), now.PacketsLost
+		}
+		if rounds >= drainRounds && time.Since(since) > 2*max(now.SmoothedRTT, now.LatestRTT) {
+			return nil
+		}
+	}
+}
+
+// drainOnce sends a drain message and waits for its answer.
+func (c *Conn) drainOnce(ctx context.Context, d time.Duration) error {
+	n, err := c.sendDrain(d)
+	if err != nil {
+		return c.explain(err)
+	}
+	for {
+		news := c.drains.awaits(n)
+		if news == nil {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-c.qc.Context().Done():
+			return c.endCause()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// awaitGreeted returns true once the hellos are through, and false if the
+// connection ends before.
+func (c *Conn) awaitGreeted() bool {
+	select {
+	case <-c.greeted:
+		return true
+	case <-c.qc.Context().Done():
+		return false
+	}
+}
+
+// readControl answers the peer's messages until the connection ends. The error
+// is ErrProtocol if the peer is to blame.
+func (t *MeshSyncTransport) readControl(c *Conn) error {
+	if !c.awaitGreeted() {
+		return nil
+	}
+	for {
+		m, err := readMessage(c.control)
+		if err != nil {
+			if _, reset := errors.AsType[*quic.StreamError](err); reset || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return fmt.Errorf("%w: the control stream ended: %w", ErrProtocol, err)
+			}
+			return err
+		}
+		if err := t.handleControl(c, m); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *MeshSyncTransport) handleControl(c *Conn, m message) error {
+	switch m.kind {
+	case kindDrain:
+		err := c.send(frame(kindDrained, nil), t.opts.DialTimeout)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return errNotRead
+		}
+		return err
+	case kindDrained:
+		if !c.drains.answer() {
+			return fmt.Errorf("%w: an answer to no drain message", ErrProtocol)
+		}
+	case kindRetiring:
+		if !c.streams.peerRetiring(m.opened) {
+			return fmt.Errorf("%w: a connection retires that cannot, or does already", ErrProtocol)
+		}
+		t.wg.Go(func() { t.awaitMove(c) })
+	case kindRetired:
+		if !c.streams.peerRetired() {
+			return fmt.Errorf("%w: a connection retired that does not retire, or has already", ErrProtocol)
+		}
+	default:
+		return fmt.Errorf("%w: message kind %d after the hellos", ErrProtocol, m.kind)
+	}
+	return nil
+}
