@@ -19,6 +19,11 @@ const (
 	// behind one gateway may come back at once, and a hostile host still
 	// leaves room for others.
 	MaxUnknownPerHost = 512
+	// maxUnknownRelayed bounds those that come through relays, from virtual
+	// addresses, so that there is always room for direct ones, and
+	// maxUnknownPerPeer those of one such address: it stands for one peer.
+	maxUnknownRelayed = maxUnknown / 2
+	maxUnknownPerPeer = 16
 	// retryAbove is the number from which a client must first prove, with a
 	// round trip, that its address is not forged (RFC 9000 section 8.1.2).
 	retryAbove = 256
@@ -28,6 +33,7 @@ const (
 type Limit struct {
 	mu      sync.Mutex
 	total   int
+	relayed int // of them
 	perHost map[netip.Addr]int
 }
 
@@ -51,14 +57,28 @@ func (l *Limit) admit(ctx context.Context, info *quic.ClientInfo) (context.Conte
 	host := hostOf(info.RemoteAddr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total >= maxUnknown || l.perHost[host] >= MaxUnknownPerHost {
+	most := MaxUnknownPerHost
+	if IsVirtual(host) {
+		most = maxUnknownPerPeer
+	}
+	if l.total >= maxUnknown || l.perHost[host] >= most || (IsVirtual(host) && l.relayed >= maxUnknownRelayed) {
 		return nil, errTooMany
 	}
-	l.total++
-	l.perHost[host]++
+	l.count(host, 1)
 	slot := &Slot{limit: l, host: host}
 	context.AfterFunc(ctx, slot.Release)
 	return context.WithValue(ctx, slotKey{}, slot), nil
+}
+
+// count is called with mu held.
+func (l *Limit) count(host netip.Addr, n int) {
+	l.total += n
+	if IsVirtual(host) {
+		l.relayed += n
+	}
+	if l.perHost[host] += n; l.perHost[host] == 0 {
+		delete(l.perHost, host)
+	}
 }
 
 // Count returns how many there are.
@@ -80,10 +100,7 @@ func (s *Slot) Release() {
 	s.once.Do(func() {
 		s.limit.mu.Lock()
 		defer s.limit.mu.Unlock()
-		s.limit.total--
-		if s.limit.perHost[s.host]--; s.limit.perHost[s.host] == 0 {
-			delete(s.limit.perHost, s.host)
-		}
+		s.limit.count(s.host, -1)
 	})
 }
 
@@ -93,8 +110,8 @@ func SlotOf(qc *quic.Conn) *Slot {
 	return qc.Context().Value(slotKey{}).(*Slot)
 }
 
-// hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, or the
-// zero Addr for what is neither.
+// hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, a virtual
+// address, or the zero Addr for what is none of these.
 func hostOf(addr net.Addr) netip.Addr {
 	u, ok := addr.(*net.UDPAddr)
 	if !ok {
@@ -102,7 +119,7 @@ func hostOf(addr net.Addr) netip.Addr {
 	}
 	ip, _ := netip.AddrFromSlice(u.IP)
 	ip = ip.Unmap()
-	if ip.Is6() {
+	if ip.Is6() && !IsVirtual(ip) {
 		prefix, _ := ip.WithZone("").Prefix(64) // 64 bits fit any IPv6 address
 		return prefix.Addr()
 	}

@@ -48,3 +48,35 @@ func TestInboundLimitsAndRetry(t *testing.T) {
 		t.Errorf("another /64: %v", err)
 	}
 }
+
+// Peers behind relays leave room for each other, and for direct ones.
+func TestRelayedStrangersHaveTheirShare(t *testing.T) {
+	l := newLimit()
+	ctx, cancel := context.WithCancel(context.Background())
+	admit := func(addr net.Addr) bool {
+		_, err := l.admit(ctx, &quic.ClientInfo{RemoteAddr: addr})
+		return err == nil
+	}
+	for peer := uint64(1); l.relayed < maxUnknownRelayed; peer++ {
+		n := 0
+		for n < 2*maxUnknownPerPeer && admit(VirtualAddr(peer)) {
+			n++
+		}
+		if n != maxUnknownPerPeer {
+			t.Fatalf("one peer got %d, want %d", n, maxUnknownPerPeer)
+		}
+	}
+	if admit(VirtualAddr(1 << 20)) {
+		t.Error("relayed ones are not bounded in all")
+	}
+	if !admit(&net.UDPAddr{IP: net.IPv4(10, 0, 0, 1)}) {
+		t.Error("they left no room for a direct one")
+	}
+	cancel()
+	for l.Count() > 0 { // released in goroutines of the context's
+		runtime.Gosched()
+	}
+	if l.relayed != 0 || len(l.perHost) != 0 {
+		t.Errorf("%d relayed ones of %d hosts are left", l.relayed, len(l.perHost))
+	}
+}
