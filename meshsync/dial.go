@@ -301,7 +301,8 @@ func (r *race) silence(err error) error {
 // greet introduces this side on a connection it dialed, to take the place of
 // from if there is that. It returns the connection that counts then: this one,
 // or another that was faster, in which case this one is closed, as it is on an
-// error. Once it is its turn, the hellos may take as long as within says.
+// error. Once it is its turn, the hellos may take as long as within says, and end
+// with from.
 func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, from *Conn, within time.Duration) (*Conn, error) {
 	seq, c, err := t.takeTurn(ctx, id, from)
 	if err != nil || c != nil {
@@ -311,11 +312,17 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID,
 	defer t.giveBackTurn(id)
 	if from != nil {
 		// From here on the peer may let from go: to call it off now would leave
-		// the two without any connection.
+		// the two without any connection, unless they are already.
+		if end, ok := ctx.Deadline(); ok {
+			within = min(within, max(minHello, time.Until(end)))
+		}
 		ctx = t.ctx
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
+	if from != nil {
+		defer context.AfterFunc(from.qc.Context(), cancel)()
+	}
 
 	c, err = t.sayHello(ctx, qc, id, seq, from)
 	if err == nil && c.qc == qc {

@@ -370,11 +370,12 @@ func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
 // A dial under way is started again if it is of no more use.
 func (w *watchdog) startAnew(redial bool) {
 	w.failures, w.unstable = 0, false
+	moving := w.relayed != nil // a dial under way is for a better path than one that is lost
 	if c := w.connection(); c != nil {
 		w.rejoice(c)
 		return
 	}
-	if w.cancelDial != nil && !w.quiet && !redial {
+	if w.cancelDial != nil && !w.quiet && !redial && !moving {
 		return
 	}
 	w.t.mu.Lock()

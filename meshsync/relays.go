@@ -32,7 +32,7 @@ type relays struct {
 
 	mu        sync.Mutex
 	closed    bool
-	links     map[relay.URL]*relayLink
+	links     map[relay.URL]*relayLink // by linkKey
 	home      []*relayLink
 	peers     map[PeerID]*relayedPeer
 	numbers   map[uint64]*relayedPeer // by virtual address
@@ -47,9 +47,10 @@ type relays struct {
 // many others are, unless a relay makes them up.
 const maxStrangers = 1024
 
-// takeOver is for how long the relay of a peer's route must have brought nothing
-// from the peer before another one that does becomes the route: so a relay that
-// makes packets up cannot draw to itself what another one carries.
+// takeOver is for how long the relay of a peer's route must have left packets to
+// the peer without any answer before another one that brings some becomes the
+// route: so a relay that makes packets up cannot draw to itself what another one
+// carries, not even from a peer that has nothing to say.
 const takeOver = time.Second
 
 // A relayedPeer is a peer whose packets go, or came, through a relay. relays.mu
@@ -60,7 +61,7 @@ type relayedPeer struct {
 	uses    []*relayUse
 	element *list.Element // among the strangers; nil while there are uses
 	route   *relayLink    // where its packets go; nil: nowhere yet
-	heard   time.Time     // when the last packet came over route
+	unheard time.Time     // when the first packet since the last from the peer went over route; zero: none has
 	held    []byte        // the last packet that no relay could take, until one can
 	changed chan struct{} // closed when one of its relays has news; nil if nobody waits
 }
@@ -122,15 +123,17 @@ func (rs *relays) close() {
 // linkTo returns the link to a relay, which it makes if there is none. mu is
 // held.
 func (rs *relays) linkTo(u relay.URL) *relayLink {
-	l := rs.links[u]
-	if l == nil {
-		l = newRelayLink(rs, u)
-		if rs.closed {
-			return l // it never runs
-		}
-		rs.links[u] = l
-		rs.wg.Go(l.run)
+	l := rs.links[linkKey(u)]
+	if l != nil {
+		l.know(u)
+		return l
 	}
+	l = newRelayLink(rs, u)
+	if rs.closed {
+		return l // it never runs
+	}
+	rs.links[l.key()] = l
+	rs.wg.Go(l.run)
 	return l
 }
 
@@ -159,7 +162,8 @@ func (rs *relays) estrange(p *relayedPeer) {
 }
 
 // use begins a use of the given relay and of the home relays, where the peer may
-// be as well. An empty relay means those over which the peer is reached now.
+// be as well. An empty relay is for a connection, which wants all those over
+// which the peer can be reached now, and must not depend on who else does.
 func (rs *relays) use(id PeerID, through string, arrived chan struct{}) *relayUse {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -167,11 +171,16 @@ func (rs *relays) use(id PeerID, through string, arrived chan struct{}) *relayUs
 	u := &relayUse{rs: rs, peer: p, arrived: arrived}
 	var links []*relayLink
 	if through != "" {
-		links = append(append(links, rs.linkTo(mustURL(through))), rs.home...)
-	} else if p.route != nil && rs.links[p.route.url] == p.route {
-		links = append(links, p.route)
+		links = append(links, rs.linkTo(mustURL(through)))
+	} else {
+		if p.route != nil && rs.links[p.route.key()] == p.route {
+			links = append(links, p.route)
+		}
+		for _, other := range p.uses {
+			links = append(links, other.links...)
+		}
 	}
-	for _, l := range links {
+	for _, l := range append(links, rs.home...) {
 		if !slices.Contains(u.links, l) {
 			u.links = append(u.links, l)
 			l.users++
@@ -197,8 +206,8 @@ func (u *relayUse) release() {
 	p.uses = slices.DeleteFunc(p.uses, func(other *relayUse) bool { return other == u })
 	for _, l := range u.links {
 		l.unwatch(p.id)
-		if l.users--; l.users == 0 && rs.links[l.url] == l {
-			delete(rs.links, l.url)
+		if l.users--; l.users == 0 && rs.links[l.key()] == l {
+			delete(rs.links, l.key())
 			close(l.stop)
 		}
 	}
@@ -218,6 +227,11 @@ func (rs *relays) send(b []byte, to *net.UDPAddr) {
 		client = rs.clientFor(p)
 		if p.route == nil || p.route.worth(p.id) < worthTrying {
 			p.held = append(p.held[:0], b...)
+		} else {
+			p.held = nil // this one does what it was for
+		}
+		if p.unheard.IsZero() {
+			p.unheard = time.Now()
 		}
 	}
 	rs.mu.Unlock()
@@ -267,7 +281,7 @@ func (rs *relays) reroute(p *relayedPeer) {
 		}
 	}
 	if best != p.route && best.worth(p.id) > worthNothing {
-		p.route, p.heard = best, time.Now()
+		p.route, p.unheard = best, time.Time{}
 	}
 }
 
@@ -279,21 +293,27 @@ func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
 		rs.mu.Unlock()
 		return
 	}
-	p, now := rs.peerFor(from), time.Now()
+	p := rs.peerFor(from)
 	if p.element != nil {
 		rs.strangers.MoveToFront(p.element)
 	}
-	if p.route != l && (p.route == nil || p.route.worth(from) < worthTrying || now.Sub(p.heard) > takeOver) {
+	if p.route != l && (p.route == nil || p.route.worth(from) < worthTrying || p.isUnheard()) {
 		p.route = l
 	}
 	if p.route == l {
-		p.heard = now
+		p.unheard = time.Time{}
 	}
 	addr := p.addr
 	rs.mu.Unlock()
 	if !rs.t.endpoint.Inject(b, addr) {
 		rs.refused.Add(1)
 	}
+}
+
+// isUnheard reports whether nothing has come over the route for too long since
+// something was sent over it. relays.mu is held.
+func (p *relayedPeer) isUnheard() bool {
+	return !p.unheard.IsZero() && time.Since(p.unheard) > takeOver
 }
 
 // counts returns the connections to relays there are, and what has been carried.
@@ -411,8 +431,13 @@ func (u *relayUse) wantNow() {
 	if u == nil {
 		return
 	}
+	u.rs.mu.Lock()
+	defer u.rs.mu.Unlock()
 	for _, l := range u.links {
-		signal(l.wanted)
+		if l.client == nil {
+			l.dialing = true // as soon as run hears of it; who asks before that waits, too
+			signal(l.wanted)
+		}
 	}
 }
 
