@@ -50,7 +50,7 @@ const maxStrangers = 1024
 // takeOver is for how long the relay of a peer's route must have left packets to
 // the peer without any answer before another one that brings some becomes the
 // route: so a relay that makes packets up cannot draw to itself what another one
-// carries, not even from a peer that has nothing to say.
+// carries, not even of a peer that has nothing to say.
 const takeOver = time.Second
 
 // A relayedPeer is a peer whose packets go, or came, through a relay. relays.mu
@@ -62,6 +62,8 @@ type relayedPeer struct {
 	element *list.Element // among the strangers; nil while there are uses
 	route   *relayLink    // where its packets go; nil: nowhere yet
 	unheard time.Time     // when the first packet since the last from the peer went over route; zero: none has
+	sentAt  time.Time     // when the last packet went over route
+	waiting bool          // what was sent since unheard wants an answer
 	held    []byte        // the last packet that no relay could take, until one can
 	changed chan struct{} // closed when one of its relays has news; nil if nobody waits
 }
@@ -230,9 +232,7 @@ func (rs *relays) send(b []byte, to *net.UDPAddr) {
 		} else {
 			p.held = nil // this one does what it was for
 		}
-		if p.unheard.IsZero() {
-			p.unheard = time.Now()
-		}
+		p.noteSent()
 	}
 	rs.mu.Unlock()
 	if client == nil {
@@ -281,7 +281,8 @@ func (rs *relays) reroute(p *relayedPeer) {
 		}
 	}
 	if best != p.route && best.worth(p.id) > worthNothing {
-		p.route, p.unheard = best, time.Time{}
+		p.route = best
+		p.noteHeard()
 	}
 }
 
@@ -301,7 +302,7 @@ func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
 		p.route = l
 	}
 	if p.route == l {
-		p.unheard = time.Time{}
+		p.noteHeard()
 	}
 	addr := p.addr
 	rs.mu.Unlock()
@@ -310,11 +311,27 @@ func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
 	}
 }
 
-// isUnheard reports whether nothing has come over the route for too long since
-// something was sent over it. relays.mu is held.
-func (p *relayedPeer) isUnheard() bool {
-	return !p.unheard.IsZero() && time.Since(p.unheard) > takeOver
+// noteSent takes note of a packet that goes over the route. One alone may be a
+// mere acknowledgment, to which there is no answer; who waits for an answer sends
+// again. relays.mu is held.
+func (p *relayedPeer) noteSent() {
+	now := time.Now()
+	switch {
+	case p.unheard.IsZero(), !p.waiting && now.Sub(p.sentAt) > takeOver:
+		p.unheard = now
+	case now.Sub(p.unheard) >= takeOver/4:
+		p.waiting = true
+	}
+	p.sentAt = now
 }
+
+// noteHeard takes note of a packet that came over the route, or of a new route.
+// relays.mu is held.
+func (p *relayedPeer) noteHeard() { p.unheard, p.waiting = time.Time{}, false }
+
+// isUnheard reports whether nothing has come over the route for too long since
+// something was sent over it that wants an answer. relays.mu is held.
+func (p *relayedPeer) isUnheard() bool { return p.waiting && time.Since(p.unheard) > takeOver }
 
 // counts returns the connections to relays there are, and what has been carried.
 func (rs *relays) counts() (carriers map[relay.Carrier]int, carried relayCounts) {
