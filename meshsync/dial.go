@@ -36,7 +36,7 @@ const (
 type target struct {
 	peer  PeerID
 	addrs []string
-	relay *relayUse // nil: no relay is tried
+	use   *relayUse // nil: no relay is tried
 	// from is the connection whose place the new one is to take; nil if there
 	// is none.
 	from *Conn
@@ -72,7 +72,9 @@ func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	t.metrics.dialed(ctx, r.won, err, time.Since(began))
+	if to.from == nil || r.won != nil {
+		t.metrics.dialed(ctx, r.won, err, time.Since(began))
+	}
 	return c, r.seen, err
 }
 
@@ -99,8 +101,8 @@ func (t *MeshSyncTransport) dialQuietly(ctx context.Context, to target, proven f
 	for _, ap := range r.seen {
 		r.failed = append(r.failed, CandidateError{Addr: ap.String(), Err: r.silence(context.Cause(dialCtx))})
 	}
-	if to.relay != nil {
-		r.failed = append(r.failed, to.relay.whyNot()...)
+	if to.use != nil {
+		r.failed = append(r.failed, to.use.whyNot()...)
 	}
 	err = r.failure()
 	if ctx.Err() != nil {
@@ -156,7 +158,7 @@ func (r *race) run() (*Conn, error) {
 		r.lookUp(a)
 	}
 	var headStart, relayStart <-chan time.Time
-	relayDue := r.relay != nil
+	relayDue := r.use != nil
 	if relayDue && !r.isThere {
 		relayStart = time.After(attemptDelay)
 	}
@@ -264,9 +266,9 @@ func (r *race) attemptRelay() {
 	r.relaying = true
 	go func() { // run or cleanUp waits for it
 		a := attemptResult{relayed: true}
-		if a.failed = r.relay.await(r.ctx); len(a.failed) == 0 {
+		if a.failed = r.use.await(r.ctx); len(a.failed) == 0 {
 			var err error
-			if a.conn, a.won, err = r.reach(r.relay.peer.addr, r.t.relayedConf); err != nil {
+			if a.conn, a.won, err = r.reach(r.use.peer.addr, r.t.relayedConf); err != nil {
 				a.failed = []CandidateError{{Addr: r.t.relays.routeOf(r.peer), Err: err}}
 			}
 		}

@@ -254,7 +254,7 @@ func (w *watchdog) run() {
 			w.search.doubt() // the new network may drop probes
 			w.startAnew(true)
 		case <-w.retries:
-			w.meeting.relays().wantNow()
+			w.meeting.relayUse().wantNow()
 			w.startAnew(false)
 		}
 		w.wakeups.Add(1)
@@ -271,7 +271,7 @@ func (w *watchdog) halt() {
 
 // finish ends the registration.
 func (w *watchdog) finish() {
-	w.meeting.relays().release()
+	w.meeting.relayUse().release()
 	w.t.mu.Lock()
 	p := w.t.peers[w.peer]
 	p.watchdog = nil

@@ -3,18 +3,20 @@ package meshsync
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quic-go/quic-go"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
-	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
@@ -271,100 +273,6 @@ func TestBackoffToARelayStartsAnew(t *testing.T) {
 	})
 }
 
-// A registered peer whose relayed connection is lost while a direct path is
-// dialed is dialed through the relay, whatever wakes the watchdog first.
-func TestRetryNowAsTheRelayedConnectionIsLost(t *testing.T) {
-	for seed := range uint64(8) {
-		inWorld(t, seed, func(w *world) {
-			r := w.relay(1)
-			a, b := w.apart(r)
-			c, _ := a.Conn(b.ID())
-			time.Sleep(2500 * time.Millisecond) // a handshake of a move is under way
-			began := time.Now()
-			a.mu.Lock() // RetryNow wakes the watchdog, and before it gets mu:
-			signal(a.peers[b.ID()].watchdog.retries)
-			a.end(a.peers[b.ID()], c, ErrReset, false)
-			a.mu.Unlock()
-			c.close(errClosedHere)
-			a.awaitPath(b, PathRelay, time.Minute)
-			if took := time.Since(began); took > time.Second {
-				t.Errorf("seed %d: back after %v", seed, took)
-			}
-			a.stop()
-			b.stop()
-		})
-	}
-}
-
-// moving returns two nodes that are connected through r, the first of which has
-// sent the hello of a move that nobody will answer.
-func (w *world) moving(r *relayNode) (a, b *node) {
-	w.t.Helper()
-	a, b = w.apart(r)
-	time.Sleep(10 * time.Second)
-	w.net.SetLink(a.host, b.host, testnet.Link{Latency: 1500 * time.Millisecond})
-	w.net.Restore(a.host, b.host)
-	a.RetryNow(b.ID())
-	for out := false; !out; time.Sleep(time.Millisecond) {
-		a.mu.Lock()
-		out = a.peers[b.ID()].greeting
-		a.mu.Unlock()
-	}
-	w.net.Cut(a.host, b.host)
-	return a, b
-}
-
-func TestDisconnectDoesNotWaitForAMove(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		a, b := w.moving(w.relay(1))
-		began := time.Now()
-		if err := a.Disconnect(b.ID()); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(began); took > time.Second {
-			t.Errorf("Disconnect took %v", took)
-		}
-		a.stop()
-		b.stop()
-	})
-}
-
-// The hello of a move does not outlive the dial by more than minHello.
-func TestMoveEndsWithItsDial(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		r := w.relay(1)
-		a, b := w.moving(r)
-		began := time.Now()
-		for out := true; out; time.Sleep(time.Millisecond) {
-			a.mu.Lock()
-			out = a.peers[b.ID()].greeting
-			a.mu.Unlock()
-		}
-		if took := time.Since(began); took > a.MeshSyncTransport.opts.DialTimeout-3*time.Second+10*time.Millisecond {
-			t.Errorf("the hello waited for %v", took)
-		}
-		a.stop()
-		b.stop()
-	})
-}
-
-// A peer that is lost while the hello of a move is out is dialed at once.
-func TestDialThroughRelayDoesNotWaitForAMove(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		r := w.relay(1)
-		a, b := w.moving(r)
-		b.restart(func() {})
-		for b.carrier(r) == "" {
-			time.Sleep(time.Millisecond)
-		}
-		if took := a.awaitEcho(b, time.Minute); took > time.Second {
-			t.Errorf("first echo after %v", took)
-		}
-		a.stop()
-		b.stop()
-	})
-}
-
 // A relay that announces a peer over and over makes this side send little.
 func TestAnnouncementsDoNotMakeTraffic(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
@@ -443,4 +351,114 @@ func (n *node) link(r *relayNode) *relayLink {
 	n.relays.mu.Lock()
 	defer n.relays.mu.Unlock()
 	return n.relays.links[linkKey(mustURL(r.url()))]
+}
+
+// A relay that is connected and does not say whether a peer is there is tried.
+func TestRelayThatDoesNotSayIsTried(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.node(1, home(r)), w.node(2, noTCP)
+		u := a.relays.use(b.ID(), r.url(), nil)
+		defer u.release()
+		time.Sleep(time.Second)
+		l := a.link(r)
+		a.relays.mu.Lock()
+		l.watches[b.ID()].presence = unknown
+		a.relays.mu.Unlock()
+		began := time.Now()
+		if failed := u.await(context.Background()); failed != nil || time.Since(began) != presenceWait {
+			t.Errorf("after %v: %v", time.Since(began), failed)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// While a link waits, dials hear at once what it waits for.
+func TestDialHearsWhyTheRelayIsGone(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		rude := w.relayThatLeaves(30_000)
+		a := w.node(1, noTCP, func(o *Options) { o.Relays = []string{rude.url} })
+		time.Sleep(time.Second)
+		u := a.relays.use(PeerIDFromKey(testKey(2)), rude.url, nil)
+		defer u.release()
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		began := time.Now()
+		failed := u.await(ctx)
+		if len(failed) != 1 || !errors.Is(failed[0].Err, relay.ErrGoodbye) || time.Since(began) != 0 {
+			t.Errorf("after %v: %v, want %v", time.Since(began), failed, relay.ErrGoodbye)
+		}
+		a.stop()
+		rude.Close()
+	})
+}
+
+// However many strangers a relay makes up, one with a connection is not forgotten.
+func TestStrangerWithAConnectionIsKept(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a := w.node(1, noTCP)
+		flood := func(n int) {
+			a.relays.mu.Lock()
+			defer a.relays.mu.Unlock()
+			for i := range maxStrangers + 1 {
+				a.relays.peerFor(PeerID{byte(n), byte(i), byte(i >> 8), 1})
+			}
+		}
+		a.relays.mu.Lock()
+		addr := a.relays.peerFor(PeerID{1}).addr
+		a.relays.mu.Unlock()
+		ctx, cancel := context.WithCancel(context.Background())
+		a.relays.pin(ctx, addr)
+		flood(2)
+		if id, _ := a.relays.owner(addr); id != (PeerID{1}) {
+			t.Error("it was forgotten while it had a connection")
+		}
+		cancel()
+		synctest.Wait()
+		flood(3)
+		if id, _ := a.relays.owner(addr); id != (PeerID{}) || len(a.relays.peers) != maxStrangers {
+			t.Errorf("it is remembered without a connection; %d peers", len(a.relays.peers))
+		}
+		a.stop()
+	})
+}
+
+// What was held for want of a relay is not sent once a later packet was.
+func TestHeldPacketIsForgottenAfterALaterOne(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.apart(r)
+		a.relays.mu.Lock()
+		p := a.relays.peers[b.ID()]
+		p.held = []byte{1}
+		a.relays.mu.Unlock()
+		a.mustPing(b, time.Second)
+		a.relays.mu.Lock()
+		held := p.held
+		a.relays.mu.Unlock()
+		if held != nil {
+			t.Error("it is still held")
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// To look for a direct path in vain is no failed dial.
+func TestLookoutInVainIsNoFailedDial(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		reg := prometheus.NewRegistry()
+		r := w.relay(1)
+		a, b := w.pair(home(r), func(o *Options) { o.Registerer = reg })
+		w.net.Cut(a.host, b.host)
+		a.registerVia(b, r, b.addr())
+		a.awaitPath(b, PathRelay, 5*time.Second)
+		time.Sleep(time.Hour)
+		if n := gather(t, reg)["meshsync_dials_total{outcome=failed}{path=none}"]; n != 0 {
+			t.Errorf("%v failed dials", n)
+		}
+		a.stop()
+		b.stop()
+	})
 }

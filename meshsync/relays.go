@@ -43,8 +43,8 @@ type relays struct {
 }
 
 // maxStrangers bounds the peers that are remembered only because packets came
-// from them through a relay. One that is in a handshake is heard from before so
-// many others are, unless a relay makes them up.
+// from them through a relay. One that has a connection, if only in a handshake, is
+// none of them; the limit on inbound connections bounds those.
 const maxStrangers = 1024
 
 // takeOver is for how long the relay of a peer's route must have left packets to
@@ -59,23 +59,14 @@ type relayedPeer struct {
 	id      PeerID
 	addr    *net.UDPAddr // virtual
 	uses    []*relayUse
-	element *list.Element // among the strangers; nil while there are uses
+	element *list.Element // among the strangers; nil while there are uses or pins
+	pins    int           // connections that come from its virtual address
 	route   *relayLink    // where its packets go; nil: nowhere yet
 	unheard time.Time     // when the first packet since the last from the peer went over route; zero: none has
 	sentAt  time.Time     // when the last packet went over route
 	waiting bool          // what was sent since unheard wants an answer
 	held    []byte        // the last packet that no relay could take, until one can
 	changed chan struct{} // closed when one of its relays has news; nil if nobody waits
-}
-
-// A relayUse is somebody's wish to reach a peer through relays: they are kept
-// connected, and asked whether the peer is there, until release.
-type relayUse struct {
-	rs    *relays
-	peer  *relayedPeer
-	links []*relayLink
-	// arrived gets an element when the peer arrives at one of the relays.
-	arrived chan struct{}
 }
 
 func newRelays(t *MeshSyncTransport) *relays {
@@ -151,8 +142,11 @@ func (rs *relays) peerFor(id PeerID) *relayedPeer {
 	return p
 }
 
-// estrange puts p, which nobody uses, among the strangers. mu is held.
+// estrange puts p among the strangers, if nobody uses it. mu is held.
 func (rs *relays) estrange(p *relayedPeer) {
+	if p.element != nil || p.pins > 0 || len(p.uses) > 0 {
+		return
+	}
 	p.held = nil
 	p.element = rs.strangers.PushFront(p)
 	if rs.strangers.Len() > maxStrangers {
@@ -163,59 +157,36 @@ func (rs *relays) estrange(p *relayedPeer) {
 	}
 }
 
-// use begins a use of the given relay and of the home relays, where the peer may
-// be as well. An empty relay is for a connection, which wants all those over
-// which the peer can be reached now, and must not depend on who else does.
-func (rs *relays) use(id PeerID, through string, arrived chan struct{}) *relayUse {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	p := rs.peerFor(id)
-	u := &relayUse{rs: rs, peer: p, arrived: arrived}
-	var links []*relayLink
-	if through != "" {
-		links = append(links, rs.linkTo(mustURL(through)))
-	} else {
-		if p.route != nil && rs.links[p.route.key()] == p.route {
-			links = append(links, p.route)
-		}
-		for _, other := range p.uses {
-			links = append(links, other.links...)
-		}
-	}
-	for _, l := range append(links, rs.home...) {
-		if !slices.Contains(u.links, l) {
-			u.links = append(u.links, l)
-			l.users++
-			l.watch(id)
-		}
-	}
+// befriend takes p off the strangers. mu is held.
+func (rs *relays) befriend(p *relayedPeer) {
 	if p.element != nil {
 		rs.strangers.Remove(p.element)
 		p.element = nil
 	}
-	p.uses = append(p.uses, u)
-	return u
 }
 
-// release ends the use. A nil one has none.
-func (u *relayUse) release() {
-	if u == nil {
+// pin keeps the virtual address of an inbound connection for as long as ctx, the
+// connection's, lasts: packets to it must not become lost because many others
+// send some.
+func (rs *relays) pin(ctx context.Context, addr net.Addr) {
+	n, virtual := endpoint.VirtualNumber(addr)
+	if !virtual {
 		return
 	}
-	rs, p := u.rs, u.peer
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	p.uses = slices.DeleteFunc(p.uses, func(other *relayUse) bool { return other == u })
-	for _, l := range u.links {
-		l.unwatch(p.id)
-		if l.users--; l.users == 0 && rs.links[l.key()] == l {
-			delete(rs.links, l.key())
-			close(l.stop)
-		}
+	p := rs.numbers[n]
+	if p == nil {
+		return // evicted already: the handshake fails
 	}
-	if len(p.uses) == 0 {
+	p.pins++
+	rs.befriend(p)
+	context.AfterFunc(ctx, func() {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		p.pins--
 		rs.estrange(p)
-	}
+	})
 }
 
 // send takes a packet for a virtual address. It does not wait, and what cannot
@@ -376,85 +347,6 @@ func (p *relayedPeer) notify() {
 	if p.changed != nil {
 		close(p.changed)
 		p.changed = nil
-	}
-}
-
-// mayReach reports whether one of the relays is connected and does not say that
-// the peer is not there.
-func (u *relayUse) mayReach() bool {
-	if u == nil {
-		return false
-	}
-	u.rs.mu.Lock()
-	defer u.rs.mu.Unlock()
-	return slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.worth(u.peer.id) > worthNothing })
-}
-
-// await returns nil when the peer is there at one of the relays, and otherwise,
-// when all have been heard or ctx has ended, why not.
-func (u *relayUse) await(ctx context.Context) []CandidateError {
-	for {
-		u.rs.mu.Lock()
-		there, pending, failed := u.look()
-		if !there && pending && u.peer.changed == nil {
-			u.peer.changed = make(chan struct{})
-		}
-		changed := u.peer.changed
-		u.rs.mu.Unlock()
-		switch {
-		case there:
-			return nil
-		case !pending:
-			return failed
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return failed
-		}
-	}
-}
-
-// whyNot says of each relay why the peer was not reached there.
-func (u *relayUse) whyNot() []CandidateError {
-	u.rs.mu.Lock()
-	defer u.rs.mu.Unlock()
-	_, _, failed := u.look()
-	return failed
-}
-
-// look says whether the peer is there at one of the relays, whether one has
-// still to be heard, and what is the matter with the others. mu is held.
-func (u *relayUse) look() (there, pending bool, failed []CandidateError) {
-	for _, l := range u.links {
-		presence, err := l.ask(u.peer.id)
-		switch {
-		case err != nil:
-			failed = append(failed, CandidateError{Addr: l.url.String(), Err: err})
-		case presence == present:
-			there = true
-		case presence == unknown:
-			pending = true
-			failed = append(failed, CandidateError{Addr: l.url.String(), Err: noAnswerError{u.rs.t.opts.DialTimeout}})
-		default:
-			failed = append(failed, CandidateError{Addr: l.url.String(), Err: ErrAbsent})
-		}
-	}
-	return there, pending, failed
-}
-
-// wantNow makes relays that wait before they are dialed again be dialed now.
-func (u *relayUse) wantNow() {
-	if u == nil {
-		return
-	}
-	u.rs.mu.Lock()
-	defer u.rs.mu.Unlock()
-	for _, l := range u.links {
-		if l.client == nil {
-			l.dialing = true // as soon as run hears of it; who asks before that waits, too
-			signal(l.wanted)
-		}
 	}
 }
 

@@ -19,6 +19,12 @@ const (
 	// behind one gateway may come back at once, and a hostile host still
 	// leaves room for others.
 	MaxUnknownPerHost = 512
+	// maxUnknownVirtual bounds those of one virtual address: that is one peer,
+	// which dials one connection at a time, or a few after losses.
+	maxUnknownVirtual = 16
+	// maxUnknownRelayed bounds those of all virtual addresses together, so that
+	// relays leave room for the network.
+	maxUnknownRelayed = maxUnknown / 2
 	// retryAbove is the number from which a client must first prove, with a
 	// round trip, that its address is not forged (RFC 9000 section 8.1.2).
 	retryAbove = 256
@@ -28,6 +34,7 @@ const (
 type Limit struct {
 	mu      sync.Mutex
 	total   int
+	relayed int // of virtual addresses
 	perHost map[netip.Addr]int
 }
 
@@ -51,10 +58,18 @@ func (l *Limit) admit(ctx context.Context, info *quic.ClientInfo) (context.Conte
 	host := hostOf(info.RemoteAddr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total >= maxUnknown || l.perHost[host] >= MaxUnknownPerHost {
+	virtual := IsVirtual(host)
+	most := MaxUnknownPerHost
+	if virtual {
+		most = maxUnknownVirtual
+	}
+	if l.total >= maxUnknown || l.perHost[host] >= most || (virtual && l.relayed >= maxUnknownRelayed) {
 		return nil, errTooMany
 	}
 	l.total++
+	if virtual {
+		l.relayed++
+	}
 	l.perHost[host]++
 	slot := &Slot{limit: l, host: host}
 	context.AfterFunc(ctx, slot.Release)
@@ -81,6 +96,9 @@ func (s *Slot) Release() {
 		s.limit.mu.Lock()
 		defer s.limit.mu.Unlock()
 		s.limit.total--
+		if IsVirtual(s.host) {
+			s.limit.relayed--
+		}
 		if s.limit.perHost[s.host]--; s.limit.perHost[s.host] == 0 {
 			delete(s.limit.perHost, s.host)
 		}
@@ -93,8 +111,8 @@ func SlotOf(qc *quic.Conn) *Slot {
 	return qc.Context().Value(slotKey{}).(*Slot)
 }
 
-// hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, or the
-// zero Addr for what is neither.
+// hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, a virtual
+// address, or the zero Addr for what is none of them.
 func hostOf(addr net.Addr) netip.Addr {
 	u, ok := addr.(*net.UDPAddr)
 	if !ok {
@@ -102,7 +120,7 @@ func hostOf(addr net.Addr) netip.Addr {
 	}
 	ip, _ := netip.AddrFromSlice(u.IP)
 	ip = ip.Unmap()
-	if ip.Is6() {
+	if ip.Is6() && !IsVirtual(ip) {
 		prefix, _ := ip.WithZone("").Prefix(64) // 64 bits fit any IPv6 address
 		return prefix.Addr()
 	}
