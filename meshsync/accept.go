@@ -158,7 +158,7 @@ func (c *Conn) awaitMessage(ctx context.Context, kind uint8) (message, error) {
 	return m, nil
 }
 
-// helloError says why an exchange of hellos failed with err.
+// lateOr says why an exchange of hellos failed with err.
 func (t *MeshSyncTransport) lateOr(ctx context.Context, err error) error {
 	switch {
 	case t.ctx.Err() != nil:

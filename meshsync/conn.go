@@ -87,7 +87,8 @@ type Path struct {
 	// through a relay.
 	Remote string
 	// Relay is the URL of the relay that this side sends through; "" if the
-	// path is direct.
+	// path is direct. A relay that is known by several URLs with one ID is named
+	// by the first of them.
 	Relay string
 }
 

@@ -107,11 +107,11 @@ func (t *MeshSyncTransport) runSharedDial(ctx context.Context, id PeerID, d *sha
 	defer d.cancel()
 	to := target{peer: id, addrs: d.addrs}
 	if d.relay != "" {
-		to.relay = t.relays.use(id, d.relay, nil)
-		to.relay.wantNow()
+		to.use = t.relays.use(id, d.relay, nil)
+		to.use.wantNow()
 	}
 	d.conn, _, d.err = t.dial(ctx, to)
-	to.relay.release()
+	to.use.release()
 
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -36,7 +36,7 @@ const (
 type target struct {
 	peer  PeerID
 	addrs []string
-	relay *relayUse // nil: no relay is tried
+	use   *relayUse // nil: no relay is tried
 	// from is the connection whose place the new one is to take; nil if there
 	// is none.
 	from *Conn
@@ -72,7 +72,9 @@ func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	t.metrics.dialed(ctx, r.won, err, time.Since(began))
+	if to.from == nil || r.won != nil {
+		t.metrics.dialed(ctx, r.won, err, time.Since(began))
+	}
 	return c, r.seen, err
 }
 
@@ -99,8 +101,8 @@ func (t *MeshSyncTransport) dialQuietly(ctx context.Context, to target, proven f
 	for _, ap := range r.seen {
 		r.failed = append(r.failed, CandidateError{Addr: ap.String(), Err: r.silence(context.Cause(dialCtx))})
 	}
-	if to.relay != nil {
-		r.failed = append(r.failed, to.relay.whyNot()...)
+	if to.use != nil {
+		r.failed = append(r.failed, to.use.whyNot()...)
 	}
 	err = r.failure()
 	if ctx.Err() != nil {
@@ -156,7 +158,7 @@ func (r *race) run() (*Conn, error) {
 		r.lookUp(a)
 	}
 	var headStart, relayStart <-chan time.Time
-	relayDue := r.relay != nil
+	relayDue := r.use != nil
 	if relayDue && !r.isThere {
 		relayStart = time.After(attemptDelay)
 	}
@@ -264,9 +266,9 @@ func (r *race) attemptRelay() {
 	r.relaying = true
 	go func() { // run or cleanUp waits for it
 		a := attemptResult{relayed: true}
-		if a.failed = r.relay.await(r.ctx); len(a.failed) == 0 {
+		if a.failed = r.use.await(r.ctx); len(a.failed) == 0 {
 			var err error
-			if a.conn, a.won, err = r.reach(r.relay.peer.addr, r.t.relayedConf); err != nil {
+			if a.conn, a.won, err = r.reach(r.use.peer.addr, r.t.relayedConf); err != nil {
 				a.failed = []CandidateError{{Addr: r.t.relays.routeOf(r.peer), Err: err}}
 			}
 		}
@@ -301,7 +303,8 @@ func (r *race) silence(err error) error {
 // greet introduces this side on a connection it dialed, to take the place of
 // from if there is that. It returns the connection that counts then: this one,
 // or another that was faster, in which case this one is closed, as it is on an
-// error. Once it is its turn, the hellos may take as long as within says.
+// error. Once it is its turn, the hellos may take as long as within says, and end
+// with from.
 func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, from *Conn, within time.Duration) (*Conn, error) {
 	seq, c, err := t.takeTurn(ctx, id, from)
 	if err != nil || c != nil {
@@ -311,11 +314,17 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID,
 	defer t.giveBackTurn(id)
 	if from != nil {
 		// From here on the peer may let from go: to call it off now would leave
-		// the two without any connection.
+		// the two without any connection, unless they are already.
+		if end, ok := ctx.Deadline(); ok {
+			within = min(within, max(minHello, time.Until(end)))
+		}
 		ctx = t.ctx
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
+	if from != nil {
+		defer context.AfterFunc(from.qc.Context(), cancel)()
+	}
 
 	c, err = t.sayHello(ctx, qc, id, seq, from)
 	if err == nil && c.qc == qc {

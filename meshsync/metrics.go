@@ -110,7 +110,7 @@ func buildMetrics(r prometheus.Registerer) *metrics {
 		transports: make(map[*MeshSyncTransport]struct{}),
 
 		dials: prometheus.NewCounterVec(counter("dials_total",
-			"Dials by the path that won and their outcome: connected, failed, or canceled because the peer came in by itself, was not wanted any more, or had to be dialed anew. Without a winner the path is none."),
+			"Dials by the path that won and their outcome: connected, failed, or canceled because the peer came in by itself, was not wanted any more, or had to be dialed anew. Without a winner the path is none. Looks for a direct path, while there is a relayed connection, count if they find one."),
 			[]string{"path", "outcome"}),
 		dialTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: "dial_duration_seconds",
 			Help: "How long dials took that connected, by path.", Buckets: dialBuckets}, []string{"path"}),

@@ -254,7 +254,7 @@ func (w *watchdog) run() {
 			w.search.doubt() // the new network may drop probes
 			w.startAnew(true)
 		case <-w.retries:
-			w.meeting.relays().wantNow()
+			w.meeting.relayUse().wantNow()
 			w.startAnew(false)
 		}
 		w.wakeups.Add(1)
@@ -271,7 +271,7 @@ func (w *watchdog) halt() {
 
 // finish ends the registration.
 func (w *watchdog) finish() {
-	w.meeting.relays().release()
+	w.meeting.relayUse().release()
 	w.t.mu.Lock()
 	p := w.t.peers[w.peer]
 	p.watchdog = nil
@@ -370,11 +370,12 @@ func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
 // A dial under way is started again if it is of no more use.
 func (w *watchdog) startAnew(redial bool) {
 	w.failures, w.unstable = 0, false
+	moving := w.relayed != nil // a dial under way is for a better path than one that is lost
 	if c := w.connection(); c != nil {
 		w.rejoice(c)
 		return
 	}
-	if w.cancelDial != nil && !w.quiet && !redial {
+	if w.cancelDial != nil && !w.quiet && !redial && !moving {
 		return
 	}
 	w.t.mu.Lock()

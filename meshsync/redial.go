@@ -59,15 +59,15 @@ func (w *watchdog) dialNow() {
 // neither the search has found nor a relay may know, gets no handshake, except
 // now and then.
 func (w *watchdog) dialAgain() {
-	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter || w.meeting.relays().mayReach() {
+	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter || w.meeting.relayUse().mayReach() {
 		w.dial()
 		return
 	}
 	w.leave()
 	w.quiet = true
 	w.enterState(StateDialing)
-	send, proven, relays := w.search.sender(), maps.Clone(w.search.proven), w.meeting.relays()
-	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, relays, proven, send) })
+	send, proven, use := w.search.sender(), maps.Clone(w.search.proven), w.meeting.relayUse()
+	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, use, proven, send) })
 }
 
 // startDial runs a dial in a goroutine, whose end dialEnded hears of.
@@ -81,12 +81,12 @@ func (w *watchdog) startDial(dial func(context.Context) dialResult) {
 
 // probeOnce is the dial of a peer that only gets probes. It takes no turn: it
 // costs nothing.
-func (w *watchdog) probeOnce(ctx context.Context, relays *relayUse, proven map[netip.AddrPort]bool, send func([]netip.AddrPort)) dialResult {
+func (w *watchdog) probeOnce(ctx context.Context, use *relayUse, proven map[netip.AddrPort]bool, send func([]netip.AddrPort)) dialResult {
 	addrs, ok := w.announceDial(ctx, nil)
 	if !ok {
 		return dialResult{err: context.Cause(ctx)}
 	}
-	to := target{peer: w.peer, addrs: addrs, relay: relays}
+	to := target{peer: w.peer, addrs: addrs, use: use}
 	tried, err := w.t.dialQuietly(ctx, to, func(ap netip.AddrPort) bool { return proven[ap] }, send)
 	return dialResult{tried, err}
 }

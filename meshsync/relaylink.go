@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/relay"
@@ -18,7 +19,7 @@ import (
 // back to UDP. The new connection takes the old one's place when it stands.
 type relayLink struct {
 	rs  *relays
-	url relay.URL
+	url relay.URL // the first one
 	log *slog.Logger
 
 	wanted  chan struct{} // somebody wants it now
@@ -30,13 +31,15 @@ type relayLink struct {
 	client  *relay.Client // nil: not connected
 	suspect bool          // client does not answer, or will end soon
 	dialing bool
-	lastErr error // of the last dial, until the next
+	lastErr error       // of the last dial, until the next
+	urls    []relay.URL // all that lead to the relay, url first
 	watches map[PeerID]*relayWatch
 
 	// The goroutine of run owns these.
 	opened     time.Time // client
 	dialed     chan linkDial
 	cancelDial context.CancelFunc
+	turn       int         // which of urls the next dial is for
 	udpOnly    bool        // the dial that runs
 	timer      *time.Timer // until the next dial; nil: none is planned
 	failures   int         // dials and short-lived connections since a stable one
@@ -46,21 +49,6 @@ type relayLink struct {
 	search     probing     // for a relay that does not answer
 	onAnswer   bool        // there was an answer for the last dial
 }
-
-// A relayWatch is what a relay says of a peer that somebody uses it for.
-type relayWatch struct {
-	users    int
-	presence presence
-}
-
-// presence says whether a peer is connected to a relay.
-type presence uint8
-
-const (
-	unknown presence = iota
-	present
-	absent
-)
 
 // A linkDial is the result of a dial. tried are the relay's UDP addresses.
 type linkDial struct {
@@ -82,11 +70,14 @@ const (
 	// flushLimit is how long a link that ends may take to send what waits, the
 	// closing packets of its connections.
 	flushLimit = time.Second
+	// maxGoodbye bounds what a relay that leaves can ask for: it may be back
+	// long before, and others are not to wait for what one says.
+	maxGoodbye = time.Minute
 )
 
 func newRelayLink(rs *relays, u relay.URL) *relayLink {
 	return &relayLink{
-		rs: rs, url: u, log: rs.t.log.With("relay", u.HostPort()),
+		rs: rs, url: u, urls: []relay.URL{u}, log: rs.t.log.With("relay", u.HostPort()),
 		wanted:  make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
@@ -94,6 +85,39 @@ func newRelayLink(rs *relays, u relay.URL) *relayLink {
 		dialing: true, // as soon as it runs
 		search:  newProbing(rs.t, u.ID),
 	}
+}
+
+// linkKey is what the link to a relay is found by: the relay's ID, whatever
+// address the URL has, or else the URL.
+func linkKey(u relay.URL) relay.URL {
+	if !u.ID.IsZero() {
+		return relay.URL{ID: u.ID}
+	}
+	return u
+}
+
+func (l *relayLink) key() relay.URL { return linkKey(l.url) }
+
+// maxURLs bounds the URLs of one relay.
+const maxURLs = 8
+
+// know adds a URL of the same relay, which is dialed at once if there is no
+// connection. relays.mu is held.
+func (l *relayLink) know(u relay.URL) {
+	if slices.Contains(l.urls, u) || len(l.urls) == maxURLs {
+		return
+	}
+	l.urls = append(l.urls, u)
+	if l.client == nil {
+		signal(l.wanted)
+	}
+}
+
+// nextURL returns the URL that is to be dialed now.
+func (l *relayLink) nextURL() relay.URL {
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	return l.urls[l.turn%len(l.urls)]
 }
 
 func (l *relayLink) run() {
@@ -194,17 +218,18 @@ func (l *relayLink) dial(udpOnly bool) {
 	if l.suspect {
 		tcpDelay = suspectTCPDelay
 	}
+	u := l.nextURL()
 	go func() { // leave or dialEnded waits for it
-		dialed <- l.connect(ctx, udpOnly, tcpDelay)
+		dialed <- l.connect(ctx, u, udpOnly, tcpDelay)
 	}()
 }
 
-func (l *relayLink) connect(ctx context.Context, udpOnly bool, tcpDelay time.Duration) linkDial {
+func (l *relayLink) connect(ctx context.Context, u relay.URL, udpOnly bool, tcpDelay time.Duration) linkDial {
 	t := l.rs.t
 	source := new(linkSource)
 	var d linkDial
 	d.client, d.err = relay.Dial(ctx, relay.ClientOptions{
-		URL:         l.url,
+		URL:         u,
 		PrivateKey:  t.opts.PrivateKey,
 		QUIC:        t.quic,
 		TLS:         t.opts.RelayTLS,
@@ -218,7 +243,7 @@ func (l *relayLink) connect(ctx context.Context, udpOnly bool, tcpDelay time.Dur
 			if !t.endpoint.Reaches(ip) {
 				return false
 			}
-			d.tried = append(d.tried, netip.AddrPortFrom(ip, l.url.Port))
+			d.tried = append(d.tried, netip.AddrPortFrom(ip, u.Port))
 			return true
 		},
 		DialTCP:  t.opts.dialTCP,
@@ -245,6 +270,9 @@ func (l *relayLink) dialEnded(d linkDial) {
 	if len(d.tried) > 0 {
 		l.search.aim(d.tried)
 	}
+	if d.err != nil {
+		l.turn++
+	}
 	l.setDialing(false, d.err)
 	switch {
 	case d.err == nil:
@@ -259,6 +287,7 @@ func (l *relayLink) dialEnded(d linkDial) {
 		}
 	case l.client != nil && !l.suspect: // it was only for something better
 	case l.client != nil:
+		l.account()
 		l.install(nil, d.err)
 		fallthrough
 	default:
@@ -273,26 +302,45 @@ func (l *relayLink) dialEnded(d linkDial) {
 
 // lost goes on after the end of the connection.
 func (l *relayLink) lost() {
-	policy := l.rs.t.opts.Reconnect
+	select {
+	case d := <-l.dialed: // perhaps there is another one already
+		l.dialEnded(d)
+		if l.client == nil || l.client.Context().Err() == nil {
+			return
+		}
+	default:
+	}
 	cause := context.Cause(l.client.Context())
 	l.log.Info("relay lost", "cause", cause, "after", time.Since(l.opened))
-	l.search.began = time.Now()
-	again := l.failures > 0 || l.unstable
-	l.unstable = time.Since(l.opened) < policy.StableAfter
-	if !l.unstable {
-		l.failures = 0
-	}
+	flapping := l.account()
 	bye, delay := l.client.Leaving(), l.client.GoodbyeDelay()
+	if isClosed(bye) && !errors.Is(cause, relay.ErrGoodbye) { // run has closed it
+		cause = &relay.GoodbyeError{Delay: delay, Err: cause}
+	}
 	l.install(nil, nil)
 	switch {
 	case errors.Is(cause, relay.ErrSuperseded) && l.dialed != nil: // by the dial, which will say so
-	case isClosed(bye):
-		l.wait(delay)
-	case isRelayRefusal(cause) || (l.unstable && again):
+	case flapping, isRelayRefusal(cause) && !isClosed(bye):
+		l.setDialing(false, cause)
 		l.failed(cause)
+	case isClosed(bye):
+		l.setDialing(false, cause)
+		l.wait(min(max(delay, l.rs.t.opts.Reconnect.MinDelay), maxGoodbye))
 	case l.dialed == nil || l.udpOnly:
 		l.dial(false)
 	}
+}
+
+// account takes note of the end of the connection, before the next is dialed.
+// It reports whether connections keep ending before they are stable.
+func (l *relayLink) account() (flapping bool) {
+	l.search.began = time.Now()
+	again := l.failures > 0 || l.unstable
+	l.unstable = time.Since(l.opened) < l.rs.t.opts.Reconnect.StableAfter
+	if !l.unstable {
+		l.failures = 0
+	}
+	return l.unstable && again
 }
 
 func isClosed(ch <-chan struct{}) bool {
@@ -376,7 +424,9 @@ func (l *relayLink) distrust() {
 func (l *relayLink) setDialing(dialing bool, err error) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
-	l.dialing, l.lastErr = dialing, err
+	// A failed dial that somebody wants at once is followed by another.
+	l.dialing = dialing || (err != nil && l.client == nil && len(l.wanted) > 0)
+	l.lastErr = err
 	l.notify()
 }
 
@@ -386,87 +436,5 @@ func (l *relayLink) notify() {
 		if p := l.rs.peers[id]; p != nil {
 			p.notify()
 		}
-	}
-}
-
-// watch asks about a peer, for one use more. relays.mu is held.
-func (l *relayLink) watch(id PeerID) {
-	w := l.watches[id]
-	if w == nil {
-		w = new(relayWatch)
-		l.watches[id] = w
-		if l.client != nil {
-			l.client.Watch(id) // what is one too many stays unknown
-		}
-	}
-	w.users++
-}
-
-// unwatch ends what one watch began. relays.mu is held.
-func (l *relayLink) unwatch(id PeerID) {
-	w := l.watches[id]
-	if w.users--; w.users == 0 {
-		delete(l.watches, id)
-		if l.client != nil {
-			l.client.Unwatch(id)
-		}
-	}
-}
-
-// heardOf takes note of what the relay says about a peer.
-func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
-	l.rs.mu.Lock()
-	defer l.rs.mu.Unlock()
-	w, p := l.watches[id], l.rs.peers[id]
-	if w == nil || p == nil || source.client != l.client {
-		return
-	}
-	w.presence = absent
-	if there {
-		w.presence = present
-		l.rs.sendHeld(p)
-		for _, u := range p.uses {
-			if u.arrived != nil {
-				signal(u.arrived)
-			}
-		}
-	}
-	p.notify()
-}
-
-// ask returns what is known of a peer here, or why nothing is. relays.mu is held.
-func (l *relayLink) ask(id PeerID) (presence, error) {
-	if l.client != nil {
-		if w := l.watches[id]; w != nil {
-			return w.presence, nil
-		}
-		return unknown, nil
-	}
-	if l.lastErr != nil && !l.dialing {
-		return unknown, &relayError{l.lastErr}
-	}
-	return unknown, nil
-}
-
-// What a relay is worth as the route to a peer.
-const (
-	worthNothing = iota // not connected, or the peer is not there
-	worthLast           // connected, but does not answer
-	worthTrying         // says nothing of the peer
-	worthMost           // the peer is there
-)
-
-// worth is called with relays.mu held.
-func (l *relayLink) worth(id PeerID) int {
-	w := l.watches[id]
-	switch {
-	case l.client == nil, w != nil && w.presence == absent:
-		return worthNothing
-	case l.suspect:
-		return worthLast
-	case w != nil && w.presence == present:
-		return worthMost
-	default:
-		return worthTrying
 	}
 }

@@ -35,7 +35,7 @@ func (w *world) apart(relays ...*relayNode) (a, b *node) {
 func (n *node) carrier(r *relayNode) relay.Carrier {
 	n.relays.mu.Lock()
 	defer n.relays.mu.Unlock()
-	if l := n.relays.links[mustURL(r.url())]; l != nil && l.client != nil {
+	if l := n.relays.links[linkKey(mustURL(r.url()))]; l != nil && l.client != nil {
 		return l.client.Carrier()
 	}
 	return ""
@@ -377,7 +377,7 @@ func TestRelayThatFloodsAndLies(t *testing.T) {
 		a.registerVia(b, r, b.addr())
 		c := a.awaitPath(b, PathDirect, time.Second)
 		stop := time.Now().Add(time.Minute)
-		l := a.relays.links[mustURL(r.url())]
+		l := a.relays.links[linkKey(mustURL(r.url()))]
 		for i := 0; time.Now().Before(stop); i++ {
 			packet := make([]byte, 1+i%1452)
 			packet[0] = byte(i)
@@ -410,7 +410,7 @@ func TestRelayThatKeepsAnnouncingAPeer(t *testing.T) {
 		a, b := w.apart(r)
 		b.crash()
 		time.Sleep(30 * time.Second)
-		l := a.relays.links[mustURL(r.url())]
+		l := a.relays.links[linkKey(mustURL(r.url()))]
 		before := a.host.Stats().Sent.Bytes
 		began := time.Now()
 		for time.Since(began) < time.Minute {

@@ -32,7 +32,7 @@ type relays struct {
 
 	mu        sync.Mutex
 	closed    bool
-	links     map[relay.URL]*relayLink
+	links     map[relay.URL]*relayLink // by linkKey
 	home      []*relayLink
 	peers     map[PeerID]*relayedPeer
 	numbers   map[uint64]*relayedPeer // by virtual address
@@ -43,13 +43,14 @@ type relays struct {
 }
 
 // maxStrangers bounds the peers that are remembered only because packets came
-// from them through a relay. One that is in a handshake is heard from before so
-// many others are, unless a relay makes them up.
+// from them through a relay. One that has a connection, if only in a handshake, is
+// none of them; the limit on inbound connections bounds those.
 const maxStrangers = 1024
 
-// takeOver is for how long the relay of a peer's route must have brought nothing
-// from the peer before another one that does becomes the route: so a relay that
-// makes packets up cannot draw to itself what another one carries.
+// takeOver is for how long the relay of a peer's route must have left packets to
+// the peer without any answer before another one that brings some becomes the
+// route: so a relay that makes packets up cannot draw to itself what another one
+// carries, not even of a peer that has nothing to say.
 const takeOver = time.Second
 
 // A relayedPeer is a peer whose packets go, or came, through a relay. relays.mu
@@ -58,21 +59,14 @@ type relayedPeer struct {
 	id      PeerID
 	addr    *net.UDPAddr // virtual
 	uses    []*relayUse
-	element *list.Element // among the strangers; nil while there are uses
+	element *list.Element // among the strangers; nil while there are uses or pins
+	pins    int           // connections that come from its virtual address
 	route   *relayLink    // where its packets go; nil: nowhere yet
-	heard   time.Time     // when the last packet came over route
+	unheard time.Time     // when the first packet since the last from the peer went over route; zero: none has
+	sentAt  time.Time     // when the last packet went over route
+	waiting bool          // what was sent since unheard wants an answer
 	held    []byte        // the last packet that no relay could take, until one can
 	changed chan struct{} // closed when one of its relays has news; nil if nobody waits
-}
-
-// A relayUse is somebody's wish to reach a peer through relays: they are kept
-// connected, and asked whether the peer is there, until release.
-type relayUse struct {
-	rs    *relays
-	peer  *relayedPeer
-	links []*relayLink
-	// arrived gets an element when the peer arrives at one of the relays.
-	arrived chan struct{}
 }
 
 func newRelays(t *MeshSyncTransport) *relays {
@@ -122,15 +116,17 @@ func (rs *relays) close() {
 // linkTo returns the link to a relay, which it makes if there is none. mu is
 // held.
 func (rs *relays) linkTo(u relay.URL) *relayLink {
-	l := rs.links[u]
-	if l == nil {
-		l = newRelayLink(rs, u)
-		if rs.closed {
-			return l // it never runs
-		}
-		rs.links[u] = l
-		rs.wg.Go(l.run)
+	l := rs.links[linkKey(u)]
+	if l != nil {
+		l.know(u)
+		return l
 	}
+	l = newRelayLink(rs, u)
+	if rs.closed {
+		return l // it never runs
+	}
+	rs.links[l.key()] = l
+	rs.wg.Go(l.run)
 	return l
 }
 
@@ -146,8 +142,11 @@ func (rs *relays) peerFor(id PeerID) *relayedPeer {
 	return p
 }
 
-// estrange puts p, which nobody uses, among the strangers. mu is held.
+// estrange puts p among the strangers, if nobody uses it. mu is held.
 func (rs *relays) estrange(p *relayedPeer) {
+	if p.element != nil || p.pins > 0 || len(p.uses) > 0 {
+		return
+	}
 	p.held = nil
 	p.element = rs.strangers.PushFront(p)
 	if rs.strangers.Len() > maxStrangers {
@@ -158,53 +157,36 @@ func (rs *relays) estrange(p *relayedPeer) {
 	}
 }
 
-// use begins a use of the given relay and of the home relays, where the peer may
-// be as well. An empty relay means those over which the peer is reached now.
-func (rs *relays) use(id PeerID, through string, arrived chan struct{}) *relayUse {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	p := rs.peerFor(id)
-	u := &relayUse{rs: rs, peer: p, arrived: arrived}
-	var links []*relayLink
-	if through != "" {
-		links = append(append(links, rs.linkTo(mustURL(through))), rs.home...)
-	} else if p.route != nil && rs.links[p.route.url] == p.route {
-		links = append(links, p.route)
-	}
-	for _, l := range links {
-		if !slices.Contains(u.links, l) {
-			u.links = append(u.links, l)
-			l.users++
-			l.watch(id)
-		}
-	}
+// befriend takes p off the strangers. mu is held.
+func (rs *relays) befriend(p *relayedPeer) {
 	if p.element != nil {
 		rs.strangers.Remove(p.element)
 		p.element = nil
 	}
-	p.uses = append(p.uses, u)
-	return u
 }
 
-// release ends the use. A nil one has none.
-func (u *relayUse) release() {
-	if u == nil {
+// pin keeps the virtual address of an inbound connection for as long as ctx, the
+// connection's, lasts: packets to it must not become lost because many others
+// send some.
+func (rs *relays) pin(ctx context.Context, addr net.Addr) {
+	n, virtual := endpoint.VirtualNumber(addr)
+	if !virtual {
 		return
 	}
-	rs, p := u.rs, u.peer
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	p.uses = slices.DeleteFunc(p.uses, func(other *relayUse) bool { return other == u })
-	for _, l := range u.links {
-		l.unwatch(p.id)
-		if l.users--; l.users == 0 && rs.links[l.url] == l {
-			delete(rs.links, l.url)
-			close(l.stop)
-		}
+	p := rs.numbers[n]
+	if p == nil {
+		return // evicted already: the handshake fails
 	}
-	if len(p.uses) == 0 {
+	p.pins++
+	rs.befriend(p)
+	context.AfterFunc(ctx, func() {
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		p.pins--
 		rs.estrange(p)
-	}
+	})
 }
 
 // send takes a packet for a virtual address. It does not wait, and what cannot
@@ -218,7 +200,10 @@ func (rs *relays) send(b []byte, to *net.UDPAddr) {
 		client = rs.clientFor(p)
 		if p.route == nil || p.route.worth(p.id) < worthTrying {
 			p.held = append(p.held[:0], b...)
+		} else {
+			p.held = nil // this one does what it was for
 		}
+		p.noteSent()
 	}
 	rs.mu.Unlock()
 	if client == nil {
@@ -267,7 +252,8 @@ func (rs *relays) reroute(p *relayedPeer) {
 		}
 	}
 	if best != p.route && best.worth(p.id) > worthNothing {
-		p.route, p.heard = best, time.Now()
+		p.route = best
+		p.noteHeard()
 	}
 }
 
@@ -279,15 +265,15 @@ func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
 		rs.mu.Unlock()
 		return
 	}
-	p, now := rs.peerFor(from), time.Now()
+	p := rs.peerFor(from)
 	if p.element != nil {
 		rs.strangers.MoveToFront(p.element)
 	}
-	if p.route != l && (p.route == nil || p.route.worth(from) < worthTrying || now.Sub(p.heard) > takeOver) {
+	if p.route != l && (p.route == nil || p.route.worth(from) < worthTrying || p.isUnheard()) {
 		p.route = l
 	}
 	if p.route == l {
-		p.heard = now
+		p.noteHeard()
 	}
 	addr := p.addr
 	rs.mu.Unlock()
@@ -295,6 +281,28 @@ func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
 		rs.refused.Add(1)
 	}
 }
+
+// noteSent takes note of a packet that goes over the route. One alone may be a
+// mere acknowledgment, to which there is no answer; who waits for an answer sends
+// again. relays.mu is held.
+func (p *relayedPeer) noteSent() {
+	now := time.Now()
+	switch {
+	case p.unheard.IsZero(), !p.waiting && now.Sub(p.sentAt) > takeOver:
+		p.unheard = now
+	case now.Sub(p.unheard) >= takeOver/4:
+		p.waiting = true
+	}
+	p.sentAt = now
+}
+
+// noteHeard takes note of a packet that came over the route, or of a new route.
+// relays.mu is held.
+func (p *relayedPeer) noteHeard() { p.unheard, p.waiting = time.Time{}, false }
+
+// isUnheard reports whether nothing has come over the route for too long since
+// something was sent over it that wants an answer. relays.mu is held.
+func (p *relayedPeer) isUnheard() bool { return p.waiting && time.Since(p.unheard) > takeOver }
 
 // counts returns the connections to relays there are, and what has been carried.
 func (rs *relays) counts() (carriers map[relay.Carrier]int, carried relayCounts) {
@@ -339,80 +347,6 @@ func (p *relayedPeer) notify() {
 	if p.changed != nil {
 		close(p.changed)
 		p.changed = nil
-	}
-}
-
-// mayReach reports whether one of the relays is connected and does not say that
-// the peer is not there.
-func (u *relayUse) mayReach() bool {
-	if u == nil {
-		return false
-	}
-	u.rs.mu.Lock()
-	defer u.rs.mu.Unlock()
-	return slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.worth(u.peer.id) > worthNothing })
-}
-
-// await returns nil when the peer is there at one of the relays, and otherwise,
-// when all have been heard or ctx has ended, why not.
-func (u *relayUse) await(ctx context.Context) []CandidateError {
-	for {
-		u.rs.mu.Lock()
-		there, pending, failed := u.look()
-		if !there && pending && u.peer.changed == nil {
-			u.peer.changed = make(chan struct{})
-		}
-		changed := u.peer.changed
-		u.rs.mu.Unlock()
-		switch {
-		case there:
-			return nil
-		case !pending:
-			return failed
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return failed
-		}
-	}
-}
-
-// whyNot says of each relay why the peer was not reached there.
-func (u *relayUse) whyNot() []CandidateError {
-	u.rs.mu.Lock()
-	defer u.rs.mu.Unlock()
-	_, _, failed := u.look()
-	return failed
-}
-
-// look says whether the peer is there at one of the relays, whether one has
-// still to be heard, and what is the matter with the others. mu is held.
-func (u *relayUse) look() (there, pending bool, failed []CandidateError) {
-	for _, l := range u.links {
-		presence, err := l.ask(u.peer.id)
-		switch {
-		case err != nil:
-			failed = append(failed, CandidateError{Addr: l.url.String(), Err: err})
-		case presence == present:
-			there = true
-		case presence == unknown:
-			pending = true
-			failed = append(failed, CandidateError{Addr: l.url.String(), Err: noAnswerError{u.rs.t.opts.DialTimeout}})
-		default:
-			failed = append(failed, CandidateError{Addr: l.url.String(), Err: ErrAbsent})
-		}
-	}
-	return there, pending, failed
-}
-
-// wantNow makes relays that wait before they are dialed again be dialed now.
-func (u *relayUse) wantNow() {
-	if u == nil {
-		return
-	}
-	for _, l := range u.links {
-		signal(l.wanted)
 	}
 }
 

@@ -28,11 +28,11 @@ func (w *watchdog) useRelay() {
 		arrived := make(chan struct{}, 1)
 		w.meeting = &rendezvous{through: through, use: w.t.relays.use(w.peer, through, arrived), arrived: arrived}
 	}
-	old.relays().release()
+	old.relayUse().release()
 }
 
-// relays returns the use of the relays, nil if there is none.
-func (r *rendezvous) relays() *relayUse {
+// relayUse returns the use of the relays, nil if there is none.
+func (r *rendezvous) relayUse() *relayUse {
 	if r == nil {
 		return nil
 	}
@@ -53,7 +53,7 @@ func (r *rendezvous) addTo(to *target) {
 		return
 	}
 	r.arrival = make(chan struct{}, 1)
-	to.relay, to.arrived, to.isThere = r.use, r.arrival, r.isThere
+	to.use, to.arrived, to.isThere = r.use, r.arrival, r.isThere
 	r.isThere = false
 }
 

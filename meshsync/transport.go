@@ -110,7 +110,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 		return nil, err
 	}
 	t.relays = newRelays(t)
-	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Divert: t.relays.send})
+	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Divert: t.relays.send, Admitted: t.relays.pin})
 	t.quic = t.endpoint.QUIC
 	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())

@@ -5,6 +5,7 @@
 package endpoint
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -28,6 +29,9 @@ type Config struct {
 	// Divert takes the packets for virtual addresses; nil drops them. It is
 	// called from several goroutines, must not block, and must not keep b.
 	Divert func(b []byte, to *net.UDPAddr)
+	// Admitted, if set, is told of each inbound connection that begins, with a
+	// context that ends with it. It must not block.
+	Admitted func(ctx context.Context, from net.Addr)
 }
 
 // An Endpoint is one quic.Transport over one packet connection.
@@ -48,10 +52,24 @@ func New(c Config) *Endpoint {
 		Conn:                  e.socket,
 		ConnectionIDGenerator: resets,
 		StatelessResetKey:     &resets.key,
-		ConnContext:           e.Unknown.admit,
+		ConnContext:           admitter(e.Unknown, c.Admitted),
 		VerifySourceAddress:   e.Unknown.underLoad,
 	}
 	return e
+}
+
+// admitter returns quic.Transport's ConnContext.
+func admitter(l *Limit, admitted func(context.Context, net.Addr)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
+	if admitted == nil {
+		return l.admit
+	}
+	return func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+		slotted, err := l.admit(ctx, info)
+		if err == nil {
+			admitted(ctx, info.RemoteAddr)
+		}
+		return slotted, err
+	}
 }
 
 // deriveKey returns a key for one purpose that a restarted process finds again.

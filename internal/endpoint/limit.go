@@ -19,11 +19,12 @@ const (
 	// behind one gateway may come back at once, and a hostile host still
 	// leaves room for others.
 	MaxUnknownPerHost = 512
-	// maxUnknownRelayed bounds those that come through relays, from virtual
-	// addresses, so that there is always room for direct ones, and
-	// maxUnknownPerPeer those of one such address: it stands for one peer.
+	// maxUnknownVirtual bounds those of one virtual address: that is one peer,
+	// which dials one connection at a time, or a few after losses.
+	maxUnknownVirtual = 16
+	// maxUnknownRelayed bounds those of all virtual addresses together, so that
+	// relays leave room for the network.
 	maxUnknownRelayed = maxUnknown / 2
-	maxUnknownPerPeer = 16
 	// retryAbove is the number from which a client must first prove, with a
 	// round trip, that its address is not forged (RFC 9000 section 8.1.2).
 	retryAbove = 256
@@ -33,7 +34,7 @@ const (
 type Limit struct {
 	mu      sync.Mutex
 	total   int
-	relayed int // of them
+	relayed int // of virtual addresses
 	perHost map[netip.Addr]int
 }
 
@@ -57,28 +58,22 @@ func (l *Limit) admit(ctx context.Context, info *quic.ClientInfo) (context.Conte
 	host := hostOf(info.RemoteAddr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	virtual := IsVirtual(host)
 	most := MaxUnknownPerHost
-	if IsVirtual(host) {
-		most = maxUnknownPerPeer
+	if virtual {
+		most = maxUnknownVirtual
 	}
-	if l.total >= maxUnknown || l.perHost[host] >= most || (IsVirtual(host) && l.relayed >= maxUnknownRelayed) {
+	if l.total >= maxUnknown || l.perHost[host] >= most || (virtual && l.relayed >= maxUnknownRelayed) {
 		return nil, errTooMany
 	}
-	l.count(host, 1)
+	l.total++
+	if virtual {
+		l.relayed++
+	}
+	l.perHost[host]++
 	slot := &Slot{limit: l, host: host}
 	context.AfterFunc(ctx, slot.Release)
 	return context.WithValue(ctx, slotKey{}, slot), nil
-}
-
-// count is called with mu held.
-func (l *Limit) count(host netip.Addr, n int) {
-	l.total += n
-	if IsVirtual(host) {
-		l.relayed += n
-	}
-	if l.perHost[host] += n; l.perHost[host] == 0 {
-		delete(l.perHost, host)
-	}
 }
 
 // Count returns how many there are.
@@ -100,7 +95,13 @@ func (s *Slot) Release() {
 	s.once.Do(func() {
 		s.limit.mu.Lock()
 		defer s.limit.mu.Unlock()
-		s.limit.count(s.host, -1)
+		s.limit.total--
+		if IsVirtual(s.host) {
+			s.limit.relayed--
+		}
+		if s.limit.perHost[s.host]--; s.limit.perHost[s.host] == 0 {
+			delete(s.limit.perHost, s.host)
+		}
 	})
 }
 
@@ -111,7 +112,7 @@ func SlotOf(qc *quic.Conn) *Slot {
 }
 
 // hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, a virtual
-// address, or the zero Addr for what is none of these.
+// address, or the zero Addr for what is none of them.
 func hostOf(addr net.Addr) netip.Addr {
 	u, ok := addr.(*net.UDPAddr)
 	if !ok {

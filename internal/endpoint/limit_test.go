@@ -49,34 +49,35 @@ func TestInboundLimitsAndRetry(t *testing.T) {
 	}
 }
 
-// Peers behind relays leave room for each other, and for direct ones.
-func TestRelayedStrangersHaveTheirShare(t *testing.T) {
+// A virtual address is one peer, and all of them leave room for the network.
+func TestInboundLimitsOfVirtualAddresses(t *testing.T) {
 	l := newLimit()
 	ctx, cancel := context.WithCancel(context.Background())
-	admit := func(addr net.Addr) bool {
+	admit := func(addr *net.UDPAddr) error {
 		_, err := l.admit(ctx, &quic.ClientInfo{RemoteAddr: addr})
-		return err == nil
+		return err
 	}
-	for peer := uint64(1); l.relayed < maxUnknownRelayed; peer++ {
-		n := 0
-		for n < 2*maxUnknownPerPeer && admit(VirtualAddr(peer)) {
-			n++
+	for n := range uint64(maxUnknownRelayed / maxUnknownVirtual) {
+		for range maxUnknownVirtual {
+			if err := admit(VirtualAddr(n)); err != nil {
+				t.Fatalf("address %d: %v", n, err)
+			}
 		}
-		if n != maxUnknownPerPeer {
-			t.Fatalf("one peer got %d, want %d", n, maxUnknownPerPeer)
+		if err := admit(VirtualAddr(n)); !errors.Is(err, errTooMany) {
+			t.Fatalf("one too many of address %d: %v", n, err)
 		}
 	}
-	if admit(VirtualAddr(1 << 20)) {
-		t.Error("relayed ones are not bounded in all")
+	if err := admit(VirtualAddr(1 << 40)); !errors.Is(err, errTooMany) {
+		t.Errorf("one too many of all: %v", err)
 	}
-	if !admit(&net.UDPAddr{IP: net.IPv4(10, 0, 0, 1)}) {
-		t.Error("they left no room for a direct one")
+	if err := admit(&net.UDPAddr{IP: net.IPv4(10, 0, 0, 1)}); err != nil {
+		t.Errorf("no room for the network: %v", err)
 	}
 	cancel()
 	for l.Count() > 0 { // released in goroutines of the context's
 		runtime.Gosched()
 	}
 	if l.relayed != 0 || len(l.perHost) != 0 {
-		t.Errorf("%d relayed ones of %d hosts are left", l.relayed, len(l.perHost))
+		t.Errorf("%d of virtual addresses, %d hosts are left", l.relayed, len(l.perHost))
 	}
 }

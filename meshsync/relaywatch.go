@@ -1,0 +1,102 @@
+package meshsync
+
+// A relayWatch is what a relay says of a peer that somebody uses it for.
+type relayWatch struct {
+	users    int
+	presence presence
+}
+
+// presence says whether a peer is connected to a relay.
+type presence uint8
+
+const (
+	unknown presence = iota
+	present
+	absent
+)
+
+// watch asks about a peer, for one use more. relays.mu is held.
+func (l *relayLink) watch(id PeerID) {
+	w := l.watches[id]
+	if w == nil {
+		w = new(relayWatch)
+		l.watches[id] = w
+		if l.client != nil {
+			l.client.Watch(id) // what is one too many stays unknown
+		}
+	}
+	w.users++
+}
+
+// unwatch ends what one watch began. relays.mu is held.
+func (l *relayLink) unwatch(id PeerID) {
+	w := l.watches[id]
+	if w.users--; w.users == 0 {
+		delete(l.watches, id)
+		if l.client != nil {
+			l.client.Unwatch(id)
+		}
+	}
+}
+
+// heardOf takes note of what the relay says about a peer.
+func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	w, p := l.watches[id], l.rs.peers[id]
+	if w == nil || p == nil || source.client != l.client {
+		return
+	}
+	w.presence = absent
+	if there {
+		w.presence = present
+		l.rs.sendHeld(p)
+		for _, u := range p.uses {
+			if u.arrived != nil {
+				signal(u.arrived)
+			}
+		}
+	}
+	p.notify()
+}
+
+// ask returns what is known of a peer here, or why nothing is. relays.mu is held.
+func (l *relayLink) ask(id PeerID) (presence, error) {
+	if l.client != nil {
+		if w := l.watches[id]; w != nil {
+			return w.presence, nil
+		}
+		return unknown, nil
+	}
+	if l.lastErr != nil && !l.dialing {
+		return unknown, &relayError{l.lastErr}
+	}
+	return unknown, nil
+}
+
+// isMute reports whether the relay is connected and answers, but does not say
+// whether a peer is there. relays.mu is held.
+func (l *relayLink) isMute(id PeerID) bool { return l.worth(id) == worthTrying }
+
+// What a relay is worth as the route to a peer.
+const (
+	worthNothing = iota // not connected, or the peer is not there
+	worthLast           // connected, but does not answer
+	worthTrying         // says nothing of the peer
+	worthMost           // the peer is there
+)
+
+// worth is called with relays.mu held.
+func (l *relayLink) worth(id PeerID) int {
+	w := l.watches[id]
+	switch {
+	case l.client == nil, w != nil && w.presence == absent:
+		return worthNothing
+	case l.suspect:
+		return worthLast
+	case w != nil && w.presence == present:
+		return worthMost
+	default:
+		return worthTrying
+	}
+}
