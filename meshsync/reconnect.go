@@ -319,6 +319,7 @@ func (w *watchdog) searchOn() {
 func (w *watchdog) rejoice(c *Conn) {
 	w.leave() // an inbound connection calls the dial off
 	w.refusal = ""
+	w.meeting.isOver()
 	w.search.stop()
 	if c.pathKind() == PathRelay {
 		w.lookOut(c)

@@ -347,7 +347,6 @@ func TestBlockedUDPIsCarriedByTCP(t *testing.T) {
 		s := a.serve(b)
 		time.Sleep(time.Second)
 		w.net.Cut(a.host, r.host)
-		began = time.Now()
 		took := a.awaitEcho(b, 10*time.Second)
 		t.Logf("first echo over TCP %v after UDP was blocked", took)
 		if took > 4*time.Second || a.carrier(r) != relay.CarrierTCP {
@@ -376,19 +375,24 @@ func TestRelayThatFloodsAndLies(t *testing.T) {
 		a, b := w.pair(home(r))
 		a.registerVia(b, r, b.addr())
 		c := a.awaitPath(b, PathDirect, time.Second)
+		strangers := make([]PeerID, 2*maxStrangers)
+		for i := range strangers {
+			strangers[i] = PeerIDFromKey(testKey(100 + i))
+		}
 		stop := time.Now().Add(time.Minute)
 		l := a.relays.links[linkKey(mustURL(r.url()))]
 		for i := 0; time.Now().Before(stop); i++ {
 			packet := make([]byte, 1+i%1452)
 			packet[0] = byte(i)
 			a.relays.receive(l, b.ID(), packet)
-			a.relays.receive(l, PeerIDFromKey(testKey(100+i)), packet)
+			stranger := strangers[i%len(strangers)]
+			a.relays.receive(l, stranger, packet)
 			a.relays.mu.Lock()
 			source := &linkSource{l.client}
 			a.relays.mu.Unlock()
 			l.heardOf(source, b.ID(), i%2 == 0)
-			l.heardOf(source, PeerIDFromKey(testKey(i)), true)
-			time.Sleep(time.Millisecond)
+			l.heardOf(source, stranger, true)
+			time.Sleep(5 * time.Millisecond)
 		}
 		if now, _ := a.Conn(b.ID()); now != c {
 			t.Error("the direct connection did not survive")

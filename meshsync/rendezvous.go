@@ -57,6 +57,13 @@ func (r *rendezvous) addTo(to *target) {
 	r.isThere = false
 }
 
+// isOver forgets an arrival, now that there is a connection.
+func (r *rendezvous) isOver() {
+	if r != nil {
+		r.isThere = false
+	}
+}
+
 // peerArrived dials a peer that has arrived at a relay: at once, or MinDelay after
 // the last time, so that a relay that lies cannot make this side dial without
 // pause.
