@@ -68,7 +68,7 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 	if err != nil {
 		return nil, t.lateOr(ctx, err)
 	}
-	c, err := t.newConn(qc, &controlStream{Stream: s}, id, false)
+	c, err := t.newConn(qc, newControlStream(s), id, false)
 	if err != nil {
 		return nil, err
 	}

@@ -16,19 +16,30 @@ import (
 // writes may come from several.
 type controlStream struct {
 	*quic.Stream
-	mu sync.Mutex // held over one write
+	// turn is full while somebody writes. It is no mutex because it is held over
+	// I/O: tests in virtual time would stop while somebody waits for one.
+	turn chan struct{}
 }
+
+func newControlStream(s *quic.Stream) *controlStream {
+	return &controlStream{Stream: s, turn: make(chan struct{}, 1)}
+}
+
+// take waits for the turn to write, which the caller gives back.
+func (s *controlStream) take() { s.turn <- struct{}{} }
+
+func (s *controlStream) giveBack() { <-s.turn }
 
 // send writes one message. It does not wait longer than d for a peer that does
 // not read. If it fails, nothing was written, or the connection ends: what
 // follows half a message would be taken for the rest of it.
 func (c *Conn) send(b []byte, d time.Duration) error {
-	c.control.mu.Lock()
-	defer c.control.mu.Unlock()
+	c.control.take()
+	defer c.control.giveBack()
 	return c.write(b, d)
 }
 
-// write is called with control.mu held.
+// write is called with the turn taken.
 func (c *Conn) write(b []byte, d time.Duration) error {
 	if err := c.control.SetWriteDeadline(time.Now().Add(d)); err != nil {
 		return err
@@ -46,7 +57,7 @@ var errNotRead = fmt.Errorf("%w: the peer does not read the control stream", Err
 // drains counts the drain messages of this side. The peer answers each, in
 // order, so the n-th answer is that to the n-th of them, whoever sent it.
 type drains struct {
-	mu       sync.Mutex // taken after controlStream.mu
+	mu       sync.Mutex
 	sent     uint64
 	answered uint64
 	changed  chan struct{} // closed at the next answer; nil if nobody waits
@@ -54,8 +65,8 @@ type drains struct {
 
 // sendDrain sends a drain message and returns its number.
 func (c *Conn) sendDrain(d time.Duration) (n uint64, err error) {
-	c.control.mu.Lock() // the order of the numbers is that of the messages
-	defer c.control.mu.Unlock()
+	c.control.take() // the order of the numbers is that of the messages
+	defer c.control.giveBack()
 	c.drains.mu.Lock()
 	c.drains.sent++ // now, as the answer may be faster than the return of write
 	n = c.drains.sent

@@ -340,7 +340,7 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 	if err != nil {
 		return nil, explain(err)
 	}
-	c, err := t.newConn(qc, &controlStream{Stream: s}, id, true)
+	c, err := t.newConn(qc, newControlStream(s), id, true)
 	if err != nil {
 		return nil, err
 	}
