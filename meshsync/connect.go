@@ -34,8 +34,8 @@ type sharedDial struct {
 // Concurrent calls for one peer share one dial, each with its own ctx; the dial
 // takes DialTimeout at most.
 //
-// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress or ErrClosed at once, with ctx's error, and with a
-// *DialError if no candidate led to the peer.
+// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress or ErrClosed at
+// once, with ctx's error, and with a *DialError if no candidate led to the peer.
 func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []string, relay string) (*Conn, error) {
 	if err := t.checkPeer(id); err != nil {
 		return nil, err
