@@ -289,7 +289,10 @@ func TestAnnouncementsDoNotMakeTraffic(t *testing.T) {
 			l.heardOf(source, b.ID(), true)
 			time.Sleep(time.Millisecond)
 		}
-		if n := c.drains.sent; n < 2 || n > uint64(10*time.Second/a.MeshSyncTransport.opts.Reconnect.MinDelay)+1 {
+		c.drains.mu.Lock()
+		n := c.drains.sent
+		c.drains.mu.Unlock()
+		if n < 2 || n > uint64(10*time.Second/a.MeshSyncTransport.opts.Reconnect.MinDelay)+1 {
 			t.Errorf("%d messages within 10 s", n)
 		}
 		a.stop()
