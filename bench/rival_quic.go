@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jpillora/backoff"
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// The timeouts of the loop's connections. quic-go's own default is an idle
+// timeout of 30 s and no keep-alives at all, with which no connection outlives a
+// quiet half minute; these are the ones this project's transport has, so that
+// the loop hears of a loss at the same moment and only the loop is compared.
+const (
+	loopKeepAlive   = 5 * time.Second
+	loopIdleTimeout = 15 * time.Second
+)
+
+// loopALPN is the application protocol of the loop.
+const loopALPN = "bench-loop"
+
+// quicLoopRival is what most services have: dial, use, on an error sleep with
+// jpillora/backoff, dial again.
+func quicLoopRival() rival {
+	return rival{
+		name:  "quic-go loop",
+		about: "a hand-written loop on quic-go: dial, use, on an error sleep as jpillora/backoff says (its defaults, 100 ms to 10 s, with jitter), dial again",
+		start: startLoop,
+	}
+}
+
+// loopNode runs one loop for each peer it keeps.
+type loopNode struct {
+	transport *quic.Transport
+	site      site
+	ctx       context.Context
+	stop      context.CancelFunc
+	wg        sync.WaitGroup // the accept loop, the handlers and the dial loops
+
+	accepted atomic.Int64 // connections that are there
+	dialCount
+
+	mu    sync.Mutex
+	conns map[identity.PeerID]*quic.Conn // the dialed ones
+}
+
+func startLoop(s site) (node, error) {
+	sock, err := s.listen(s.addr.Port())
+	if err != nil {
+		return nil, err
+	}
+	cert, err := identity.Certificate(s.key)
+	if err != nil {
+		return nil, err
+	}
+	n := &loopNode{
+		transport: &quic.Transport{Conn: sock},
+		site:      s,
+		conns:     make(map[identity.PeerID]*quic.Conn),
+	}
+	listener, err := n.transport.Listen(identity.ServerTLS(cert, loopALPN), loopConfig())
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	n.wg.Go(func() {
+		for {
+			c, err := listener.Accept(n.ctx)
+			if err != nil {
+				return
+			}
+			n.wg.Go(func() { n.serve(c) })
+		}
+	})
+	return n, nil
+}
+
+func loopConfig() *quic.Config {
+	return &quic.Config{
+		KeepAlivePeriod:    loopKeepAlive,
+		MaxIdleTimeout:     loopIdleTimeout,
+		MaxIncomingStreams: 1024,
+	}
+}
+
+// serve sends back what comes on a connection's streams, until it ends.
+func (n *loopNode) serve(c *quic.Conn) {
+	n.accepted.Add(1)
+	defer n.accepted.Add(-1)
+	for {
+		s, err := c.AcceptStream(n.ctx)
+		if err != nil {
+			return
+		}
+		n.wg.Go(func() { sendBack(quicDuplex{s}) })
+	}
+}
+
+func (n *loopNode) keep(to contact) {
+	n.wg.Go(func() {
+		wait := backoff.Backoff{Jitter: true}
+		for n.ctx.Err() == nil {
+			if c, err := n.dial(to); err == nil {
+				wait.Reset()
+				n.use(to, c)
+			}
+			select {
+			case <-time.After(wait.Duration()):
+			case <-n.ctx.Done():
+			}
+		}
+	})
+}
+
+func (n *loopNode) dial(to contact) (*quic.Conn, error) {
+	cert, err := identity.Certificate(n.site.key)
+	if err != nil {
+		return nil, err
+	}
+	tlsConf := identity.ClientTLS(cert, loopALPN, meshsync.PeerID(to.key))
+	n.dials.Add(1)
+	c, err := n.transport.Dial(n.ctx, udpAddr(to.addr), tlsConf, loopConfig())
+	if err != nil {
+		n.failed.Add(1)
+	}
+	return c, err
+}
+
+// use makes a connection the one for echo until it ends.
+func (n *loopNode) use(to contact, c *quic.Conn) {
+	id := identity.PeerID(to.key)
+	n.mu.Lock()
+	n.conns[id] = c
+	n.mu.Unlock()
+	select {
+	case <-c.Context().Done():
+	case <-n.ctx.Done():
+	}
+	n.mu.Lock()
+	delete(n.conns, id)
+	n.mu.Unlock()
+}
+
+func (n *loopNode) conn(to contact) *quic.Conn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.conns[identity.PeerID(to.key)]
+}
+
+func (n *loopNode) connected(to contact) bool { return n.conn(to) != nil }
+
+func (n *loopNode) echo(ctx context.Context, to contact, msg []byte) ([]byte, error) {
+	c := n.conn(to)
+	if c == nil {
+		return nil, errNoConn
+	}
+	s, err := c.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open stream: %w", err)
+	}
+	return echoOver(ctx, quicDuplex{s}, msg)
+}
+
+func (n *loopNode) Close() error {
+	n.stop()
+	err := n.transport.Close() // ends the connections, hence the handlers
+	n.transport.Conn.Close()
+	n.wg.Wait()
+	return err
+}
