@@ -222,10 +222,12 @@ func (t *MeshSyncTransport) retire(p *peer, c, successor *Conn) {
 		ctx, cancel := context.WithTimeout(t.drains, retireLimit)
 		defer cancel()
 		c.outlive(ctx, opened, t.opts.DialTimeout)
-		if c.qc.Context().Err() != nil && errors.Is(c.endCause(), errUnmoved) {
+		switch {
+		case c.qc.Context().Err() == nil:
+			c.close(ErrSuperseded)
+		case errors.Is(c.endCause(), errUnmoved):
 			successor.close(errUnmoved)
 		}
-		c.close(ErrSuperseded)
 
 		t.mu.Lock()
 		defer t.mu.Unlock()
