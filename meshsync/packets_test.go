@@ -292,6 +292,40 @@ func TestRecoversWhereProbesAreDropped(t *testing.T) {
 	}
 }
 
+// An answer that comes in the last moments of a dial leaves its handshake no
+// time. The peer is there nevertheless, and must not wait for the policy's next
+// dial.
+func TestAnswerAtTheEndOfADialIsNotLost(t *testing.T) {
+	const dialTimeout = 5 * time.Second
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair(func(o *Options) {
+			o.DialTimeout = dialTimeout
+			o.Reconnect = ReconnectPolicy{MinDelay: 10 * time.Millisecond, MaxDelay: 10 * time.Minute, Factor: 1e6, Jitter: 0.01}
+			o.KeepAlive = 100 * time.Millisecond // hence a probe every 50 ms
+		})
+		events := a.Subscribe(w.t.Context())
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		b.host.Blackout(testnet.Both)
+		// After the first connection's there is the dial at the loss, one that
+		// only waits for an answer to a probe, and ten minutes later one that
+		// is a handshake again.
+		for dials := 0; dials < 4; {
+			if ev := <-events; ev.Kind == EventDialing {
+				dials++
+			}
+		}
+		time.Sleep(dialTimeout - 2*testRTT - testRTT/2)
+		b.host.Restore()
+		if took := a.awaitEcho(b, time.Hour); took > time.Second {
+			t.Errorf("first echo after %v", took)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
 // RetryNow dials for real, also while a quiet dial only waits for an answer.
 func TestRetryNowDuringAQuietDial(t *testing.T) {
 	inWorld(t, 1, func(w *world) {

@@ -189,6 +189,7 @@ type watchdog struct {
 	search     probing
 	quiet      bool          // the last dial only waits for an answer to a probe
 	nudge      chan struct{} // tells a dial that is not quiet of an answer
+	nudged     bool          // it did so, at search.shook
 	onAnswer   bool          // there was an answer for the last dial
 	refusal    string        // what was logged of the peer's refusals
 	wakeups    atomic.Uint64 // how often run had something to do; for tests

@@ -38,7 +38,7 @@ func (w *watchdog) turn() <-chan struct{} {
 func (w *watchdog) dialNow() {
 	slot := w.slot
 	w.slot = nil
-	w.nudge = make(chan struct{}, 1)
+	w.nudge, w.nudged = make(chan struct{}, 1), false
 	w.search.shook = time.Now()
 	to := target{peer: w.peer, nudge: w.nudge, from: w.relayed}
 	if to.from == nil { // else a direct path is looked for
@@ -105,6 +105,7 @@ func (w *watchdog) answered(from netip.AddrPort) {
 		w.dial()
 	case w.cancelDial != nil:
 		w.onAnswer = true
+		w.nudged, w.search.shook = true, time.Now()
 		signal(w.nudge)
 	}
 }
@@ -141,7 +142,7 @@ func (w *watchdog) dialEnded(r dialResult) {
 		w.connLost()
 		return
 	}
-	if errors.Is(r.err, errUnproven) {
+	if errors.Is(r.err, errUnproven) || w.answeredTooLate(r.err) {
 		w.dial()
 		return
 	}
@@ -162,6 +163,13 @@ func (w *watchdog) dialEnded(r dialResult) {
 	default:
 		w.wait(wait)
 	}
+}
+
+// answeredTooLate reports whether a dial failed in silence that had less than
+// half its time left when the peer answered a probe: too little for a handshake
+// over a bad link to be given up. The next one has all of its time.
+func (w *watchdog) answeredTooLate(err error) bool {
+	return unanswered(err) && w.nudged && time.Since(w.search.shook) < w.t.opts.DialTimeout/2
 }
 
 // remember keeps the addresses of a dial for the next search.
