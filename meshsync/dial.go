@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -40,10 +41,9 @@ type target struct {
 	// from is the connection whose place the new one is to take; nil if there
 	// is none.
 	from *Conn
-	// nudge, if set, says that the peer can be reached now: a handshake that
-	// has long been silent, and would soon send again, gets company that sends
-	// at once.
-	nudge <-chan struct{}
+	// reached, if set, is told that a handshake is done: the peer is there, and
+	// the dial needs no more encouragement.
+	reached *atomic.Bool
 	// arrived, if set, says that the peer is at the relay now, and isThere that
 	// it was before the dial began: then the relay needs no head start.
 	arrived <-chan struct{}
@@ -180,9 +180,6 @@ func (r *race) run() (*Conn, error) {
 			headStart = nil
 		case <-relayStart:
 			relayStart = nil
-		case <-r.nudge:
-			r.queue = slices.Clone(r.seen)
-			headStart = nil
 		case <-r.arrived:
 			relayDue, relayStart = !r.relaying, nil
 		case a := <-r.results:
@@ -283,6 +280,9 @@ func (r *race) reach(to *net.UDPAddr, conf *quic.Config) (c *Conn, won bool, err
 	qc, err := r.t.quic.Dial(r.ctx, to, r.tls, conf)
 	if err != nil {
 		return nil, false, r.silence(explain(err))
+	}
+	if r.reached != nil {
+		r.reached.Store(true)
 	}
 	within := max(minHello, helloShare*time.Since(began))
 	c, err = r.t.greet(r.ctx, qc, r.peer, r.from, within)

@@ -188,8 +188,7 @@ type watchdog struct {
 	unstable   bool // the last connection was short-lived
 	search     probing
 	quiet      bool          // the last dial only waits for an answer to a probe
-	nudge      chan struct{} // tells a dial that is not quiet of an answer
-	nudged     bool          // it did so, at search.shook
+	reached    *atomic.Bool  // the last dial has got a handshake done
 	onAnswer   bool          // there was an answer for the last dial
 	refusal    string        // what was logged of the peer's refusals
 	wakeups    atomic.Uint64 // how often run had something to do; for tests
@@ -398,7 +397,7 @@ func (w *watchdog) leave() {
 	if w.cancelDial != nil {
 		w.cancelDial()
 		w.remember(<-w.dialed)
-		w.cancelDial, w.dialed, w.nudge = nil, nil, nil
+		w.cancelDial, w.dialed = nil, nil
 	}
 	if w.timer != nil {
 		w.timer.Stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,9 +39,9 @@ func (w *watchdog) turn() <-chan struct{} {
 func (w *watchdog) dialNow() {
 	slot := w.slot
 	w.slot = nil
-	w.nudge, w.nudged = make(chan struct{}, 1), false
+	w.reached = new(atomic.Bool)
 	w.search.shook = time.Now()
-	to := target{peer: w.peer, nudge: w.nudge, from: w.relayed}
+	to := target{peer: w.peer, from: w.relayed, reached: w.reached}
 	if to.from == nil { // else a direct path is looked for
 		w.meeting.addTo(&to)
 	}
@@ -91,7 +92,9 @@ func (w *watchdog) probeOnce(ctx context.Context, use *relayUse, proven map[neti
 	return dialResult{tried, err}
 }
 
-// answered dials a peer that has answered a probe.
+// answered dials a peer that has answered a probe. A dial that has been silent
+// until now begins anew: its handshakes would be silent for a while yet, and its
+// time may be almost over.
 func (w *watchdog) answered(from netip.AddrPort) {
 	w.search.prove(from)
 	switch {
@@ -100,13 +103,10 @@ func (w *watchdog) answered(from netip.AddrPort) {
 	case w.connected:
 		w.search.stop()
 	case w.onAnswer: // one answer is enough for a dial
-	case w.timer != nil, w.slot != nil, w.cancelDial != nil && w.quiet:
+	case w.timer != nil, w.slot != nil, w.cancelDial != nil && (w.quiet || !w.reached.Load()):
 		w.onAnswer = true
+		w.search.stop()
 		w.dial()
-	case w.cancelDial != nil:
-		w.onAnswer = true
-		w.nudged, w.search.shook = true, time.Now()
-		signal(w.nudge)
 	}
 }
 
@@ -129,7 +129,7 @@ func (w *watchdog) announceDial(ctx context.Context, from *Conn) (addrs []string
 // dialEnded takes the result of a dial that was not called off.
 func (w *watchdog) dialEnded(r dialResult) {
 	w.cancelDial()
-	w.cancelDial, w.dialed, w.nudge = nil, nil, nil
+	w.cancelDial, w.dialed = nil, nil
 	w.remember(r)
 	from := w.relayed
 	switch c := w.connection(); {
@@ -142,7 +142,7 @@ func (w *watchdog) dialEnded(r dialResult) {
 		w.connLost()
 		return
 	}
-	if errors.Is(r.err, errUnproven) || w.answeredTooLate(r.err) {
+	if errors.Is(r.err, errUnproven) {
 		w.dial()
 		return
 	}
@@ -163,13 +163,6 @@ func (w *watchdog) dialEnded(r dialResult) {
 	default:
 		w.wait(wait)
 	}
-}
-
-// answeredTooLate reports whether a dial failed in silence that had less than
-// half its time left when the peer answered a probe: too little for a handshake
-// over a bad link to be given up. The next one has all of its time.
-func (w *watchdog) answeredTooLate(err error) bool {
-	return unanswered(err) && w.nudged && time.Since(w.search.shook) < w.t.opts.DialTimeout/2
 }
 
 // remember keeps the addresses of a dial for the next search.
