@@ -133,15 +133,16 @@ func (b *bench) run(chosen []suite) error {
 		began := time.Now()
 		r, err := s.run(b)
 		b.log.done()
+		if r != nil {
+			r.Suite, r.Seed, r.Short = s.name, b.seed, b.short
+			r.Machine, r.Date, r.Took = thisMachine(), began.UTC().Format("2006-01-02"), time.Since(began).Seconds()
+			r.print(os.Stdout)
+		}
+		if err == nil { // else the files keep the last whole result
+			err = r.save(b.dir)
+		}
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("suite %s: %w", s.name, err))
-			continue
-		}
-		r.Suite, r.Seed, r.Short = s.name, b.seed, b.short
-		r.Machine, r.Date, r.Took = thisMachine(), began.UTC().Format("2006-01-02"), time.Since(began).Seconds()
-		r.print(os.Stdout)
-		if err := r.save(b.dir); err != nil {
-			failed = errors.Join(failed, err)
 		}
 	}
 	readme := "README.md"

@@ -8,14 +8,23 @@ import (
 	"sync"
 )
 
-// realSite is a site on the loopback interface. Its first socket is open
+// realSite is a site at 127.0.0.1.
+func realSite() (site, error) { return realSiteAt(netip.AddrFrom4([4]byte{127, 0, 0, 1})) }
+
+// spokeSite is a site at a loopback address of its own, as Linux has them: hubs
+// count connections by address.
+func spokeSite(n int) (site, error) {
+	return realSiteAt(netip.AddrFrom4([4]byte{127, byte(1 + n>>16), byte(n >> 8), byte(n)}))
+}
+
+// realSiteAt is a site on the loopback interface. Its first socket is open
 // already, so that its port is known.
-func realSite() (site, error) {
+func realSiteAt(ip netip.Addr) (site, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return site{}, err
 	}
-	first, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	first, err := net.ListenUDP("udp4", udpAddr(netip.AddrPortFrom(ip, 0)))
 	if err != nil {
 		return site{}, err
 	}
@@ -30,7 +39,7 @@ func realSite() (site, error) {
 			first = nil
 			return sock, nil
 		}
-		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)})
+		return net.ListenUDP("udp4", udpAddr(netip.AddrPortFrom(ip, port)))
 	}
 	return s, nil
 }

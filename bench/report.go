@@ -62,6 +62,7 @@ const (
 	unitCount   = "count"
 	unitRatio   = "ratio"
 	unitKnown   = "count if known"   // -1 is not
+	unitInTime  = "seconds if known" // -1: not while it was measured
 	unitRate    = "bytes per second" // printed in MB/s, under a heading that says so
 )
 
@@ -124,6 +125,11 @@ func (t table) cells() [][]string {
 func format(v float64, unit string) string {
 	switch unit {
 	case unitSeconds:
+		return formatSeconds(v)
+	case unitInTime:
+		if v < 0 {
+			return "not in time"
+		}
 		return formatSeconds(v)
 	case unitBytes:
 		return formatBytes(v)

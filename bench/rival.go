@@ -22,8 +22,6 @@ type rival struct {
 	// about says in a line what the rival is, for the README.
 	about string
 	start func(site) (node, error)
-	// heavy marks one whose nodes are too large to have thousands of.
-	heavy bool
 }
 
 // A node is a running rival. Its service sends back what it gets.
