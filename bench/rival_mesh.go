@@ -12,17 +12,23 @@ import (
 )
 
 // meshRivals are this project's transport with its three policies, the default
-// one first.
+// one first, and with an application that dials when it needs a connection, as
+// libp2p's streams do.
 func meshRivals() []rival {
-	with := func(name, about string, policy meshsync.ReconnectPolicy) rival {
+	with := func(name, about string, policy meshsync.ReconnectPolicy, asksDial bool) rival {
 		return rival{name: name, ours: true, about: about, start: func(s site) (node, error) {
-			return startMesh(s, policy)
+			n, err := startMesh(s, policy)
+			if err == nil {
+				n.asksDial = asksDial
+			}
+			return n, err
 		}}
 	}
 	return []rival{
-		with("meshsync", "this project, default options, RegisterForReconnect", meshsync.ReconnectPolicy{}),
-		with("meshsync aggressive", "the same with AggressiveReconnect", meshsync.AggressiveReconnect()),
-		with("meshsync conservative", "the same with ConservativeReconnect", meshsync.ConservativeReconnect()),
+		with("meshsync", "this project, default options, RegisterForReconnect; the application uses the connection there is (Conn)", meshsync.ReconnectPolicy{}, false),
+		with("meshsync, Connect", "the same, but the application calls Connect, which dials if there is no connection", meshsync.ReconnectPolicy{}, true),
+		with("meshsync aggressive", "as the first, with AggressiveReconnect", meshsync.AggressiveReconnect(), false),
+		with("meshsync conservative", "as the first, with ConservativeReconnect", meshsync.ConservativeReconnect(), false),
 	}
 }
 
@@ -30,6 +36,7 @@ func meshRivals() []rival {
 type meshNode struct {
 	*meshsync.MeshSyncTransport
 	dialCount
+	asksDial bool
 }
 
 func startMesh(s site, policy meshsync.ReconnectPolicy) (*meshNode, error) {
@@ -62,15 +69,26 @@ func (n *meshNode) connected(to contact) bool {
 }
 
 func (n *meshNode) echo(ctx context.Context, to contact, msg []byte) ([]byte, error) {
-	c, ok := n.Conn(meshsync.PeerID(to.key))
-	if !ok {
-		return nil, errNoConn
+	c, err := n.conn(ctx, to)
+	if err != nil {
+		return nil, err
 	}
 	s, err := c.OpenStream(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
 	return echoOver(ctx, quicDuplex{s}, msg)
+}
+
+// conn is the connection there is, or one that it dials.
+func (n *meshNode) conn(ctx context.Context, to contact) (*meshsync.Conn, error) {
+	if n.asksDial {
+		return n.Connect(ctx, meshsync.PeerID(to.key), []string{to.addr.String()}, "")
+	}
+	if c, ok := n.Conn(meshsync.PeerID(to.key)); ok {
+		return c, nil
+	}
+	return nil, errNoConn
 }
 
 // meshEcho is a Handler that sends back what it gets.

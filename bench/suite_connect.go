@@ -81,7 +81,7 @@ func runConnect(b *bench) (*result, error) {
 	}
 	r.Why = []string{
 		"A connection of ours counts when both hellos have arrived, which is a round trip after the TLS handshake: they prove the formation and settle " +
-			"which of two crossing connections survives (DESIGN.md section 5). A bare QUIC connection has neither.",
+			"which of two crossing connections survives (docs/adr/0002). A bare QUIC connection has neither.",
 	}
 	t := table{
 		Title: "Time from the dial to the first byte echoed",

@@ -16,8 +16,7 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
-// worldRTT is the round trip of every virtual suite, that of DESIGN.md section
-// 11.
+// worldRTT is the round trip of every virtual suite: across a continent.
 const worldRTT = 50 * time.Millisecond
 
 // worldPort is where every node listens.
