@@ -1,7 +1,7 @@
 // Command bench measures this project's transport side by side with what a user
 // would pick instead, each figure in one run with its rivals.
 //
-//	go run . [-short] [-seed n] [-json dir] [suite ...]
+//	go run . [-short] [-readme] [-seed n] [-json dir] [suite ...]
 //
 // It prints a table for each suite, writes its figures as JSON and its chart as
 // SVG into dir, and writes README.md anew from all the JSON files there: no
@@ -14,7 +14,8 @@
 //
 // Where to look: suite_*.go is what is measured, rival_*.go who takes part,
 // world.go the virtual network and the application on it, virtual.go how the
-// bubbles are run, report.go, readme.go and chart.go what becomes of the figures.
+// bubbles are run, report.go, readme.go, reasons.go and chart.go what
+// becomes of the figures.
 package main
 
 import (
@@ -68,6 +69,7 @@ func main() {
 	flag.BoolVar(&b.short, "short", false, "a smoke run of the suites: few seeds, small sizes")
 	flag.Uint64Var(&b.seed, "seed", 1, "the first seed of the virtual suites")
 	flag.StringVar(&b.dir, "json", "", "where the figures go (default results, with -short out)")
+	readme := flag.Bool("readme", false, "measure nothing, write README.md from the figures there are")
 	flag.Usage = usage
 	flag.Parse()
 	if b.dir == "" {
@@ -80,6 +82,13 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
+	}
+	if *readme {
+		if err := b.writeReadme(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	// synctest makes bubbles for tests only, and testing.Main is what lets a
 	// program be one. It would print PASS and exit at the end; this does before.
@@ -145,9 +154,13 @@ func (b *bench) run(chosen []suite) error {
 			failed = errors.Join(failed, fmt.Errorf("suite %s: %w", s.name, err))
 		}
 	}
-	readme := "README.md"
+	return errors.Join(failed, b.writeReadme())
+}
+
+func (b *bench) writeReadme() error {
+	path := "README.md"
 	if b.short {
-		readme = filepath.Join(b.dir, readme)
+		path = filepath.Join(b.dir, path)
 	}
-	return errors.Join(failed, writeReadme(readme, b.dir))
+	return writeReadme(path, b.dir)
 }

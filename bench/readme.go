@@ -84,6 +84,7 @@ measured by this program beside its rivals, in one run; this file is written by 
     go run .                # all suites; prints the tables, writes results/ and this file
     go run . recovery       # one of them
     go run . -short         # a smoke run of all, in under a minute, into out/
+    go run . -readme        # nothing but this file, from the figures there are
 
 `)
 	writeLosses(&out, results)
@@ -95,27 +96,28 @@ measured by this program beside its rivals, in one run; this file is written by 
 
 // writeLosses comes first: a reader who has to choose wants to know it.
 func writeLosses(out *bytes.Buffer, results []*result) {
-	fmt.Fprint(out, "## Where we lose\n\n")
+	fmt.Fprintf(out, "## Where we lose\n\nWhere one of the others is ahead of the first of our rows, by more than %.0f%%.\n\n", 100*worthMentioning)
 	none := true
 	for _, r := range results {
 		var lines []string
 		for _, t := range r.Tables {
 			for _, l := range t.losses() {
-				lines = append(lines, fmt.Sprintf("- %s, %s, %s: %s; %s: %s", r.Suite, l.where, l.column, l.ours, l.rival, l.theirs))
+				lines = append(lines, fmt.Sprintf("| %s | %s | %s | %s | %s |", l.where, l.column, l.ours, l.theirs, l.rival))
 			}
 		}
 		if len(lines) == 0 {
 			continue
 		}
 		none = false
-		fmt.Fprintln(out, strings.Join(lines, "\n"))
-		for _, why := range r.Why {
+		fmt.Fprintf(out, "**%s**: %s\n\n| where | figure | ours | the best of the others | who |\n| --- | --- | ---: | ---: | --- |\n%s\n",
+			r.Suite, r.Title, strings.Join(lines, "\n"))
+		for _, why := range reasons(r.Suite) {
 			fmt.Fprintf(out, "\n%s\n", why)
 		}
 		fmt.Fprintln(out)
 	}
 	if none {
-		fmt.Fprint(out, "At no figure below, by more than 5%.\n\n")
+		fmt.Fprint(out, "At no figure below.\n\n")
 	}
 }
 

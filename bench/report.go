@@ -22,8 +22,6 @@ type result struct {
 	Rivals [][2]string `json:"rivals"`
 	Tables []table     `json:"tables"`
 	Charts []chart     `json:"charts,omitempty"`
-	// Why holds the reasons where a rival is ahead.
-	Why []string `json:"why,omitempty"`
 
 	Machine machine `json:"machine"`
 	Date    string  `json:"date"`

@@ -79,10 +79,6 @@ func runConnect(b *bench) (*result, error) {
 			"sends a byte and waits for its echo; B is listening, and where there is a relay, reachable at it. A round trip is the path's own.",
 			worldRTT, 2*worldRTT)},
 	}
-	r.Why = []string{
-		"A connection of ours counts when both hellos have arrived, which is a round trip after the TLS handshake: they prove the formation and settle " +
-			"which of two crossing connections survives (docs/adr/0002). A bare QUIC connection has neither.",
-	}
 	t := table{
 		Title: "Time from the dial to the first byte echoed",
 		Case:  "path",

@@ -197,13 +197,6 @@ func runHerd(b *bench) (*result, error) {
 			"then on; CPU seconds and peak memory are the new hub process's, until all are back, or %v. Hub and spokes share the machine's cores, "+
 			"so with thousands of spokes it is their handshakes together that take the time.", spokesEach, down, herdReturn)},
 	}
-	r.Why = []string{
-		"A probe finds the hub again within the half second they are apart, and then all spokes dial at once; the loop's are spread by its backoff, and " +
-			"some of a few happen to dial at the right moment. With thousands, all the cores are busy with handshakes until the last spoke is back: about " +
-			"4 ms of a core for each, hub and spoke together. A profile of the hub shows crypto/tls 36%, quic-go 45%, collection 10%, and of this " +
-			"project's code below 5%; beyond what the loop does there are the hellos, a round trip on a stream of their own, the probes, and handshakes " +
-			"made again because one took more than DialTimeout.",
-	}
 	rivals := idleRivals()
 	if b.short {
 		rivals = rivals[:1] // the others take a minute to come back

@@ -98,14 +98,6 @@ func runRecovery(b *bench) (*result, error) {
 				"the 95%% confidence interval of the median is within %.0f%%.", fullSeeds, fullSeeds, mostSeeds, mostLongSeeds, 100*steadyWithin),
 		},
 	}
-	r.Why = []string{
-		"A libp2p application whose streams dial makes its own first request the dial. Where it was silent until the link was back, that request " +
-			"comes at that very moment: after 60 s and 10 min it is a dial on demand, and not a sign that anything noticed the link's return. An " +
-			"application of ours that calls Connect has the same (*meshsync, Connect*). After 2 h, when libp2p has long stopped dialing, and for an " +
-			"application that asked during the blackout (*sending*), it no longer helps libp2p.",
-		"Our packets during a blackout are mostly probes of 25 bytes (docs/adr/0004): more packets than a rival that waits for minutes sends, and what " +
-			"is bought with them is the recovery time. A metered link has ConservativeReconnect, which sends a third to a half as many.",
-	}
 	rivals := reconnectors()
 	r.describe(rivals)
 	t := table{

@@ -29,14 +29,6 @@ func runRelay(b *bench) (*result, error) {
 			"%d requests, %d rounds. CPU is what the relay's process used, user and system, while %d MiB were poured into one stream, for each GiB.",
 			size.bytes>>20, size.requests, size.rounds, b.costBytes()>>20)},
 	}
-	r.Why = []string{
-		"Our relay forwards packets, not bytes: each packet of the peers' end-to-end QUIC connection is a datagram (RFC 9221) of each one's QUIC connection " +
-			"to the relay, encrypted once more on each leg. Such a packet is not full-sized, and quic-go's segmentation offload batches only those " +
-			"that are, so each costs a system call: a third of the relay's time in a profile. libp2p's circuit copies a stream from one connection " +
-			"into another, in full packets, and DERP writes to TCP, where the kernel does the packets; both acknowledge on each leg, so that a " +
-			"loss on one leg holds up everything behind it, and a connection that loses its relay is lost. Ours survives the relay (docs/adr/0006).",
-		"A request passes six ends of QUIC connections on its way, and over DERP two and four of TCP connections, which the kernel keeps.",
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	var relayed []relayedPipe

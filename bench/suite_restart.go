@@ -40,15 +40,6 @@ func runRestart(b *bench) (*result, error) {
 			"process does, nobody hears of it, and starts again with the same key and address. The figure is the time from its start to the first "+
 			"echo A gets from it, asking every %v. Packets and bytes are what A sent while B was away, median. Seeds as in recovery.", worldRTT, pollPeriod)},
 	}
-	r.Why = []string{
-		"The search for a peer that is away is probes d/600 apart when it has been away for d (docs/adr/0004): a second after 10 minutes, of which half " +
-			"is waited for on average, and then comes the handshake. An application whose streams dial asks at the very moment of the peer's return, " +
-			"as ours does with Connect.",
-		"Packets and bytes while the peer is away: as in recovery.",
-		"With both sides, the returning peer dials at once. Which side decides between connections that cross is a matter of the keys (docs/adr/0002); " +
-			"here it is always the peer that returns, and its word takes half a round trip more than if it were A's. libp2p's host that returns " +
-			"waits for boxo/peering's first tick, so its streams' own dial comes first.",
-	}
 	rivals := reconnectors()
 	r.describe(rivals)
 	t := table{

@@ -34,11 +34,6 @@ func runStream(b *bench) (*result, error) {
 			"medians over the rounds, with the lowest and highest; the ratio is the median of the rounds' ratios to quic-go.",
 			size.bytes>>20, manyStreams, size.requests, askSize, requestTurn, size.rounds)},
 	}
-	r.Why = []string{
-		"TLS over TCP leaves the packets to the kernel, in pieces of 64 KB on this interface, and encrypts in records of 16 KB; QUIC's packets are made, " +
-			"encrypted and acknowledged one by one in the process (RFC 9000). A connection of ours is quic-go's own once it stands: streams, packets and " +
-			"allocations are the same, and differences to *quic-go* of a few per cent either way are the machine's.",
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	pipes, err := directPipes(ctx)
