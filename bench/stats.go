@@ -29,11 +29,11 @@ func sorted[S any, T cmp.Ordered](samples []S, of func(S) T) []T {
 const (
 	// steadyWithin is how far the ends of the median's 95% confidence interval
 	// may be from it, as a share of it. The medians of two runs then differ by
-	// more than a tenth in one of twenty pairs: the standard deviation of their
-	// difference is 0.07/1.96*sqrt(2), 5%.
-	steadyWithin = 0.07
-	// steadySlack is a difference that nobody minds: two steps of the poll.
-	steadySlack = 2 * pollPeriod
+	// more than a tenth in one of two hundred pairs: the standard deviation of
+	// their difference is 0.05/1.96*sqrt(2), 3.6%.
+	steadyWithin = 0.05
+	// steadySlack is a difference that nobody minds: a step of the poll.
+	steadySlack = pollPeriod
 )
 
 // steady reports whether the median of sorted durations is known well enough.

@@ -43,7 +43,7 @@ const (
 	// idleWarm is how long the peers have been registered when the measurement
 	// begins: boxo/peering has dialed all of them by then.
 	idleWarm   = 15 * time.Second
-	idleWindow = 15 * time.Second
+	idleWindow = 10 * time.Second
 	// idleConnect bounds the time until all are connected, where they are.
 	idleConnect = 2 * time.Minute
 )

@@ -19,10 +19,10 @@ const (
 	// mostSeeds bounds those of a case whose median is not steady with
 	// fullSeeds: a wait drawn evenly between nothing and its maximum, which is
 	// what a constant poll period comes to, takes about (1.96/steadyWithin)^2.
-	mostSeeds = 900
-	// mostLongSeeds is the bound for outages of hours, whose seeds take a
-	// second of a core.
-	mostLongSeeds = 300
+	mostSeeds = 1700
+	// mostLongSeeds is the bound for outages of hours, whose seeds take up to a
+	// fifth of a second of a core.
+	mostLongSeeds = 400
 )
 
 func (b *bench) seeds() int {

@@ -292,38 +292,104 @@ func TestRecoversWhereProbesAreDropped(t *testing.T) {
 	}
 }
 
-// An answer that comes in the last moments of a dial leaves its handshake no
-// time. The peer is there nevertheless, and must not wait for the policy's next
-// dial.
-func TestAnswerAtTheEndOfADialIsNotLost(t *testing.T) {
+// A peer that is back in the midst of a dial, between two packets of its
+// handshake, is there at once; also in its last moments, when there is no time
+// left for another handshake.
+func TestAnswerInTheMidstOfADialIsUsedAtOnce(t *testing.T) {
 	const dialTimeout = 5 * time.Second
-	inWorld(t, 1, func(w *world) {
-		a, b := w.pair(func(o *Options) {
-			o.DialTimeout = dialTimeout
-			o.Reconnect = ReconnectPolicy{MinDelay: 10 * time.Millisecond, MaxDelay: 10 * time.Minute, Factor: 1e6, Jitter: 0.01}
-			o.KeepAlive = 100 * time.Millisecond // hence a probe every 50 ms
+	for _, at := range []time.Duration{
+		1600 * time.Millisecond, // quic-go sends again after 3 s
+		dialTimeout - 2*testRTT - testRTT/2,
+	} {
+		t.Run(fmt.Sprint(at), func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				a, b := w.pair(func(o *Options) {
+					o.DialTimeout = dialTimeout
+					o.Reconnect = ReconnectPolicy{MinDelay: 10 * time.Millisecond, MaxDelay: 10 * time.Minute, Factor: 1e6, Jitter: 0.01}
+					o.KeepAlive = 100 * time.Millisecond // hence a probe every 50 ms
+				})
+				events := a.Subscribe(w.t.Context())
+				a.register(b)
+				a.await(b, time.Second)
+				time.Sleep(settled)
+				b.host.Blackout(testnet.Both)
+				// After the first connection's there is the dial at the loss, one
+				// that only waits for an answer to a probe, and ten minutes later
+				// one that is a handshake again.
+				for dials := 0; dials < 4; {
+					if ev := <-events; ev.Kind == EventDialing {
+						dials++
+					}
+				}
+				time.Sleep(at)
+				b.host.Restore()
+				if took := a.awaitEcho(b, time.Hour); took > 6*testRTT {
+					t.Errorf("first echo after %v", took)
+				}
+				a.stop()
+				b.stop()
+			})
 		})
-		events := a.Subscribe(w.t.Context())
-		a.register(b)
-		a.await(b, time.Second)
-		time.Sleep(settled)
-		b.host.Blackout(testnet.Both)
-		// After the first connection's there is the dial at the loss, one that
-		// only waits for an answer to a probe, and ten minutes later one that
-		// is a handshake again.
-		for dials := 0; dials < 4; {
-			if ev := <-events; ev.Kind == EventDialing {
-				dials++
+	}
+}
+
+// The answer to a probe from before a dial does not disturb its handshake, which
+// takes as long.
+func TestAnswerToAnEarlierProbeDisturbsNoDial(t *testing.T) {
+	const rtt = 600 * time.Millisecond
+	for _, early := range []time.Duration{200, 300, 400, 500} {
+		inWorld(t, 1, func(w *world) {
+			w.net.SetDefaultLink(testnet.Link{Latency: rtt / 2})
+			a, b := w.pair()
+			a.register(b)
+			a.await(b, 5*time.Second)
+			time.Sleep(settled)
+			b.host.Blackout(testnet.Both)
+			time.Sleep(time.Minute)
+			b.host.Restore()
+			time.Sleep(early * time.Millisecond)
+			a.NetworkChanged()
+			// Handshake, hello, echo.
+			if took := a.awaitEcho(b, time.Minute); took > 3*rtt+2*echoPeriod {
+				t.Errorf("first echo %v after NetworkChanged, %d ms after the link's return", took, early)
 			}
-		}
-		time.Sleep(dialTimeout - 2*testRTT - testRTT/2)
-		b.host.Restore()
-		if took := a.awaitEcho(b, time.Hour); took > time.Second {
-			t.Errorf("first echo after %v", took)
-		}
-		a.stop()
-		b.stop()
-	})
+			a.stop()
+			b.stop()
+		})
+	}
+}
+
+// A peer whose connections keep dying of silence is dialed less and less often
+// (ReconnectPolicy.StableAfter), also if it answers probes.
+func TestProbesDoNotUndoTheBackoffOfAFlappingPeer(t *testing.T) {
+	dials := make(map[bool]int)
+	for _, probes := range []bool{true, false} {
+		inWorld(t, 1, func(w *world) {
+			a, b := w.pair(func(o *Options) { o.Reconnect = ConservativeReconnect() })
+			b.restart(func() { // what b sends on a connection vanishes a second after the handshake
+				b.wrap = func(pc net.PacketConn) net.PacketConn {
+					var shook atomic.Int64
+					return &faultyConn{PacketConn: pc, drop: func(p []byte) bool {
+						if p[0]&0x80 != 0 {
+							shook.Store(time.Now().UnixNano())
+						}
+						return p[0]&0xc0 == 0x40 && time.Now().UnixNano()-shook.Load() > int64(time.Second)
+					}}
+				}
+			})
+			var drop atomic.Bool
+			drop.Store(!probes)
+			a.dropProbes(&drop)
+			a.register(b)
+			time.Sleep(time.Hour)
+			a.Close()
+			<-a.log.done
+			dials[probes] = a.log.count(EventDialing)
+		})
+	}
+	if dials[true] > 2*dials[false] {
+		t.Errorf("%d dials in an hour, %d without probes: more than twice the policy's pace", dials[true], dials[false])
+	}
 }
 
 // RetryNow dials for real, also while a quiet dial only waits for an answer.

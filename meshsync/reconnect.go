@@ -343,7 +343,7 @@ func (w *watchdog) connLost() {
 	w.leave() // a dial for a better path than the one that is lost
 	w.search.stop()
 	w.search.began = time.Now()
-	if unanswered(cause) {
+	if unanswered(cause) && !flapping { // else an answer would undo the backoff
 		w.search.start()
 	}
 	switch {

@@ -40,6 +40,7 @@ func (w *watchdog) dialNow() {
 	slot := w.slot
 	w.slot = nil
 	w.reached = new(atomic.Bool)
+	w.search.freshen() // an answer from now on is one that the handshake should have had
 	w.search.shook = time.Now()
 	to := target{peer: w.peer, from: w.relayed, reached: w.reached}
 	if to.from == nil { // else a direct path is looked for
@@ -92,9 +93,10 @@ func (w *watchdog) probeOnce(ctx context.Context, use *relayUse, proven map[neti
 	return dialResult{tried, err}
 }
 
-// answered dials a peer that has answered a probe. A dial that has been silent
-// until now begins anew: its handshakes would be silent for a while yet, and its
-// time may be almost over.
+// answered dials a peer that has answered a probe. A dial under way that was to
+// have an answer before that probe, and has no handshake done, begins anew: what
+// it sent was lost, it would be silent for a while yet, and its time may be almost
+// over.
 func (w *watchdog) answered(from netip.AddrPort) {
 	w.search.prove(from)
 	switch {

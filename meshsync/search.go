@@ -117,6 +117,13 @@ func (p *probing) renew() {
 	p.t.waits.expectAnswer(p.nonce, p)
 }
 
+// freshen makes answers to earlier probes mean nothing, if there is a search.
+func (p *probing) freshen() {
+	if p.timer != nil {
+		p.renew()
+	}
+}
+
 // stop ends the search. An answer that comes later means nothing.
 func (p *probing) stop() {
 	p.t.waits.forgetAnswer(p.nonce)
