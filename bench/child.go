@@ -40,10 +40,9 @@ func runChild(args []string) int {
 
 // A child is a process that plays a part.
 type child struct {
-	cmd   *exec.Cmd
-	stdin io.Closer
-	in    *json.Encoder
-	out   *json.Decoder
+	cmd *exec.Cmd
+	in  *json.Encoder
+	out *json.Decoder
 }
 
 // startChild starts this program once more. The child is killed when ctx ends.
@@ -65,7 +64,7 @@ func startChild(ctx context.Context, name string) (*child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	return &child{cmd, stdin, json.NewEncoder(stdin), json.NewDecoder(stdout)}, nil
+	return &child{cmd, json.NewEncoder(stdin), json.NewDecoder(stdout)}, nil
 }
 
 // call sends a request and waits for its answer.

@@ -40,7 +40,7 @@ func (t table) losses() (all []loss) {
 func (t table) best(where string, col int) (best row, ok bool) {
 	better := t.Columns[col].Better
 	for _, r := range t.Rows {
-		if r.Case != where || r.Ours || better == "" {
+		if r.Case != where || r.Ours || better == "" || r.Values[col] < 0 { // or not known
 			continue
 		}
 		if !ok || (better == lower) == (r.Values[col] < best.Values[col]) {
@@ -77,8 +77,8 @@ func writeReadme(path, dir string) error {
 	var out bytes.Buffer
 	fmt.Fprint(&out, `# Side by side
 
-What this project's transport does better than what a user would pick instead, and what it costs. Every figure was
-measured by this program beside its rivals, in one run; this file is written by it, never by hand.
+What this project's transport does better than what a user would pick instead, and what it costs. Every figure of the
+tables and charts was measured by this program beside its rivals; this file is written by it, never by hand.
 
     cd bench
     go run .                # all suites; prints the tables, writes results/ and this file

@@ -97,6 +97,15 @@ func TestReadmeComesFromTheFiles(t *testing.T) {
 	}
 }
 
+// A suite may turn out to have losses: each has reasons to give.
+func TestEverySuiteHasReasons(t *testing.T) {
+	for _, s := range suites() {
+		if len(reasons(s.name)) == 0 {
+			t.Errorf("%s has none", s.name)
+		}
+	}
+}
+
 func TestChartIsDrawn(t *testing.T) {
 	c := chart{File: "c.svg", Title: "a chart", X: axis{"x", []tick{{1, "one"}, {10, "ten"}}}, Y: axis{"y", []tick{{1, "one"}}},
 		Curves: []line{{"ours", true, [][2]float64{{1, 1}, {10, 2}}}, {"theirs", false, [][2]float64{{1, 5}, {10, 50}}}}}

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // A rival is one way to stay connected to a peer. Each is set up as its own
@@ -48,11 +50,13 @@ type contact struct {
 	addr netip.AddrPort
 }
 
-// A site is where a node runs: its key, its address and the way to sockets.
+// A site is where a node runs: its key, its address and the way to sockets, and
+// where its metrics go, if it has any and somebody wants them.
 type site struct {
-	key    ed25519.PrivateKey
-	addr   netip.AddrPort
-	listen func(port uint16) (net.PacketConn, error)
+	key     ed25519.PrivateKey
+	addr    netip.AddrPort
+	listen  func(port uint16) (net.PacketConn, error)
+	metrics prometheus.Registerer
 }
 
 func (s site) contact() contact {

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
@@ -169,6 +170,9 @@ func (n *libp2pNode) keep(to contact) {
 	if err != nil {
 		panic(err) // the contact is one this program made
 	}
+	// Peering's own dials keep the address for two minutes only, too short for an
+	// application's after a long outage.
+	n.Peerstore().AddAddr(libp2pID(to.key), addr, peerstore.PermanentAddrTTL)
 	n.peering.AddPeer(peer.AddrInfo{ID: libp2pID(to.key), Addrs: []multiaddr.Multiaddr{addr}})
 }
 

@@ -35,7 +35,6 @@ func meshRivals() []rival {
 // meshNode is a transport whose peers are registered.
 type meshNode struct {
 	*meshsync.MeshSyncTransport
-	dialCount
 	asksDial bool
 }
 
@@ -49,6 +48,7 @@ func startMesh(s site, policy meshsync.ReconnectPolicy) (*meshNode, error) {
 		PacketConn: sock,
 		Handler:    meshEcho,
 		Reconnect:  policy,
+		Registerer: s.metrics,
 	})
 	if err != nil {
 		sock.Close()

@@ -111,9 +111,9 @@ func runRecovery(b *bench) (*result, error) {
 	var failed error
 	for _, kind := range b.outages() {
 		for _, v := range rivals {
-			samples, err := untilSteady(b, fmt.Sprintf("recovery, %v, %s", kind, v.name), kind.mostSeeds(), func(seed uint64) (recovery, error) {
+			samples, err := untilSteady(b, fmt.Sprintf("recovery, %v, %s", kind, v.name), b.seeds(), kind.mostSeeds(), single(func(seed uint64) (recovery, error) {
 				return recoverOnce(v, seed, kind)
-			})
+			}))
 			if err != nil {
 				failed = errors.Join(failed, err)
 				continue

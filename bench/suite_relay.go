@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"sort"
 	"time"
 )
 
@@ -18,7 +19,7 @@ func (b *bench) costBytes() int {
 	if b.short {
 		return 4 << 20
 	}
-	return 256 << 20
+	return 128 << 20
 }
 
 func runRelay(b *bench) (*result, error) {
@@ -26,8 +27,9 @@ func runRelay(b *bench) (*result, error) {
 	r := &result{
 		Title: "bytes and requests through a relay",
 		Method: []string{fmt.Sprintf("As in stream, but through a relay on the loopback interface, each relay a process of its own, with %d MiB at a time and "+
-			"%d requests, %d rounds. CPU is what the relay's process used, user and system, while %d MiB were poured into one stream, for each GiB.",
-			size.bytes>>20, size.requests, size.rounds, b.costBytes()>>20)},
+			"%d requests, %d rounds. CPU is what the relay's process used, user and system, while %d MiB were poured into one stream, for each GiB; "+
+			"median of %d turns.",
+			size.bytes>>20, size.requests, size.rounds, b.costBytes()>>20, costRounds)},
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
@@ -57,27 +59,37 @@ func runRelay(b *bench) (*result, error) {
 	return r, err
 }
 
-// relayCosts measures the CPU each relay takes for its packets.
+// costRounds is how often each relay's CPU is measured.
+const costRounds = 3
+
+// relayCosts measures the CPU each relay takes for its packets, in turns.
 func relayCosts(ctx context.Context, b *bench, pipes []relayedPipe) (table, error) {
 	t := table{
 		Title:   "CPU of the relay",
-		Columns: []column{{"CPU s/GiB", unitRatio, lower}},
+		Columns: []column{{"CPU s/GiB", unitRatio, lower}, {"lowest", unitRatio, ""}, {"highest", unitRatio, ""}},
 	}
-	for _, p := range pipes {
-		b.log.say("relay: CPU of %s", p.name)
-		before, err := p.cpu()
-		if err != nil {
-			return t, err
+	costs := make([][]float64, len(pipes))
+	for range costRounds {
+		for i, p := range pipes {
+			b.log.say("relay: CPU of %s", p.name)
+			before, err := p.cpu()
+			if err != nil {
+				return t, err
+			}
+			if err := p.pour(ctx, 1, b.costBytes()); err != nil {
+				return t, err
+			}
+			after, err := p.cpu()
+			if err != nil {
+				return t, err
+			}
+			costs[i] = append(costs[i], (after-before)*(1<<30)/float64(b.costBytes()))
 		}
-		if err := p.pour(ctx, 1, b.costBytes()); err != nil {
-			return t, err
-		}
-		after, err := p.cpu()
-		if err != nil {
-			return t, err
-		}
+	}
+	for i, p := range pipes {
+		sort.Float64s(costs[i])
 		t.Rows = append(t.Rows, row{Case: "one stream", Rival: p.name, Ours: p.ours, Values: []float64{
-			(after - before) * (1 << 30) / float64(b.costBytes())}})
+			quantile(costs[i], 0.5), costs[i][0], costs[i][costRounds-1]}})
 	}
 	return t, nil
 }

@@ -53,9 +53,9 @@ func runRestart(b *bench) (*result, error) {
 	var failed error
 	for _, kind := range b.restarts() {
 		for _, v := range rivals {
-			samples, err := untilSteady(b, fmt.Sprintf("restart, %v, %s", kind, v.name), mostSeeds, func(seed uint64) (recovery, error) {
+			samples, err := untilSteady(b, fmt.Sprintf("restart, %v, %s", kind, v.name), b.seeds(), mostSeeds, single(func(seed uint64) (recovery, error) {
 				return restartOnce(v, seed, kind)
-			})
+			}))
 			if err != nil {
 				failed = errors.Join(failed, err)
 				continue

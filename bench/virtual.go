@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -71,18 +72,28 @@ func inBubbles[S any](b *bench, name string, first uint64, n int, run trial[S]) 
 	return samples, errors.Join(errs...)
 }
 
-// untilSteady runs a trial for the usual number of seeds, and for more until the
-// median of the times is steady, but no more than most.
-func untilSteady(b *bench, name string, most int, run trial[recovery]) (samples []recovery, err error) {
-	for {
-		more, err := inBubbles(b, name, b.seed+uint64(len(samples)), b.seeds(), run)
+// untilSteady runs a trial for a number of seeds, and for as many again until the
+// median of the times is steady, but for no more than most. A trial may have
+// several samples.
+func untilSteady(b *bench, name string, seeds, most int, run trial[[]recovery]) (samples []recovery, err error) {
+	for done := 0; ; {
+		more, err := inBubbles(b, name, b.seed+uint64(done), seeds, run)
 		if err != nil {
 			return nil, err
 		}
-		samples = append(samples, more...)
+		done += seeds
+		samples = append(samples, slices.Concat(more...)...)
 		took := sorted(samples, func(s recovery) time.Duration { return s.took })
-		if b.short || len(samples) >= most || steady(took) {
+		if b.short || done >= most || steady(took) {
 			return samples, nil
 		}
+	}
+}
+
+// single is a trial of one sample.
+func single(run trial[recovery]) trial[[]recovery] {
+	return func(seed uint64) ([]recovery, error) {
+		s, err := run(seed)
+		return []recovery{s}, err
 	}
 }
