@@ -29,9 +29,9 @@ func sorted[S any, T cmp.Ordered](samples []S, of func(S) T) []T {
 const (
 	// steadyWithin is how far the ends of the median's 95% confidence interval
 	// may be from it, as a share of it. The medians of two runs then differ by
-	// more than a tenth in one of two hundred pairs: the standard deviation of
-	// their difference is 0.05/1.96*sqrt(2), 3.6%.
-	steadyWithin = 0.05
+	// more than a tenth in one of fifty pairs: the standard deviation of their
+	// difference is 0.06/1.96*sqrt(2), 4.3%.
+	steadyWithin = 0.06
 	// steadySlack is a difference that nobody minds: a step of the poll.
 	steadySlack = pollPeriod
 )

@@ -46,6 +46,9 @@ const (
 	// begins: boxo/peering begins its first dials after 7.5 to 12.5 s.
 	idleWarm   = 15 * time.Second
 	idleWindow = 10 * time.Second
+	// idleTogether is up to how many peers the rivals are measured at the same
+	// time, their processes side by side; with more they are in each other's way.
+	idleTogether = 1000
 	// idleConnect bounds the time until all are connected, where they are.
 	idleConnect = 2 * time.Minute
 )
@@ -96,9 +99,12 @@ func runIdle(b *bench) (*result, error) {
 			b.log.say("idle: %v, %s", kind, v.name)
 			at := i*len(rivals) + j
 			atOnce.Go(func() { rows[at], errs[at] = b.idleRow(v, kind) })
-			if !b.short { // a smoke run has no time for one after another
+			if kind.peers > idleTogether {
 				atOnce.Wait()
 			}
+		}
+		if !b.short { // a smoke run has no time for one case after another
+			atOnce.Wait()
 		}
 	}
 	atOnce.Wait()

@@ -20,10 +20,10 @@ const (
 	// mostSeeds bounds those of a case whose median is not steady with
 	// fullSeeds: a wait drawn evenly between nothing and its maximum, which is
 	// what a constant poll period comes to, takes about (1.96/steadyWithin)^2.
-	mostSeeds = 1700
+	mostSeeds = 1200
 	// mostLongSeeds is the bound for outages of hours, whose seeds take up to a
 	// fifth of a second of a core.
-	mostLongSeeds = 400
+	mostLongSeeds = 300
 )
 
 func (b *bench) seeds() int {
