@@ -44,8 +44,10 @@ func idleRivals() []rival {
 const (
 	// idleWarm is how long the peers have been registered when the measurement
 	// begins: boxo/peering begins its first dials after 7.5 to 12.5 s.
-	idleWarm   = 15 * time.Second
-	idleWindow = 10 * time.Second
+	idleWarm = 15 * time.Second
+	// idleWindow is a multiple of all periods of keep-alives: 15 s, libp2p's, and
+	// 5 s, the others'.
+	idleWindow = 15 * time.Second
 	// idleTogether is up to how many peers the rivals are measured at the same
 	// time, their processes side by side; with more they are in each other's way.
 	idleTogether = 1000
