@@ -10,7 +10,7 @@ func reasons(suite string) []string {
 				"Connect has the same (*meshsync, Connect*). One that asks during the blackout, too (*sending*), makes libp2p's dials fail one after another, and " +
 				"the backoff that follows, of the swarm and of the peering service, outlives the blackout.",
 			"Our packets during a blackout are mostly probes of 25 bytes ([ADR 4](../docs/adr/0004-probes-beside-quic.md)): more packets than a rival that waits " +
-				"for minutes sends, and what is bought with them is the recovery time. They are never closer together than half a second. A metered link has " +
+				"for minutes sends, and what is bought with them is the recovery time. With the default policy they are never much closer together than half a second. A metered link has " +
 				"ConservativeReconnect, which sends fewer.",
 			"After 10 s of blackout no connection is lost yet, and the figures are keep-alives: ours come every 5 s, libp2p's every 15 s.",
 		},
@@ -39,7 +39,7 @@ func reasons(suite string) []string {
 				"the timer of its backoff, and while it dials a handshake's memory, of which ours makes 64 at a time. A connected peer of ours has, beyond " +
 				"quic-go's goroutines, one watchdog, one that reads its control stream and one that accepts for the service's Handler.",
 			"The CPU of connected, idle peers is that of keep-alives in quic-go, every 5 s with ours and the loop, every 15 s with libp2p. Ours made its connections " +
-				"64 at a time, so their keep-alives are spread over the 5 s and each wakes the process; the loop's were made in one go, and share wake-ups.",
+				"64 at a time, so their keep-alives are spread over the 5 s and each wakes the process; the loop's were made in one go and may share them: the figure varies from run to run.",
 			"Peers that are away are dialed and probed more often than boxo/peering dials: that is what brings them back sooner.",
 		},
 		"herd": {
