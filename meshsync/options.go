@@ -57,8 +57,9 @@ type Options struct {
 	// sent in vain, a peer that dies in silence is given up between IdleTimeout
 	// and IdleTimeout plus KeepAlive later.
 	IdleTimeout time.Duration
-	// DialTimeout bounds one dial over all its candidates, and how long an
-	// inbound connection may take to introduce itself; default 5 s.
+	// DialTimeout bounds one dial over all its candidates, which begins anew,
+	// once, if the peer answers a probe meanwhile, and how long an inbound
+	// connection may take to introduce itself; default 5 s.
 	DialTimeout time.Duration
 	// MaxConcurrentDials bounds the dials of all watchdogs together; default
 	// 64. Peers lost a moment ago go before those that have long been away.
