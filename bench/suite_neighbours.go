@@ -41,27 +41,18 @@ func runNeighbours(b *bench) (*result, error) {
 	rivals := reconnectors()
 	r.describe(rivals)
 	t := table{
-		Title: fmt.Sprintf("Recovery of one of %d healthy peers beside %d that are gone", healthy, gone),
-		Case:  "outage",
-		Columns: []column{
-			{"p50", unitSeconds, lower}, {"p99", unitSeconds, lower}, {"max", unitSeconds, ""},
-			{"packets", unitCount, lower}, {"bytes", unitBytes, lower}, {"outages", unitCount, ""},
-		},
+		Title:   fmt.Sprintf("Recovery of one of %d healthy peers beside %d that are gone", healthy, gone),
+		Case:    "outage",
+		Columns: recoveryColumns("outages"),
 		Notes: []string{"Packets and bytes are what A sent to all its peers during the outage, median. The outages of one world fall into the same " +
 			"wait for the gone ones, so where those count (the model of peat-node) even this many worlds leave the median uncertain."},
 	}
 	var failed error
 	for _, down := range []bool{false, true} {
 		for _, v := range rivals {
-			name := fmt.Sprintf("neighbours, %s, %s", neighbourCase(down), v.name)
-			samples, err := untilSteady(b, name, worlds, mostWorlds, func(seed uint64) ([]recovery, error) {
+			failed = errors.Join(failed, t.addRecovery(b, "neighbours", neighbourCase(down), v, worlds, mostWorlds, func(seed uint64) ([]recovery, error) {
 				return neighboursOnce(v, seed, down, healthy, gone)
-			})
-			if err != nil {
-				failed = errors.Join(failed, err)
-				continue
-			}
-			t.Rows = append(t.Rows, recoveryRow(v, neighbourCase(down), samples))
+			}))
 		}
 	}
 	r.Tables = []table{t}

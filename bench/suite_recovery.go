@@ -101,24 +101,16 @@ func runRecovery(b *bench) (*result, error) {
 	rivals := reconnectors()
 	r.describe(rivals)
 	t := table{
-		Title: "Time from the link's return to the first echo",
-		Case:  "blackout, application",
-		Columns: []column{
-			{"p50", unitSeconds, lower}, {"p99", unitSeconds, lower}, {"max", unitSeconds, ""},
-			{"packets", unitCount, lower}, {"bytes", unitBytes, lower}, {"seeds", unitCount, ""},
-		},
+		Title:   "Time from the link's return to the first echo",
+		Case:    "blackout, application",
+		Columns: recoveryColumns("seeds"),
 	}
 	var failed error
 	for _, kind := range b.outages() {
 		for _, v := range rivals {
-			samples, err := untilSteady(b, fmt.Sprintf("recovery, %v, %s", kind, v.name), b.seeds(), kind.mostSeeds(), single(func(seed uint64) (recovery, error) {
+			failed = errors.Join(failed, t.addRecovery(b, "recovery", kind.String(), v, b.seeds(), kind.mostSeeds(), single(func(seed uint64) (recovery, error) {
 				return recoverOnce(v, seed, kind)
-			}))
-			if err != nil {
-				failed = errors.Join(failed, err)
-				continue
-			}
-			t.Rows = append(t.Rows, recoveryRow(v, kind.String(), samples))
+			})))
 		}
 	}
 	r.Tables = []table{t}
@@ -174,6 +166,24 @@ func (w *world) connectedPair() (a, b *place, app *asker, err error) {
 		return nil, nil, nil, fmt.Errorf("never connected: %w", err)
 	}
 	return a, b, app, nil
+}
+
+// recoveryColumns are those of recoveryRow; the last counts the samples.
+func recoveryColumns(samples string) []column {
+	return []column{
+		{"p50", unitSeconds, lower}, {"p99", unitSeconds, lower}, {"max", unitSeconds, ""},
+		{"packets", unitCount, lower}, {"bytes", unitBytes, lower}, {samples, unitCount, ""},
+	}
+}
+
+// addRecovery measures a rival in one case, and adds its row.
+func (t *table) addRecovery(b *bench, suite, where string, v rival, seeds, most int, run trial[[]recovery]) error {
+	samples, err := untilSteady(b, fmt.Sprintf("%s, %s, %s", suite, where, v.name), seeds, most, run)
+	if err != nil {
+		return err
+	}
+	t.Rows = append(t.Rows, recoveryRow(v, where, samples))
+	return nil
 }
 
 func recoveryRow(v rival, where string, samples []recovery) row {

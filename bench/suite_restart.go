@@ -43,24 +43,16 @@ func runRestart(b *bench) (*result, error) {
 	rivals := reconnectors()
 	r.describe(rivals)
 	t := table{
-		Title: "Time from the peer's start to the first echo",
-		Case:  "down for, kept by",
-		Columns: []column{
-			{"p50", unitSeconds, lower}, {"p99", unitSeconds, lower}, {"max", unitSeconds, ""},
-			{"packets", unitCount, lower}, {"bytes", unitBytes, lower}, {"seeds", unitCount, ""},
-		},
+		Title:   "Time from the peer's start to the first echo",
+		Case:    "down for, kept by",
+		Columns: recoveryColumns("seeds"),
 	}
 	var failed error
 	for _, kind := range b.restarts() {
 		for _, v := range rivals {
-			samples, err := untilSteady(b, fmt.Sprintf("restart, %v, %s", kind, v.name), b.seeds(), mostSeeds, single(func(seed uint64) (recovery, error) {
+			failed = errors.Join(failed, t.addRecovery(b, "restart", kind.String(), v, b.seeds(), mostSeeds, single(func(seed uint64) (recovery, error) {
 				return restartOnce(v, seed, kind)
-			}))
-			if err != nil {
-				failed = errors.Join(failed, err)
-				continue
-			}
-			t.Rows = append(t.Rows, recoveryRow(v, kind.String(), samples))
+			})))
 		}
 	}
 	r.Tables = []table{t}
