@@ -31,7 +31,9 @@ type world struct {
 	nodes []*place
 }
 
+// newWorld returns a world without nodes. It is called in a bubble.
 func newWorld(r rival, seed uint64) *world {
+	testnet.SleepPastToday()
 	w := &world{rival: r, net: testnet.New(seed), rand: rand.New(rand.NewPCG(seed, 1))}
 	w.net.SetDefaultLink(testnet.Link{Latency: worldRTT / 2})
 	return w

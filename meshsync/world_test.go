@@ -38,6 +38,7 @@ const (
 func inWorld(t *testing.T, seed uint64, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		testnet.SleepPastToday()
 		w := &world{t: t, net: testnet.New(seed), rand: rand.New(rand.NewPCG(seed, 1))}
 		w.net.SetDefaultLink(testnet.Link{Latency: testRTT / 2})
 		defer w.net.Close()

@@ -43,6 +43,7 @@ const (
 func inWorld(t *testing.T, o ServerOptions, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		testnet.SleepPastToday()
 		w := &world{t: t, net: testnet.New(1), hosts: map[int]*testnet.Host{}, quics: map[int]*quic.Transport{}}
 		w.net.SetDefaultLink(testnet.Link{Latency: testRTT / 2})
 		w.host = w.net.Host("relay", netip.MustParseAddr("10.0.0.1"))

@@ -20,6 +20,7 @@ import (
 func virtual(t *testing.T, test func(t *testing.T, n *testnet.Net)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		testnet.SleepPastToday()
 		n := testnet.New(1)
 		defer n.Close()
 		test(t, n)
