@@ -217,7 +217,10 @@ func (t *MeshSyncTransport) Conn(id PeerID) (*Conn, bool) {
 
 // WaitConn returns the connection to the peer as soon as there is one, whoever
 // dialed. It does not dial: it waits for what a registration, a Connect or the
-// peer itself brings about.
+// peer itself brings about. But a registered peer that is away is looked for at
+// once, instead of when the policy says: with a probe to each of its addresses and,
+// within the bound that StableAfter tells of, a dial; either MinDelay after the
+// last one at the earliest, however often WaitConn is called.
 //
 // It fails with ErrSelf, ErrBadPeer, ErrClosed, with ErrDisconnected if an
 // operator refuses the peer, and when ctx ends with ctx's error and
@@ -229,7 +232,7 @@ func (t *MeshSyncTransport) WaitConn(ctx context.Context, id PeerID) (*Conn, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for {
+	for first := true; ; first = false {
 		if t.closed {
 			return nil, ErrClosed
 		}
@@ -239,6 +242,9 @@ func (t *MeshSyncTransport) WaitConn(ctx context.Context, id PeerID) (*Conn, err
 		}
 		if p.conn != nil {
 			return p.conn, nil
+		}
+		if w := p.watchdog; w != nil && first {
+			signal(w.demands)
 		}
 		if err := t.await(ctx, p); err != nil {
 			if errors.Is(err, ErrClosed) {

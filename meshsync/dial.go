@@ -37,7 +37,10 @@ const (
 type target struct {
 	peer  PeerID
 	addrs []string
-	use   *relayUse // nil: no relay is tried
+	// answered is an address at which the peer has answered a probe: if addrs come
+	// down to it, among others, it is tried first. Zero if there is none.
+	answered netip.AddrPort
+	use      *relayUse // nil: no relay is tried
 	// from is the connection whose place the new one is to take; nil if there
 	// is none.
 	from *Conn
@@ -81,22 +84,17 @@ func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried
 // dialQuietly is a dial to a peer that is known to answer probes and does not:
 // it resolves the addresses, sends one probe to each with send, and lets the
 // time of a dial pass. An answer makes its caller call it off and dial, and so
-// does errUnproven, which an address brings about that proven does not know.
-func (t *MeshSyncTransport) dialQuietly(ctx context.Context, to target, proven func(netip.AddrPort) bool, send func([]netip.AddrPort)) (tried []netip.AddrPort, err error) {
+// does errNewAddress, which an address brings about that is not known.
+func (t *MeshSyncTransport) dialQuietly(ctx context.Context, to target, known []netip.AddrPort, send func([]netip.AddrPort)) (tried []netip.AddrPort, err error) {
 	dialCtx, cancel := context.WithTimeout(ctx, t.opts.DialTimeout)
 	defer cancel()
-	r := race{t: t, target: to, ctx: dialCtx, lookups: make(chan lookupResult, len(to.addrs))}
-	for _, a := range to.addrs {
-		r.lookUp(a)
-	}
-	for ; r.resolving > 0; r.resolving-- {
-		r.add(<-r.lookups)
-	}
-	if !slices.ContainsFunc(r.seen, func(ap netip.AddrPort) bool { return !proven(ap) }) {
+	r := race{t: t, target: to, ctx: dialCtx}
+	r.locate()
+	if !slices.ContainsFunc(r.seen, func(ap netip.AddrPort) bool { return !slices.Contains(known, ap) }) {
 		send(r.seen)
 		<-dialCtx.Done()
 	} else if ctx.Err() == nil {
-		return r.seen, errUnproven
+		return r.seen, errNewAddress
 	}
 	for _, ap := range r.seen {
 		r.failed = append(r.failed, CandidateError{Addr: ap.String(), Err: r.silence(context.Cause(dialCtx))})
@@ -112,9 +110,29 @@ func (t *MeshSyncTransport) dialQuietly(ctx context.Context, to target, proven f
 	return r.seen, err
 }
 
-// errUnproven ends a quiet dial that has found an address of which it is not
-// known whether probes pass.
-var errUnproven = errors.New("address that is not known to answer probes")
+// errNewAddress ends a quiet dial that has found an address at which the peer was
+// never looked for.
+var errNewAddress = errors.New("new address")
+
+// maxLookups bounds the lookups at once for peers that wait for their turn to be
+// dialed: as many as may be dialed at once, each of which looks up its own.
+const maxLookups = 64
+
+// locate returns what a peer's addresses come down to, as far as they can be
+// resolved before ctx ends.
+func (t *MeshSyncTransport) locate(ctx context.Context, id PeerID, addrs []string) []netip.AddrPort {
+	if slices.ContainsFunc(addrs, isName) {
+		select {
+		case t.lookups <- struct{}{}:
+			defer func() { <-t.lookups }()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	r := race{t: t, target: target{peer: id, addrs: addrs}, ctx: ctx}
+	r.locate()
+	return r.seen
+}
 
 // A race is one dial. Its goroutines are its lookups and its attempts; the one
 // that calls run owns everything else.
@@ -218,6 +236,23 @@ func (r *race) cleanUp() {
 	}
 }
 
+// locate resolves all addresses.
+func (r *race) locate() {
+	r.lookups = make(chan lookupResult, len(r.addrs))
+	for _, a := range r.addrs {
+		r.lookUp(a)
+	}
+	for ; r.resolving > 0; r.resolving-- {
+		r.add(<-r.lookups)
+	}
+}
+
+// isName reports whether the host of an address, host:port, is a name.
+func isName(addr string) bool {
+	_, err := netip.ParseAddrPort(addr)
+	return err != nil
+}
+
 // lookUp resolves one address, in a goroutine if it needs the DNS.
 func (r *race) lookUp(addr string) {
 	r.resolving++
@@ -225,10 +260,10 @@ func (r *race) lookUp(addr string) {
 		found, err := r.t.lookup(r.ctx, addr)
 		r.lookups <- lookupResult{addr, found, err}
 	}
-	if _, err := netip.ParseAddrPort(addr); err == nil {
-		look()
+	if isName(addr) {
+		go look() // run, cleanUp or locate waits for it
 	} else {
-		go look() // run or cleanUp waits for it
+		look()
 	}
 }
 
@@ -240,7 +275,11 @@ func (r *race) add(l lookupResult) {
 	for _, ap := range l.found {
 		if len(r.seen) < maxCandidates && !slices.Contains(r.seen, ap) {
 			r.seen = append(r.seen, ap)
-			r.queue = append(r.queue, ap)
+			if ap == r.answered {
+				r.queue = slices.Insert(r.queue, 0, ap)
+			} else {
+				r.queue = append(r.queue, ap)
+			}
 		}
 	}
 }

@@ -183,8 +183,10 @@ func isRefusal(err error) bool {
 	return errors.Is(err, ErrDisconnected) || errors.Is(err, ErrFormation) || errors.Is(err, ErrUnauthorized)
 }
 
-// unanswered reports whether a failed dial heard nothing from the peer: the
-// time ran out, a name did not resolve, or a packet could not even be sent.
+// unanswered reports whether an error of a dial, or the cause of a connection's
+// end, says nothing of the peer: time ran out, a name did not resolve, a packet
+// could not even be sent, or somebody else answered. Only the peer's own word, on
+// a connection on which it has proven who it is, says that it is there.
 func unanswered(err error) bool {
 	if dial, ok := errors.AsType[*DialError](err); ok {
 		return !slices.ContainsFunc(dial.Candidates, func(c CandidateError) bool { return !unanswered(c.Err) })
@@ -192,19 +194,18 @@ func unanswered(err error) bool {
 	if _, ok := errors.AsType[*relayError](err); ok {
 		return true // whatever the relay said, the peer said nothing
 	}
-	if isRefusal(err) {
+	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
 		return false
 	}
-	for _, said := range []error{ErrIdentityMismatch, ErrProtocol, ErrBusy, ErrShutdown, ErrReset, errDuplicate, errUnmoved, errClosedByPeer} {
-		if errors.Is(err, said) {
-			return false
-		}
-	}
-	if te, ok := errors.AsType[*quic.TransportError](err); ok && (te.Remote || te.ErrorCode.IsCryptoError()) {
-		return false
-	}
-	_, version := errors.AsType[*quic.VersionNegotiationError](err)
-	return !version
+	// What this side says of what the peer said, or has decided itself.
+	return !isRefusal(err) && !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrReset) && !errors.Is(err, errDuplicate) &&
+		!errors.Is(err, errUnmoved) && !errors.Is(err, errClosedHere)
+}
+
+// mayBeBack reports whether a peer whose connection ended with the given cause
+// has gone, and may be back at any moment.
+func mayBeBack(cause error) bool {
+	return unanswered(cause) || errors.Is(cause, ErrShutdown) || errors.Is(cause, ErrReset)
 }
 
 // A relayError is a relay's own failure. It says nothing about the peer.

@@ -1,9 +1,6 @@
 package meshsync
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // While a registered peer is connected through a relay, its watchdog is on the
 // lookout for a direct path: first with a handshake, then with probes, at which
@@ -31,14 +28,14 @@ func (w *watchdog) lookOut(c *Conn) {
 	if none || w.t.opts.Reconnect.Disabled {
 		return
 	}
-	w.search.began, w.search.shook = time.Now(), time.Time{}
+	w.search.began, w.search.dialed = time.Now(), time.Time{}
 	w.search.startAt(w.lookInterval())
 }
 
 // look looks once, and sets the time of the next look.
 func (w *watchdog) look() {
-	if time.Since(w.search.shook) > blindAfter {
-		w.move()
+	if time.Since(w.search.dialed) > blindAfter {
+		w.move(priorityUpgrade)
 	} else {
 		w.search.probe()
 	}
@@ -50,10 +47,9 @@ func (w *watchdog) lookInterval() time.Duration {
 	return w.t.opts.Reconnect.jitter(min(max(d, minLook), maxLook))
 }
 
-// move queues for a dial of the direct candidates, behind those of peers that
-// are not connected at all.
-func (w *watchdog) move() {
+// move queues for a dial of the direct candidates.
+func (w *watchdog) move(p dialPriority) {
 	if w.slot == nil && w.cancelDial == nil {
-		w.slot = w.t.slots.request(math.MaxInt)
+		w.slot = w.t.slots.request(p, 0)
 	}
 }

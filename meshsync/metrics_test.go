@@ -177,3 +177,14 @@ func TestOldestOutageCountsPeersThatNeverConnected(t *testing.T) {
 		a.stop()
 	})
 }
+
+// counterTotal returns the sum of a counter over all its labels.
+func counterTotal(t *testing.T, v *prometheus.CounterVec) (sum float64) {
+	t.Helper()
+	r := prometheus.NewRegistry()
+	r.MustRegister(v)
+	for _, n := range gather(t, r) {
+		sum += n
+	}
+	return sum
+}

@@ -62,7 +62,10 @@ type Options struct {
 	// connection may take to introduce itself; default 5 s.
 	DialTimeout time.Duration
 	// MaxConcurrentDials bounds the dials of all watchdogs together; default
-	// 64. Peers lost a moment ago go before those that have long been away.
+	// 64. Peers that have answered a probe go first, those lost a moment ago
+	// next. A quarter is kept for the former and another one for both, so with
+	// less than 4 a peer that answers may wait for DialTimeout behind one that
+	// does not.
 	MaxConcurrentDials int
 	// MaxInboundPeers bounds how many peers may be connected that this side
 	// has neither registered nor dialed; default 10,000. Anyone can make up

@@ -36,7 +36,9 @@ type ReconnectPolicy struct {
 	MaxAttempts int
 	// StableAfter is how long a connection must have lasted to reset the
 	// backoff, so that a peer that keeps connecting and dying is dialed less
-	// and less often; default 10 s.
+	// and less often; default 10 s. One that is back earlier, as its answer to a
+	// probe or its arrival at a relay tells, is dialed at once nevertheless, 16
+	// times in a row and then each MaxDelay.
 	StableAfter time.Duration
 }
 

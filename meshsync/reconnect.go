@@ -3,6 +3,7 @@ package meshsync
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -22,9 +23,11 @@ import (
 // new connection takes the place of the old one, which ends with its streams,
 // or 30 s later.
 //
-// Called again for the same peer it replaces the addresses and the relay, starts
-// the backoff anew and dials now if there is no connection. It ends the refusal
-// of an earlier Disconnect.
+// Called again for the same peer with other addresses, or another relay, it
+// replaces them, starts the backoff anew and dials now if there is no connection.
+// With the same ones, in whatever order, it changes nothing, so it may be called
+// as often as one likes; but it revives a watchdog that gave up. It ends the
+// refusal of an earlier Disconnect.
 //
 // It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress or ErrClosed, and
 // then changes nothing.
@@ -58,6 +61,10 @@ func (t *MeshSyncTransport) register(id PeerID, addrs []string, relay string) (e
 		return w.done, nil
 	}
 	t.admitAgain(p)
+	if w != nil && w.relay == relay && sameAddrs(w.addrs, addrs) && w.state != StateGaveUp {
+		w.addrs = addrs // the order may be another
+		return nil, nil
+	}
 	t.events.publish(Event{Kind: EventRegistered, Peer: id})
 	if w != nil {
 		w.addrs, w.relay = addrs, relay
@@ -73,6 +80,14 @@ func (t *MeshSyncTransport) register(id PeerID, addrs []string, relay string) (e
 	p.watchdog = w
 	t.wg.Go(w.run)
 	return nil, nil
+}
+
+// sameAddrs reports whether two lists name the same addresses.
+func sameAddrs(a, b []string) bool {
+	within := func(a, b []string) bool {
+		return !slices.ContainsFunc(a, func(addr string) bool { return !slices.Contains(b, addr) })
+	}
+	return within(a, b) && within(b, a)
 }
 
 // Unregister ends a registration. When it returns, no dial for the peer is
@@ -139,7 +154,8 @@ func (t *MeshSyncTransport) watchdogOf(id PeerID) (*watchdog, error) {
 // It is in one of five states, each with what belongs to it:
 //
 //	connected   connected is set
-//	queueing    slot is set: it waits for its turn under MaxConcurrentDials
+//	queueing    slot is set: it waits for its turn under MaxConcurrentDials, and
+//	            probes find out whether it should come earlier
 //	dialing     cancelDial is set, and one dial runs in a goroutine of its own
 //	waiting     timer is set; probes look for a peer that did not answer
 //	resting     none of these: it gave up, or the policy is Disabled
@@ -155,6 +171,7 @@ type watchdog struct {
 	conns   chan struct{} // the table: the peer's connection came or went
 	updates chan struct{} // RegisterForReconnect: other addresses
 	retries chan struct{} // RetryNow
+	demands chan struct{} // WaitConn or OpenStream: somebody waits for the peer
 	network chan struct{} // NetworkChanged
 	stop    chan struct{} // closed: the registration ends
 
@@ -178,20 +195,24 @@ type watchdog struct {
 	// The goroutine of run owns these.
 	connected  bool
 	relayed    *Conn       // the connection, if it goes through a relay
-	meeting    *rendezvous // nil: the peer is registered without a relay
+	rendezvous *rendezvous // nil: the peer is registered without a relay
 	seen       uint64      // how many of the shown it knows of
 	slot       *slotRequest
+	locating   *locating // while slot is set: the lookup of the addresses
 	cancelDial context.CancelFunc
 	dialed     chan dialResult // of the dial that runs
 	timer      *time.Timer
 	failures   int  // failed dials and short-lived connections since a stable one
 	unstable   bool // the last connection was short-lived
 	search     probing
-	quiet      bool          // the last dial only waits for an answer to a probe
-	reached    *atomic.Bool  // the last dial has got a handshake done
-	onAnswer   bool          // there was an answer for the last dial
-	refusal    string        // what was logged of the peer's refusals
-	wakeups    atomic.Uint64 // how often run had something to do; for tests
+	quiet      bool           // the last dial only waits for an answer to a probe
+	reached    *atomic.Bool   // the last dial has got a handshake done
+	onAnswer   bool           // there was an answer for the last dial
+	answeredAt netip.AddrPort // where the peer last answered a probe
+	refused    bool           // the last dial, or connection, ended with the peer's refusal
+	refusal    string         // what was logged of the peer's refusals
+	budget     dialBudget     // of the dials that signs of life bring about
+	wakeups    atomic.Uint64  // how often run had something to do; for tests
 }
 
 func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
@@ -200,6 +221,7 @@ func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
 		conns:   make(chan struct{}, 1),
 		updates: make(chan struct{}, 1),
 		retries: make(chan struct{}, 1),
+		demands: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
@@ -221,9 +243,9 @@ func (w *watchdog) run() {
 	w.search.began = time.Now()
 	w.useRelay()
 	if c := w.connection(); c != nil {
-		w.rejoice(c)
+		w.connectionUp(c)
 	} else {
-		w.dial()
+		w.dial(priorityBlind)
 	}
 	for {
 		select {
@@ -237,6 +259,8 @@ func (w *watchdog) run() {
 			w.connChanged()
 		case <-w.turn():
 			w.dialNow()
+		case found := <-w.located():
+			w.searchWhileQueueing(found)
 		case r := <-w.dialed:
 			w.dialEnded(r)
 		case <-w.due():
@@ -245,8 +269,10 @@ func (w *watchdog) run() {
 			w.searchOn()
 		case from := <-w.search.answers:
 			w.answered(from)
-		case <-w.meeting.arrivals():
+		case <-w.rendezvous.arrivals():
 			w.peerArrived()
+		case <-w.demands:
+			w.demanded()
 		case <-w.updates:
 			w.useRelay()
 			w.startAnew(true)
@@ -254,7 +280,7 @@ func (w *watchdog) run() {
 			w.search.doubt() // the new network may drop probes
 			w.startAnew(true)
 		case <-w.retries:
-			w.meeting.relayUse().wantNow()
+			w.rendezvous.relayUse().wantNow()
 			w.startAnew(false)
 		}
 		w.wakeups.Add(1)
@@ -271,7 +297,7 @@ func (w *watchdog) halt() {
 
 // finish ends the registration.
 func (w *watchdog) finish() {
-	w.meeting.relayUse().release()
+	w.rendezvous.relayUse().release()
 	w.t.mu.Lock()
 	p := w.t.peers[w.peer]
 	p.watchdog = nil
@@ -300,7 +326,7 @@ func (w *watchdog) connection() *Conn {
 func (w *watchdog) connChanged() {
 	had, knew := w.connected, w.seen
 	if c := w.connection(); c != nil {
-		w.rejoice(c)
+		w.connectionUp(c)
 	} else if had || w.seen != knew {
 		w.connLost()
 	}
@@ -315,11 +341,11 @@ func (w *watchdog) searchOn() {
 	}
 }
 
-// rejoice ends all efforts, now that there is a connection.
-func (w *watchdog) rejoice(c *Conn) {
+// connectionUp ends all efforts, now that there is a connection.
+func (w *watchdog) connectionUp(c *Conn) {
 	w.leave() // an inbound connection calls the dial off
-	w.refusal = ""
-	w.meeting.isOver()
+	w.refused, w.refusal = false, ""
+	w.rendezvous.isOver()
 	w.search.stop()
 	if c.pathKind() == PathRelay {
 		w.lookOut(c)
@@ -328,8 +354,9 @@ func (w *watchdog) rejoice(c *Conn) {
 	}
 }
 
-// connLost dials again: at once, unless the peer refuses us, or its
-// connections keep ending before they are stable.
+// connLost dials again: at once, unless the peer refuses us, or its connections
+// keep ending before they are stable. In that case it waits, but a peer that may
+// have been restarted is looked for meanwhile.
 func (w *watchdog) connLost() {
 	policy := w.t.opts.Reconnect
 	lasted, cause := w.lastConn()
@@ -339,24 +366,27 @@ func (w *watchdog) connLost() {
 		w.failures = 0
 	}
 	flapping := w.unstable && again
-	w.onAnswer = false
+	w.onAnswer, w.refused = false, isRefusal(cause)
 	w.leave() // a dial for a better path than the one that is lost
 	w.search.stop()
-	w.search.began = time.Now()
-	if unanswered(cause) && !flapping { // else an answer would undo the backoff
+	w.search.began, w.search.lost = time.Now(), true
+	switch {
+	case flapping && mayBeBack(cause):
+		w.search.startNow()
+	case unanswered(cause) && !flapping:
 		w.search.start()
 	}
 	switch {
 	case policy.Disabled:
 		w.rest(StateDisconnected)
-	case isRefusal(cause):
+	case w.refused:
 		w.logRefusal(cause)
 		w.wait(policy.jitter(policy.MaxDelay))
 	case flapping:
 		w.failures++
 		w.wait(policy.delay(w.failures))
 	default:
-		w.dial()
+		w.dial(priorityLost)
 	}
 }
 
@@ -373,7 +403,7 @@ func (w *watchdog) startAnew(redial bool) {
 	w.failures, w.unstable = 0, false
 	moving := w.relayed != nil // a dial under way is for a better path than one that is lost
 	if c := w.connection(); c != nil {
-		w.rejoice(c)
+		w.connectionUp(c)
 		return
 	}
 	if w.cancelDial != nil && !w.quiet && !redial && !moving {
@@ -383,8 +413,8 @@ func (w *watchdog) startAnew(redial bool) {
 	w.attempts, w.announced = 0, 0
 	w.t.mu.Unlock()
 	w.search.began = time.Now()
-	w.onAnswer = false
-	w.dial()
+	w.onAnswer, w.refused = false, false
+	w.dial(priorityBlind)
 }
 
 // leave ends what belongs to the present state: it gives up its place in the
@@ -394,6 +424,7 @@ func (w *watchdog) leave() {
 		w.t.slots.release(w.slot)
 		w.slot = nil
 	}
+	w.stopLocating()
 	if w.cancelDial != nil {
 		w.cancelDial()
 		w.remember(<-w.dialed)

@@ -3,8 +3,8 @@ package meshsync
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -15,16 +15,67 @@ type dialResult struct {
 	err   error
 }
 
-// dial queues for a dial. A peer that has answered a probe goes first.
-func (w *watchdog) dial() {
+// dial queues for a dial. While it has to wait for its turn, probes find out
+// whether the peer would answer.
+func (w *watchdog) dial(p dialPriority) {
 	w.leave()
 	w.quiet = false
-	failures := w.failures
-	if w.onAnswer {
-		failures = 0
+	if w.rendezvous.relayUse().isThere() {
+		p = priorityAnswered
 	}
-	w.slot = w.t.slots.request(failures)
+	w.slot = w.t.slots.request(p, w.failures)
 	w.enterState(StateDialing)
+	if p != priorityAnswered && !w.slot.isGranted() {
+		w.locate()
+	}
+}
+
+// locating is the lookup of a queueing peer's addresses.
+type locating struct {
+	found  chan []netip.AddrPort // holds the result
+	cancel context.CancelFunc
+}
+
+// locate looks up the peer's addresses, for searchWhileQueueing.
+func (w *watchdog) locate() {
+	w.t.mu.Lock()
+	addrs := w.addrs
+	w.t.mu.Unlock()
+	if !slices.ContainsFunc(addrs, isName) {
+		w.searchWhileQueueing(w.t.locate(w.t.ctx, w.peer, addrs))
+		return
+	}
+	ctx, cancel := context.WithTimeout(w.t.ctx, w.t.opts.DialTimeout)
+	l := &locating{make(chan []netip.AddrPort, 1), cancel}
+	w.locating = l
+	go func() { l.found <- w.t.locate(ctx, w.peer, addrs) }() // stopLocating, or run, waits for it
+}
+
+// located gets the addresses that were found: never, if none are looked up.
+func (w *watchdog) located() <-chan []netip.AddrPort {
+	if w.locating == nil {
+		return nil
+	}
+	return w.locating.found
+}
+
+// stopLocating calls a lookup off, and waits for its end.
+func (w *watchdog) stopLocating() {
+	if w.locating != nil {
+		w.locating.cancel()
+		<-w.locating.found
+		w.locating = nil
+	}
+}
+
+// searchWhileQueueing looks for a peer at the addresses that were found for it.
+func (w *watchdog) searchWhileQueueing(found []netip.AddrPort) {
+	if w.locating != nil {
+		w.locating.cancel()
+		w.locating = nil
+	}
+	w.search.aim(found)
+	w.search.startNow()
 }
 
 // turn is when the peer's turn has come: never, if it does not queue.
@@ -39,12 +90,14 @@ func (w *watchdog) turn() <-chan struct{} {
 func (w *watchdog) dialNow() {
 	slot := w.slot
 	w.slot = nil
+	w.stopLocating()
 	w.reached = new(atomic.Bool)
 	w.search.freshen() // an answer from now on is one that the handshake should have had
-	w.search.shook = time.Now()
-	to := target{peer: w.peer, from: w.relayed, reached: w.reached}
+	w.search.dialed = time.Now()
+	w.budget.spend(w.t.opts.Reconnect.MaxDelay)
+	to := target{peer: w.peer, answered: w.answeredAt, from: w.relayed, reached: w.reached}
 	if to.from == nil { // else a direct path is looked for
-		w.meeting.addTo(&to)
+		w.rendezvous.addTo(&to)
 	}
 	w.startDial(func(ctx context.Context) dialResult {
 		defer w.t.slots.release(slot)
@@ -61,15 +114,15 @@ func (w *watchdog) dialNow() {
 // neither the search has found nor a relay may know, gets no handshake, except
 // now and then.
 func (w *watchdog) dialAgain() {
-	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.shook) > blindAfter || w.meeting.relayUse().mayReach() {
-		w.dial()
+	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.dialed) > blindAfter || w.rendezvous.relayUse().mayReach() {
+		w.dial(priorityBlind)
 		return
 	}
 	w.leave()
 	w.quiet = true
 	w.enterState(StateDialing)
-	send, proven, use := w.search.sender(), maps.Clone(w.search.proven), w.meeting.relayUse()
-	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, use, proven, send) })
+	send, known, use := w.search.sender(), w.search.targets, w.rendezvous.relayUse()
+	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, use, known, send) })
 }
 
 // startDial runs a dial in a goroutine, whose end dialEnded hears of.
@@ -83,32 +136,53 @@ func (w *watchdog) startDial(dial func(context.Context) dialResult) {
 
 // probeOnce is the dial of a peer that only gets probes. It takes no turn: it
 // costs nothing.
-func (w *watchdog) probeOnce(ctx context.Context, use *relayUse, proven map[netip.AddrPort]bool, send func([]netip.AddrPort)) dialResult {
+func (w *watchdog) probeOnce(ctx context.Context, use *relayUse, known []netip.AddrPort, send func([]netip.AddrPort)) dialResult {
 	addrs, ok := w.announceDial(ctx, nil)
 	if !ok {
 		return dialResult{err: context.Cause(ctx)}
 	}
 	to := target{peer: w.peer, addrs: addrs, use: use}
-	tried, err := w.t.dialQuietly(ctx, to, func(ap netip.AddrPort) bool { return proven[ap] }, send)
+	tried, err := w.t.dialQuietly(ctx, to, known, send)
 	return dialResult{tried, err}
 }
 
-// answered dials a peer that has answered a probe. A dial under way that was to
-// have an answer before that probe, and has no handshake done, begins anew: what
-// it sent was lost, it would be silent for a while yet, and its time may be almost
-// over.
+// answered dials a peer that has answered a probe, within its budget. A dial under
+// way that was to have an answer before that probe, and has no handshake done,
+// begins anew: what it sent was lost, it would be silent for a while yet, and its
+// time may be almost over.
 func (w *watchdog) answered(from netip.AddrPort) {
 	w.search.prove(from)
+	w.answeredAt = from
 	switch {
 	case w.relayed != nil:
-		w.move()
+		w.move(priorityAnswered)
 	case w.connected:
 		w.search.stop()
 	case w.onAnswer: // one answer is enough for a dial
 	case w.timer != nil, w.slot != nil, w.cancelDial != nil && (w.quiet || !w.reached.Load()):
-		w.onAnswer = true
 		w.search.stop()
-		w.dial()
+		if w.budget.allows(w.t.opts.Reconnect.MaxDelay) {
+			w.onAnswer = true
+			w.dial(priorityAnswered)
+		}
+	}
+}
+
+// demanded looks for a peer that the service waits for: with a probe, and a
+// handshake as well if its budget allows, each MinDelay after the last one at the
+// earliest. A peer that refuses us is left to think.
+func (w *watchdog) demanded() {
+	policy := w.t.opts.Reconnect
+	if w.connected || w.refused || w.onAnswer || (w.slot == nil && w.cancelDial == nil && w.timer == nil) {
+		return
+	}
+	w.rendezvous.relayUse().wantNow()
+	rested := time.Since(w.search.dialed) >= policy.MinDelay // else the answer to the handshake is still to come
+	if time.Since(w.search.probed) >= policy.MinDelay && (rested || w.cancelDial == nil) {
+		w.search.startNow()
+	}
+	if rested && (w.timer != nil || w.quiet) && w.budget.allows(policy.MaxDelay) {
+		w.dial(priorityLost)
 	}
 }
 
@@ -138,14 +212,14 @@ func (w *watchdog) dialEnded(r dialResult) {
 	case c != nil && c == from: // no direct path was found: the lookout goes on
 		return
 	case c != nil: // its own, or one that came in
-		w.rejoice(c)
+		w.connectionUp(c)
 		return
 	case r.err == nil, from != nil: // there was one, and that is over again
 		w.connLost()
 		return
 	}
-	if errors.Is(r.err, errUnproven) {
-		w.dial()
+	if errors.Is(r.err, errNewAddress) {
+		w.dial(priorityBlind)
 		return
 	}
 	w.failures++
@@ -153,11 +227,12 @@ func (w *watchdog) dialEnded(r dialResult) {
 	w.onAnswer = false
 	policy := w.t.opts.Reconnect
 	wait := policy.delay(w.failures)
-	if isRefusal(r.err) {
+	if w.refused = isRefusal(r.err); w.refused {
 		w.logRefusal(r.err)
 		wait = policy.jitter(policy.MaxDelay)
 	}
-	switch attempts := w.noteFailure(r.err, wait); {
+	switch attempts, ok := w.noteFailure(r.err, wait); {
+	case !ok: // run is about to hear of the connection
 	case policy.Disabled:
 		w.rest(StateDisconnected)
 	case policy.MaxAttempts > 0 && attempts >= policy.MaxAttempts:
@@ -189,10 +264,16 @@ func (w *watchdog) searchAfter(err error) {
 	}
 }
 
-// noteFailure records a failed dial and returns how many there were in a row.
-func (w *watchdog) noteFailure(err error, wait time.Duration) int {
+// noteFailure records a failed dial and returns how many there were in a row;
+// false if the peer has connected by itself in the meantime, or did and was lost
+// again.
+func (w *watchdog) noteFailure(err error, wait time.Duration) (attempts int, ok bool) {
 	policy := w.t.opts.Reconnect
 	w.t.mu.Lock()
+	if w.shown != w.seen {
+		w.t.mu.Unlock()
+		return 0, false
+	}
 	w.attempts++
 	w.lastErr = err
 	ev := Event{Kind: EventDialFailed, Peer: w.peer, Attempt: w.attempts, Err: err}
@@ -202,15 +283,20 @@ func (w *watchdog) noteFailure(err error, wait time.Duration) int {
 	w.t.events.publish(ev)
 	w.t.mu.Unlock()
 	w.log.Debug("dial failed", "peer", w.peer.Short(), "attempt", ev.Attempt, "error", err, "retry", ev.Retry)
-	return ev.Attempt
+	return ev.Attempt, true
 }
 
 func (w *watchdog) giveUp(attempts int, err error) {
 	w.rest(StateGaveUp)
 	w.t.mu.Lock()
-	w.t.events.publish(Event{Kind: EventGaveUp, Peer: w.peer, Attempt: attempts, Err: err})
+	ok := w.shown == w.seen
+	if ok {
+		w.t.events.publish(Event{Kind: EventGaveUp, Peer: w.peer, Attempt: attempts, Err: err})
+	}
 	w.t.mu.Unlock()
-	w.log.Warn("gave up on peer", "peer", w.peer.Short(), "attempts", attempts, "error", err)
+	if ok {
+		w.log.Warn("gave up on peer", "peer", w.peer.Short(), "attempts", attempts, "error", err)
+	}
 }
 
 // logRefusal warns of a refusal once, until there is another reason.
@@ -222,4 +308,31 @@ func (w *watchdog) logRefusal(err error) {
 			return
 		}
 	}
+}
+
+// signDials is how many dials in a row a peer's signs of life can bring about: an
+// answer to a probe, its arrival at a relay, the service's demand. It is enough
+// for a bad quarter of an hour in which a peer comes back every minute.
+const signDials = 16
+
+// A dialBudget bounds the dials of a watchdog that signs of life bring about. It
+// grows by one dial each MaxDelay, and every dial takes from it; so in the long run
+// there are no more of them than there would be of a peer that never answers.
+type dialBudget struct {
+	spentUntil time.Time // when it is full again
+}
+
+func (b *dialBudget) spend(maxDelay time.Duration) {
+	now := time.Now()
+	if b.spentUntil.Before(now) {
+		b.spentUntil = now
+	}
+	b.spentUntil = b.spentUntil.Add(maxDelay)
+	if most := now.Add(signDials * maxDelay); b.spentUntil.After(most) {
+		b.spentUntil = most
+	}
+}
+
+func (b *dialBudget) allows(maxDelay time.Duration) bool {
+	return time.Until(b.spentUntil) <= (signDials-1)*maxDelay
 }

@@ -77,6 +77,16 @@ func (u *relayUse) mayReach() bool {
 	return slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.worth(u.peer.id) > worthNothing })
 }
 
+// isThere reports whether one of the relays says that the peer is there.
+func (u *relayUse) isThere() bool {
+	if u == nil {
+		return false
+	}
+	u.rs.mu.Lock()
+	defer u.rs.mu.Unlock()
+	return slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.worth(u.peer.id) == worthMost })
+}
+
 // presenceWait is how long a relay that is connected may take to say whether a
 // peer is there. One that does not, as it watches as many as it can, may know it
 // all the same: then trying tells.

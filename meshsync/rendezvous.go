@@ -19,14 +19,14 @@ func (w *watchdog) useRelay() {
 	w.t.mu.Lock()
 	through := w.relay
 	w.t.mu.Unlock()
-	old := w.meeting
+	old := w.rendezvous
 	if (old == nil && through == "") || (old != nil && old.through == through) {
 		return
 	}
-	w.meeting = nil
+	w.rendezvous = nil
 	if through != "" {
 		arrived := make(chan struct{}, 1)
-		w.meeting = &rendezvous{through: through, use: w.t.relays.use(w.peer, through, arrived), arrived: arrived}
+		w.rendezvous = &rendezvous{through: through, use: w.t.relays.use(w.peer, through, arrived), arrived: arrived}
 	}
 	old.relayUse().release()
 }
@@ -64,26 +64,32 @@ func (r *rendezvous) isOver() {
 	}
 }
 
-// peerArrived dials a peer that has arrived at a relay: at once, or MinDelay after
-// the last time, so that a relay that lies cannot make this side dial without
-// pause.
+// peerArrived dials a peer that has arrived at a relay: at once, within its
+// budget, or MinDelay after the last time, so that neither a peer that comes and
+// goes nor a relay that lies makes this side dial without pause.
 func (w *watchdog) peerArrived() {
-	r := w.meeting
+	r, policy := w.rendezvous, w.t.opts.Reconnect
 	switch {
 	case w.relayed != nil:
 		w.verify(w.relayed)
 	case w.cancelDial != nil && !w.quiet:
 		signal(r.arrival)
-	case w.slot != nil: // its turn will come
+	case w.slot != nil:
 		r.isThere = true
+		if w.slot.priority != priorityAnswered {
+			w.dial(priorityAnswered)
+		}
 	case w.timer != nil, w.cancelDial != nil:
 		r.isThere = true
-		if rest := w.t.opts.Reconnect.MinDelay - time.Since(r.cameAt); rest > 0 {
+		if !w.budget.allows(policy.MaxDelay) {
+			return
+		}
+		if rest := policy.MinDelay - time.Since(r.cameAt); rest > 0 {
 			w.wait(rest)
 			return
 		}
 		r.cameAt = time.Now()
-		w.dial()
+		w.dial(priorityAnswered)
 	}
 }
 

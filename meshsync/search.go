@@ -17,10 +17,8 @@ const (
 	// then they cost what the idle connection did, a packet each way in that
 	// time.
 	probeShare = 600
-	// maxProbeRate bounds the probes per second of all searches together, at
-	// 25 bytes each: with more peers away, each is probed less often.
-	maxProbeRate = 500
-	// maxProbed is how many of a peer's addresses are probed.
+	// maxProbed is how many of a peer's addresses are probed at a time. If it has
+	// more they take turns.
 	maxProbed = 8
 	// blindAfter is for how long a peer that is known to answer probes, and
 	// does not, gets no handshake: something on the way may have begun to drop
@@ -36,17 +34,20 @@ type probing struct {
 	// answers gets where an answer came from; it holds one at most.
 	answers chan netip.AddrPort
 
-	targets []netip.AddrPort // where it was last dialed
+	targets []netip.AddrPort // where it is looked for
+	turn    int              // which of the targets is next, if there are too many
 	began   time.Time        // the outage
+	lost    bool             // it was there before
 	timer   *time.Timer      // nil: not probing
 	nonce   endpoint.Nonce
-	packet  []byte // the probe with that nonce
-	probed  int    // how many targets the search has, while there is a timer
+	packet  []byte      // the probe with that nonce
+	share   probedShare // in what all searches probe, while there is a timer
 	// proven are the addresses at which the peer has answered a probe: there,
 	// silence means something.
 	proven map[netip.AddrPort]bool
-	// shook is when the last handshake was begun.
-	shook time.Time
+	// probed is when the last probe was sent, and dialed when the last handshake
+	// was begun.
+	probed, dialed time.Time
 }
 
 func newProbing(t *MeshSyncTransport, id PeerID) probing {
@@ -65,15 +66,9 @@ func (p *probing) hear(from net.Addr) {
 	}
 }
 
-// isProven reports whether all targets are known to answer probes.
-func (p *probing) isProven() bool {
-	for _, ap := range p.targets {
-		if !p.proven[ap] {
-			return false
-		}
-	}
-	return len(p.targets) > 0
-}
+// isProven reports whether the peer is known to answer probes: at any of the
+// targets, as those at which nobody is never will.
+func (p *probing) isProven() bool { return len(p.proven) > 0 }
 
 // aim sets where to look, and forgets what was proven of other addresses.
 func (p *probing) aim(targets []netip.AddrPort) {
@@ -102,10 +97,24 @@ func (p *probing) start() {
 	}
 }
 
+// startNow begins to probe, or goes on, with a probe at once; or a little later,
+// while many others want that as well.
+func (p *probing) startNow() {
+	if len(p.targets) == 0 {
+		return
+	}
+	d := p.t.probes.urgent(min(len(p.targets), maxProbed))
+	if p.timer == nil {
+		p.startAt(d)
+	} else {
+		p.timer.Reset(d)
+	}
+}
+
 // startAt begins to probe after d.
 func (p *probing) startAt(d time.Duration) {
 	p.renew()
-	p.setProbed(min(len(p.targets), maxProbed))
+	p.updateShare()
 	p.timer = time.NewTimer(d)
 }
 
@@ -130,15 +139,17 @@ func (p *probing) stop() {
 	if p.timer != nil {
 		p.timer.Stop()
 		p.timer = nil
-		p.setProbed(0)
+		p.t.probes.update(&p.share, probedShare{})
 	}
 }
 
-// setProbed keeps the count of what all searches probe.
-func (p *probing) setProbed(n int) {
-	p.t.probed.Add(int64(n - p.probed))
-	p.probed = n
+// updateShare keeps the count of what all searches probe.
+func (p *probing) updateShare() {
+	p.t.probes.update(&p.share, probedShare{min(len(p.targets), maxProbed), p.isFresh()})
 }
+
+// isFresh reports whether the peer was there until a moment ago.
+func (p *probing) isFresh() bool { return p.lost && time.Since(p.began) < freshFor }
 
 // due is when the next probe is: never, if there is no search.
 func (p *probing) due() <-chan time.Time {
@@ -148,22 +159,48 @@ func (p *probing) due() <-chan time.Time {
 	return p.timer.C
 }
 
-// next sends a probe to each target and sets the time of the one after it.
+// next sends probes and sets the time of the next ones.
 func (p *probing) next() {
 	p.probe()
 	p.timer.Reset(p.interval())
 }
 
+// probe sends a probe to the targets whose turn it is.
 func (p *probing) probe() {
-	p.setProbed(min(len(p.targets), maxProbed)) // there may be others since
-	p.sender()(p.targets)
+	p.updateShare() // there may be others since
+	p.probed = time.Now()
+	p.sender()(p.round())
+}
+
+// round returns the targets whose turn it is: all, or of too many half those
+// that are known to answer, and others in turn.
+func (p *probing) round() []netip.AddrPort {
+	if len(p.targets) <= maxProbed {
+		return p.targets
+	}
+	round := make([]netip.AddrPort, 0, maxProbed)
+	for _, ap := range p.targets {
+		if p.proven[ap] && len(round) < maxProbed/2 {
+			round = append(round, ap)
+		}
+	}
+	for range p.targets {
+		if len(round) == maxProbed {
+			break
+		}
+		if ap := p.targets[p.turn%len(p.targets)]; !slices.Contains(round, ap) {
+			round = append(round, ap)
+		}
+		p.turn++
+	}
+	return round
 }
 
 // sender returns what sends the present probe, for whatever goroutine.
 func (p *probing) sender() func(targets []netip.AddrPort) {
 	quic, packet := p.t.quic, p.packet // replaced by renew, never changed
 	return func(targets []netip.AddrPort) {
-		for _, to := range targets[:min(len(targets), maxProbed)] {
+		for _, to := range targets {
 			quic.WriteTo(packet, net.UDPAddrFromAddrPort(to)) // lost is lost
 		}
 	}
@@ -186,10 +223,10 @@ func (p *probing) check(remote net.Addr) {
 
 // interval returns the time to the next probe: the longer the outage, the
 // longer, between twice MinDelay and half a KeepAlive, and within what all
-// watchdogs share.
+// searches share.
 func (p *probing) interval() time.Duration {
 	policy := p.t.opts.Reconnect
 	d := min(time.Since(p.began)/probeShare, p.t.opts.KeepAlive/2)
-	d = max(d, 2*policy.MinDelay, time.Duration(p.t.probed.Load())*time.Second/maxProbeRate)
+	d = max(d, 2*policy.MinDelay, p.t.probes.gap(p.isFresh()))
 	return policy.jitter(d)
 }

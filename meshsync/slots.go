@@ -1,18 +1,36 @@
 package meshsync
 
 import (
+	"cmp"
 	"container/heap"
 	"sync"
 )
 
-// dialSlots bounds the dials that run at once. Who waits for a slot gets it in
-// the order of failures, fewest first, then of arrival: a peer that was lost a
-// moment ago does not queue behind thousands that have long been away.
+// A dialPriority says how much a dial can count on an answer.
+type dialPriority int
+
+const (
+	// priorityAnswered is for a peer that has shown that it is there.
+	priorityAnswered dialPriority = iota
+	// priorityLost is for one that was there until a moment ago, or that the
+	// service asks for.
+	priorityLost
+	// priorityBlind is for one of which nothing is known.
+	priorityBlind
+	// priorityUpgrade is for one that is connected, through a relay.
+	priorityUpgrade
+)
+
+// dialSlots bounds the dials that run at once. A dial into the void holds its
+// slot for DialTimeout, one that is answered for a few round trips. So that the
+// latter never waits for the former, a dial gets a slot only while fewer are
+// taken than its priority may fill, and those that wait get theirs in the order
+// of priority, then of failures, fewest first, then of arrival.
 type dialSlots struct {
 	most int
 
 	mu      sync.Mutex
-	free    int
+	taken   int
 	arrived uint64
 	waiting slotQueue
 }
@@ -22,40 +40,64 @@ type dialSlots struct {
 type slotRequest struct {
 	granted chan struct{}
 
+	priority dialPriority
 	failures int
 	arrived  uint64
 	index    int // in the queue, -1 once out of it
 }
 
-func newDialSlots(n int) *dialSlots { return &dialSlots{most: n, free: n} }
+func newDialSlots(n int) *dialSlots { return &dialSlots{most: n} }
 
-func (s *dialSlots) request(failures int) *slotRequest {
-	r := &slotRequest{failures: failures, granted: make(chan struct{}), index: -1}
+// room returns how many slots may be taken before one is granted to a dial of the
+// given priority. A quarter of them is kept for peers that answer, and another
+// one for those and the ones just lost: with the default of 64 slots and a round
+// trip of 100 ms, 16 slots serve some 80 peers a second that answer, while all
+// the others are taken. With fewer than four slots there is nothing to keep.
+func (s *dialSlots) room(p dialPriority) int {
+	switch p {
+	case priorityAnswered:
+		return s.most
+	case priorityLost:
+		return s.most - s.most/4
+	default:
+		return s.most - 2*(s.most/4)
+	}
+}
+
+func (s *dialSlots) request(p dialPriority, failures int) *slotRequest {
+	r := &slotRequest{priority: p, failures: failures, granted: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.free > 0 {
-		s.free--
-		close(r.granted)
-		return r
-	}
 	r.arrived = s.arrived
 	s.arrived++
 	heap.Push(&s.waiting, r)
+	s.grant()
 	return r
 }
 
 func (s *dialSlots) release(r *slotRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case r.index >= 0:
+	if r.index >= 0 {
 		heap.Remove(&s.waiting, r.index)
-	case len(s.waiting) > 0:
+		return
+	}
+	s.taken--
+	s.grant()
+}
+
+// grant gives slots to those who wait, as far as there are any. Who is first in
+// the queue may fill the most, so if there is none for it there is none for the
+// others. mu is held.
+func (s *dialSlots) grant() {
+	for len(s.waiting) > 0 && s.taken < s.room(s.waiting[0].priority) {
+		s.taken++
 		close(heap.Pop(&s.waiting).(*slotRequest).granted)
-	default:
-		s.free++
 	}
 }
+
+// isGranted reports whether r has become a slot.
+func (r *slotRequest) isGranted() bool { return isClosed(r.granted) }
 
 // slotQueue is a heap.Interface.
 type slotQueue []*slotRequest
@@ -63,10 +105,8 @@ type slotQueue []*slotRequest
 func (q slotQueue) Len() int { return len(q) }
 
 func (q slotQueue) Less(i, j int) bool {
-	if q[i].failures != q[j].failures {
-		return q[i].failures < q[j].failures
-	}
-	return q[i].arrived < q[j].arrived
+	a, b := q[i], q[j]
+	return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.failures, b.failures), cmp.Compare(a.arrived, b.arrived)) < 0
 }
 
 func (q slotQueue) Swap(i, j int) {
@@ -75,16 +115,16 @@ func (q slotQueue) Swap(i, j int) {
 }
 
 func (q *slotQueue) Push(x any) {
-	w := x.(*slotRequest)
-	w.index = len(*q)
-	*q = append(*q, w)
+	r := x.(*slotRequest)
+	r.index = len(*q)
+	*q = append(*q, r)
 }
 
 func (q *slotQueue) Pop() any {
 	old := *q
-	w := old[len(old)-1]
+	r := old[len(old)-1]
 	old[len(old)-1] = nil
 	*q = old[:len(old)-1]
-	w.index = -1
-	return w
+	r.index = -1
+	return r
 }

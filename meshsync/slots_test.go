@@ -8,19 +8,11 @@ import (
 	"time"
 )
 
-func (r *slotRequest) isGranted() bool {
-	select {
-	case <-r.granted:
-		return true
-	default:
-		return false
-	}
-}
-
 func TestSlotsGoToTheLeastFailedFirst(t *testing.T) {
 	s := newDialSlots(2)
-	first, second := s.request(0), s.request(0)
-	many, few, fewLater, leaves := s.request(9), s.request(1), s.request(1), s.request(0)
+	blind := func(failures int) *slotRequest { return s.request(priorityBlind, failures) }
+	first, second := blind(0), blind(0)
+	many, few, fewLater, leaves := blind(9), blind(1), blind(1), blind(0)
 	if !first.isGranted() || !second.isGranted() {
 		t.Fatal("a free slot was not granted")
 	}
@@ -32,19 +24,36 @@ func TestSlotsGoToTheLeastFailedFirst(t *testing.T) {
 	s.release(leaves) // gives up waiting
 	order := []*slotRequest{few, fewLater, many}
 	held := []*slotRequest{first, second, few}
-	for i, next := range order {
+	for i := range order {
 		s.release(held[i])
 		for j, r := range order {
 			if r.isGranted() != (j <= i) {
 				t.Fatalf("after release %d: request %d granted is %v", i, j, r.isGranted())
 			}
 		}
-		_ = next
 	}
 	s.release(fewLater)
 	s.release(many)
-	if s.free != 2 || len(s.waiting) != 0 {
-		t.Errorf("%d free, %d waiting at the end", s.free, len(s.waiting))
+	if s.taken != 0 || len(s.waiting) != 0 {
+		t.Errorf("%d taken, %d waiting at the end", s.taken, len(s.waiting))
+	}
+}
+
+// However many dials go into the void, there is a slot for a peer that was just
+// lost and, however many of those there are, for one that answers.
+func TestSlotsAreKeptForPeersThatAnswer(t *testing.T) {
+	s := newDialSlots(8)
+	granted := func(p dialPriority) (n int) {
+		for range 20 {
+			if s.request(p, 0).isGranted() {
+				n++
+			}
+		}
+		return n
+	}
+	blind := granted(priorityBlind)
+	if lost, answered := granted(priorityLost), granted(priorityAnswered); blind != 4 || lost != 2 || answered != 2 {
+		t.Errorf("%d, %d and %d slots of 8, want 4 for blind dials, 2 for lost peers and 2 for those that answer", blind, lost, answered)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sync/errgroup"
@@ -55,7 +54,8 @@ type MeshSyncTransport struct {
 	relays      *relays
 	slots       *dialSlots
 	waits       *waitList
-	probed      atomic.Int64 // targets of all searches
+	probes      *probeBudget
+	lookups     chan struct{} // full while maxLookups are under way
 	events      *eventHub
 	metrics     *metrics
 
@@ -96,6 +96,8 @@ func New(o Options) (*MeshSyncTransport, error) {
 		slots:    newDialSlots(opts.MaxConcurrentDials),
 		events:   newEventHub(),
 		waits:    newWaitList(),
+		probes:   &probeBudget{fastest: 2 * opts.Reconnect.MinDelay},
+		lookups:  make(chan struct{}, maxLookups),
 		finished: make(chan struct{}),
 		peers:    make(map[PeerID]*peer),
 	}

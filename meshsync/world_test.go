@@ -165,11 +165,11 @@ func (n *node) stop() {
 	n.w.t.Helper()
 	n.Close()
 	synctest.Wait()
-	if left := len(n.waits.searches) + len(n.waits.conns) + int(n.probed.Load()); left != 0 {
-		n.w.t.Errorf("%d answers, %d gone packets are waited for, %d addresses probed after Close", len(n.waits.searches), len(n.waits.conns), n.probed.Load())
+	if left := len(n.waits.searches) + len(n.waits.conns) + n.probes.probedAddrs(); left != 0 {
+		n.w.t.Errorf("%d answers, %d gone packets are waited for, %d addresses probed after Close", len(n.waits.searches), len(n.waits.conns), n.probes.probedAddrs())
 	}
-	if n.slots.free != n.slots.most || len(n.slots.waiting) != 0 {
-		n.w.t.Errorf("%d of %d slots are free, %d wait after Close", n.slots.free, n.slots.most, len(n.slots.waiting))
+	if n.slots.taken != 0 || len(n.slots.waiting) != 0 {
+		n.w.t.Errorf("%d slots are taken, %d wait after Close", n.slots.taken, len(n.slots.waiting))
 	}
 	if left := n.endpoint.Unknown.Count(); left != 0 {
 		n.w.t.Errorf("%d unknown connections after Close", left)
