@@ -41,6 +41,7 @@ func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
 
 	c, err := t.answerHello(ctx, qc)
 	if err == nil {
+		endpoint.Introduced(qc)
 		return
 	}
 	t.log.Debug("inbound connection refused", "remote", qc.RemoteAddr().String(), "error", err)

@@ -51,26 +51,32 @@ type target struct {
 	// it was before the dial began: then the relay needs no head start.
 	arrived <-chan struct{}
 	isThere bool
+	// patience, if set, says how much longer than now the dial may take, whatever
+	// DialTimeout is.
+	patience <-chan time.Duration
 }
 
-// dial tries to reach a peer over all its candidates, for DialTimeout at most.
+// dial tries to reach a peer over all its candidates, for DialTimeout at most, or
+// longer if it is told to be patient.
 // It returns a connection that counts: the dialed one, or one that came in
 // meanwhile. When it returns, nothing of it runs any more. It fails with a
 // *DialError, or with ctx's cause if ctx ended first. tried are the addresses
 // the direct candidates came down to.
 func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried []netip.AddrPort, err error) {
 	began := time.Now()
-	dialCtx, cancel := context.WithTimeout(ctx, t.opts.DialTimeout)
-	defer cancel()
+	dialCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timeout := time.AfterFunc(t.opts.DialTimeout, func() { cancel(context.DeadlineExceeded) })
+	defer timeout.Stop()
 
 	r := race{
-		t: t, target: to, ctx: dialCtx,
+		t: t, target: to, ctx: dialCtx, timeout: timeout, end: began.Add(t.opts.DialTimeout),
 		tls:     identity.ClientTLS(t.cert, alpn, to.peer),
 		lookups: make(chan lookupResult, len(to.addrs)),
 		results: make(chan attemptResult),
 	}
 	c, err = r.run()
-	cancel()
+	cancel(nil)
 	r.cleanUp()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -139,8 +145,10 @@ func (t *MeshSyncTransport) locate(ctx context.Context, id PeerID, addrs []strin
 type race struct {
 	t *MeshSyncTransport
 	target
-	ctx context.Context
-	tls *tls.Config
+	ctx     context.Context
+	timeout *time.Timer // ends ctx
+	end     time.Time   // when it does, if nobody asks for patience
+	tls     *tls.Config
 
 	lookups   chan lookupResult  // has room for all of them
 	results   chan attemptResult // has no room: cleanUp takes what is left
@@ -198,6 +206,10 @@ func (r *race) run() (*Conn, error) {
 			headStart = nil
 		case <-relayStart:
 			relayStart = nil
+		case d := <-r.patience:
+			if r.timeout.Stop() { // else it is over
+				r.timeout.Reset(d)
+			}
 		case <-r.arrived:
 			relayDue, relayStart = !r.relaying, nil
 		case a := <-r.results:
@@ -287,7 +299,7 @@ func (r *race) add(l lookupResult) {
 func (r *race) attempt(to netip.AddrPort) {
 	r.running++
 	go func() { // run or cleanUp waits for it
-		c, won, err := r.reach(net.UDPAddrFromAddrPort(to), r.t.quicConf)
+		c, won, err := r.reach(net.UDPAddrFromAddrPort(to), r.t.dialConf)
 		a := attemptResult{conn: c, won: won}
 		if err != nil {
 			a.failed = []CandidateError{{Addr: to.String(), Err: err}}
@@ -324,6 +336,9 @@ func (r *race) reach(to *net.UDPAddr, conf *quic.Config) (c *Conn, won bool, err
 		r.reached.Store(true)
 	}
 	within := max(minHello, helloShare*time.Since(began))
+	if r.from != nil { // the hellos outlive the dial's own time by no more than minHello
+		within = min(within, max(minHello, time.Until(r.end)))
+	}
 	c, err = r.t.greet(r.ctx, qc, r.peer, r.from, within)
 	if err != nil {
 		return nil, false, r.silence(explain(err))
@@ -354,9 +369,6 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID,
 	if from != nil {
 		// From here on the peer may let from go: to call it off now would leave
 		// the two without any connection, unless they are already.
-		if end, ok := ctx.Deadline(); ok {
-			within = min(within, max(minHello, time.Until(end)))
-		}
 		ctx = t.ctx
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)

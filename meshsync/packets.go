@@ -7,8 +7,8 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 )
 
-// Three small packets travel beside those of QUIC, through the same socket: the
-// probe and the answer of package endpoint, and
+// Some small packets travel beside those of QUIC, through the same socket: the
+// probe and its answers of package endpoint, and
 //
 //	gone     type uint8 = 3, token [24]byte
 //
@@ -104,12 +104,18 @@ func (t *MeshSyncTransport) packetLoop() {
 func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 	switch b[0] {
 	case endpoint.TypeProbe:
-		if endpoint.IsProbePacket(b, endpoint.TypeProbe, t.id) {
-			t.quic.WriteTo(endpoint.ProbePacket(endpoint.TypeAnswer, t.id, endpoint.NonceOf(b)), from) // lost is lost
+		if answer := t.endpoint.AnswerProbe(b, t.id); answer != nil {
+			t.quic.WriteTo(answer, from) // lost is lost
 		}
 	case endpoint.TypeAnswer:
 		if p := t.waits.search(endpoint.NonceOf(b)); p != nil && endpoint.IsProbePacket(b, endpoint.TypeAnswer, p.id) {
-			p.hear(from)
+			p.hear(from, probeAnswer{})
+		}
+	case endpoint.TypeBusy:
+		if p := t.waits.search(endpoint.NonceOf(b)); p != nil {
+			if wait, ok := endpoint.ParseBusy(b, p.id); ok {
+				p.hear(from, probeAnswer{busy: true, wait: wait})
+			}
 		}
 	case typeGone:
 		if c := t.waits.conn(goneToken(b[1:])); c != nil {

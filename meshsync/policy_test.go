@@ -121,7 +121,7 @@ func TestBackoffIsResetOnlyByStableConnection(t *testing.T) {
 				time.Sleep(tc.lasts)
 				lost := time.Now()
 				c.Close()
-				a.await(b, time.Minute)
+				a.awaitConnected(1, time.Minute) // nobody asks for it
 				waited = time.Since(lost)
 			}
 			if atOnce := waited < 5*testRTT; atOnce != tc.reset {

@@ -205,14 +205,16 @@ type watchdog struct {
 	failures   int  // failed dials and short-lived connections since a stable one
 	unstable   bool // the last connection was short-lived
 	search     probing
-	quiet      bool           // the last dial only waits for an answer to a probe
-	reached    *atomic.Bool   // the last dial has got a handshake done
-	onAnswer   bool           // there was an answer for the last dial
-	answeredAt netip.AddrPort // where the peer last answered a probe
-	refused    bool           // the last dial, or connection, ended with the peer's refusal
-	refusal    string         // what was logged of the peer's refusals
-	budget     dialBudget     // of the dials that signs of life bring about
-	wakeups    atomic.Uint64  // how often run had something to do; for tests
+	quiet      bool                 // the last dial only waits for an answer to a probe
+	reached    *atomic.Bool         // the last dial has got a handshake done
+	onAnswer   bool                 // there was an answer for the last dial
+	answeredAt netip.AddrPort       // where the peer last answered a probe
+	patience   chan<- time.Duration // of the dial that runs: how much longer it is to wait
+	busySince  time.Time            // when the peer first said in this outage that it is busy
+	refused    bool                 // the last dial, or connection, ended with the peer's refusal
+	refusal    string               // what was logged of the peer's refusals
+	budget     dialBudget           // of the dials that signs of life bring about
+	wakeups    atomic.Uint64        // how often run had something to do; for tests
 }
 
 func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
@@ -267,8 +269,8 @@ func (w *watchdog) run() {
 			w.dialAgain()
 		case <-w.search.due():
 			w.searchOn()
-		case from := <-w.search.answers:
-			w.answered(from)
+		case a := <-w.search.answers:
+			w.heard(a)
 		case <-w.rendezvous.arrivals():
 			w.peerArrived()
 		case <-w.demands:
@@ -345,6 +347,7 @@ func (w *watchdog) searchOn() {
 func (w *watchdog) connectionUp(c *Conn) {
 	w.leave() // an inbound connection calls the dial off
 	w.refused, w.refusal = false, ""
+	w.busySince = time.Time{}
 	w.rendezvous.isOver()
 	w.search.stop()
 	if c.pathKind() == PathRelay {
@@ -367,13 +370,15 @@ func (w *watchdog) connLost() {
 	}
 	flapping := w.unstable && again
 	w.onAnswer, w.refused = false, isRefusal(cause)
+	w.busySince = time.Time{}
 	w.leave() // a dial for a better path than the one that is lost
 	w.search.stop()
 	w.search.began, w.search.lost = time.Now(), true
 	switch {
-	case flapping && mayBeBack(cause):
+	case !mayBeBack(cause):
+	case flapping:
 		w.search.startNow()
-	case unanswered(cause) && !flapping:
+	default:
 		w.search.start()
 	}
 	switch {

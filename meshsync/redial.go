@@ -95,7 +95,9 @@ func (w *watchdog) dialNow() {
 	w.search.freshen() // an answer from now on is one that the handshake should have had
 	w.search.dialed = time.Now()
 	w.budget.spend(w.t.opts.Reconnect.MaxDelay)
-	to := target{peer: w.peer, answered: w.answeredAt, from: w.relayed, reached: w.reached}
+	patience := make(chan time.Duration, 1)
+	w.patience = patience
+	to := target{peer: w.peer, answered: w.answeredAt, from: w.relayed, reached: w.reached, patience: patience}
 	if to.from == nil { // else a direct path is looked for
 		w.rendezvous.addTo(&to)
 	}
@@ -165,6 +167,49 @@ func (w *watchdog) answered(from netip.AddrPort) {
 			w.onAnswer = true
 			w.dial(priorityAnswered)
 		}
+	}
+}
+
+// heard takes an answer to a probe.
+func (w *watchdog) heard(a probeAnswer) {
+	if a.busy && w.isPatient() {
+		w.bePatient(a)
+	} else {
+		w.answered(a.from)
+	}
+}
+
+const (
+	// maxPatience bounds for how long a peer can put this side off in one outage.
+	// A hub that is asked by 10,000 at once has served them by then.
+	maxPatience = time.Minute
+	// minBusyWait is the least time until a busy peer is asked again.
+	minBusyWait = 100 * time.Millisecond
+)
+
+// isPatient reports whether the peer has not said for too long that it is busy.
+func (w *watchdog) isPatient() bool {
+	if w.busySince.IsZero() {
+		w.busySince = time.Now()
+	}
+	return time.Since(w.busySince) < maxPatience
+}
+
+// bePatient asks a busy peer again when it has said. A handshake that has begun
+// there is about to be answered: it is given the time. None is begun.
+func (w *watchdog) bePatient(a probeAnswer) {
+	w.search.prove(a.from)
+	wait := max(a.wait, minBusyWait)
+	w.search.askAgain(w.t.opts.Reconnect.jitter(wait))
+	switch patience := wait + w.t.opts.DialTimeout; {
+	case w.connected, w.onAnswer:
+	case w.cancelDial != nil && !w.quiet:
+		select {
+		case w.patience <- patience:
+		default: // it has yet to look at the last
+		}
+	case w.timer != nil, w.slot != nil, w.cancelDial != nil:
+		w.wait(patience) // in case it answers no more
 	}
 }
 

@@ -149,8 +149,12 @@ func (l *relayLink) run() {
 			l.client.Close() // lost sees that the relay said goodbye
 		case <-l.search.due():
 			l.search.next()
-		case <-l.search.answers:
-			if l.client == nil && !l.onAnswer {
+		case a := <-l.search.answers:
+			switch {
+			case l.client != nil || l.onAnswer:
+			case a.busy:
+				l.search.askAgain(l.rs.t.opts.Reconnect.jitter(max(a.wait, minBusyWait)))
+			default:
 				l.onAnswer = true
 				l.dial(false)
 			}

@@ -31,8 +31,8 @@ const (
 type probing struct {
 	t  *MeshSyncTransport
 	id PeerID // who is asked
-	// answers gets where an answer came from; it holds one at most.
-	answers chan netip.AddrPort
+	// answers holds one at most.
+	answers chan probeAnswer
 
 	targets []netip.AddrPort // where it is looked for
 	turn    int              // which of the targets is next, if there are too many
@@ -50,18 +50,26 @@ type probing struct {
 	probed, dialed time.Time
 }
 
-func newProbing(t *MeshSyncTransport, id PeerID) probing {
-	return probing{t: t, id: id, answers: make(chan netip.AddrPort, 1)}
+// A probeAnswer says that the peer is there, and whether it is busy.
+type probeAnswer struct {
+	from netip.AddrPort
+	busy bool
+	wait time.Duration // until it should be asked again, if it is busy
 }
 
-// hear passes an answer on, for whatever goroutine.
-func (p *probing) hear(from net.Addr) {
+func newProbing(t *MeshSyncTransport, id PeerID) probing {
+	return probing{t: t, id: id, answers: make(chan probeAnswer, 1)}
+}
+
+// hear passes on an answer that came from an address, for whatever goroutine.
+func (p *probing) hear(from net.Addr, a probeAnswer) {
 	u, ok := from.(*net.UDPAddr)
 	if !ok {
 		return
 	}
+	a.from = netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port())
 	select {
-	case p.answers <- netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port()):
+	case p.answers <- a:
 	default: // it has one to look at
 	}
 }
@@ -111,6 +119,13 @@ func (p *probing) startNow() {
 	}
 }
 
+// askAgain sends the next probe after d, if there is a search.
+func (p *probing) askAgain(d time.Duration) {
+	if p.timer != nil {
+		p.timer.Reset(d)
+	}
+}
+
 // startAt begins to probe after d.
 func (p *probing) startAt(d time.Duration) {
 	p.renew()
@@ -126,10 +141,12 @@ func (p *probing) renew() {
 	p.t.waits.expectAnswer(p.nonce, p)
 }
 
-// freshen makes answers to earlier probes mean nothing, if there is a search.
+// freshen makes answers to earlier probes mean nothing, and lets some time pass
+// until the next one, if there is a search: a handshake begins.
 func (p *probing) freshen() {
 	if p.timer != nil {
 		p.renew()
+		p.timer.Reset(p.interval())
 	}
 }
 

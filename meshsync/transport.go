@@ -48,16 +48,16 @@ type MeshSyncTransport struct {
 	endpoint *endpoint.Endpoint
 	quic     *quic.Transport // the endpoint's
 	listener *quic.Listener
-	quicConf *quic.Config
-	// relayedConf is quicConf for connections through a relay.
-	relayedConf *quic.Config
-	relays      *relays
-	slots       *dialSlots
-	waits       *waitList
-	probes      *probeBudget
-	lookups     chan struct{} // full while maxLookups are under way
-	events      *eventHub
-	metrics     *metrics
+	// The configurations of inbound connections and of those that are dialed, and
+	// both for connections through a relay.
+	quicConf, dialConf, relayedConf *quic.Config
+	relays                          *relays
+	slots                           *dialSlots
+	waits                           *waitList
+	probes                          *probeBudget
+	lookups                         chan struct{} // full while maxLookups are under way
+	events                          *eventHub
+	metrics                         *metrics
 
 	// ctx ends when Close or Shutdown begins: nothing new starts after it.
 	ctx  context.Context
@@ -161,6 +161,9 @@ func (t *MeshSyncTransport) listen() error {
 		InitialPacketSize:     minPacketSize,
 		EnableDatagrams:       true,
 	}
+	// A dial has an end of its own, which may be later than DialTimeout.
+	t.dialConf = t.quicConf.Clone()
+	t.dialConf.HandshakeIdleTimeout = t.opts.DialTimeout + maxPatience
 	// Through a relay larger packets would pass as well, but in two parts, which
 	// costs twice the packets.
 	t.relayedConf = t.quicConf.Clone()

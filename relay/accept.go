@@ -60,6 +60,7 @@ func (s *Server) greetQUIC(qc *quic.Conn) {
 		return
 	}
 	slot.Release()
+	endpoint.Introduced(qc)
 	s.wg.Go(func() { c.readDatagrams(l) })
 	c.readControl(l)
 }

@@ -12,8 +12,7 @@ func (s *Server) answerProbes() {
 		if err != nil {
 			return
 		}
-		if endpoint.IsProbePacket(b[:n], endpoint.TypeProbe, s.id) {
-			answer := endpoint.ProbePacket(endpoint.TypeAnswer, s.id, endpoint.NonceOf(b[:n]))
+		if answer := s.endpoint.AnswerProbe(b[:n], s.id); answer != nil {
 			s.endpoint.QUIC.WriteTo(answer, from) // lost is lost
 		}
 	}

@@ -41,34 +41,35 @@ type Endpoint struct {
 	// Unknown bounds the inbound connections that are not introduced yet.
 	Unknown *Limit
 
-	socket socket
+	socket  socket
+	inviter *inviter
 }
 
 // New returns an endpoint. It sends and reads nothing before its QUIC is used.
 func New(c Config) *Endpoint {
 	resets := newResetter(deriveKey(c.Key, c.Protocol+" stateless reset"))
-	e := &Endpoint{Unknown: newLimit(), socket: newSocket(c, resets)}
+	e := &Endpoint{Unknown: newLimit(), socket: newSocket(c, resets), inviter: newInviter()}
 	e.QUIC = &quic.Transport{
 		Conn:                  e.socket,
 		ConnectionIDGenerator: resets,
 		StatelessResetKey:     &resets.key,
-		ConnContext:           admitter(e.Unknown, c.Admitted),
+		ConnContext:           e.admitter(c.Admitted),
 		VerifySourceAddress:   e.Unknown.underLoad,
 	}
 	return e
 }
 
 // admitter returns quic.Transport's ConnContext.
-func admitter(l *Limit, admitted func(context.Context, net.Addr)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
-	if admitted == nil {
-		return l.admit
-	}
+func (e *Endpoint) admitter(admitted func(context.Context, net.Addr)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
 	return func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-		slotted, err := l.admit(ctx, info)
-		if err == nil {
+		slotted, err := e.Unknown.admit(ctx, info)
+		if err != nil {
+			return nil, err
+		}
+		if admitted != nil {
 			admitted(ctx, info.RemoteAddr)
 		}
-		return slotted, err
+		return e.inviter.begin(slotted), nil
 	}
 }
 

@@ -4,14 +4,17 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
+	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// Two small packets that travel beside those of QUIC, through the same socket:
+// Three small packets that travel beside those of QUIC, through the same socket:
 //
 //	probe    type uint8 = 1, nonce [8]byte, tag [16]byte
 //	answer   type uint8 = 2, nonce [8]byte, tag [16]byte
+//	busy     type uint8 = 4, nonce [8]byte, wait uint16 in milliseconds, tag [14]byte
 //
 // The first two bits of their type are 0, which no QUIC packet has (RFC 9443
 // section 3). A probe asks whether a peer, or a relay, can be reached at all,
@@ -19,18 +22,25 @@ import (
 // nobody answers takes ten packets of 1,200, so one can afford many of them and
 // notices the return of a link, or of the other side, soon. The tag is
 // HMAC-SHA256 under the PeerID of the one that is asked, cut to 16 bytes, over
-// the type and the nonce: it answers only those who know its PeerID, and the
+// what is before it: it answers only those who know its PeerID, and the
 // answer comes from the one that was meant and not from who has its address now.
 // That is all it says. It proves nothing, and all it can bring about is one dial,
 // which does. An answer is as long as the probe, so nothing is amplified.
+//
+// Busy is an answer as well, of one that has as many handshakes under way as it can
+// serve: another one would only be late, and delay the others. It asks for patience
+// with a handshake that has begun, and otherwise for another probe after the wait.
 const (
 	TypeProbe  = 1
 	TypeAnswer = 2
+	TypeBusy   = 4 // 3 is a packet of two peers
 
 	nonceSize = 8
 	tagSize   = 16
-	// ProbeSize is the length of either.
+	// ProbeSize is the length of each.
 	ProbeSize = 1 + nonceSize + tagSize
+	// MaxWait is the longest wait that busy can ask for.
+	MaxWait = 0xffff * time.Millisecond
 )
 
 // A Nonce tells a probe from all others.
@@ -47,9 +57,24 @@ func ProbePacket(kind uint8, id identity.PeerID, n Nonce) []byte {
 	b := make([]byte, 0, ProbeSize)
 	b = append(b, kind)
 	b = append(b, n[:]...)
+	return appendTag(b, id)
+}
+
+// BusyPacket returns the answer of a peer that asks for the given wait, at most
+// MaxWait and cut to milliseconds.
+func BusyPacket(id identity.PeerID, n Nonce, wait time.Duration) []byte {
+	b := make([]byte, 0, ProbeSize)
+	b = append(b, TypeBusy)
+	b = append(b, n[:]...)
+	b = binary.BigEndian.AppendUint16(b, uint16(min(wait, MaxWait)/time.Millisecond))
+	return appendTag(b, id)
+}
+
+// appendTag fills b up to ProbeSize with the tag.
+func appendTag(b []byte, id identity.PeerID) []byte {
 	mac := hmac.New(sha256.New, id[:])
 	mac.Write(b)
-	return append(b, mac.Sum(nil)[:tagSize]...)
+	return append(b, mac.Sum(nil)[:ProbeSize-len(b)]...)
 }
 
 // NonceOf returns the nonce of a packet of ProbeSize bytes.
@@ -58,4 +83,14 @@ func NonceOf(b []byte) Nonce { return Nonce(b[1:]) }
 // IsProbePacket reports whether b is what ProbePacket returns.
 func IsProbePacket(b []byte, kind uint8, id identity.PeerID) bool {
 	return len(b) == ProbeSize && b[0] == kind && hmac.Equal(b, ProbePacket(kind, id, NonceOf(b)))
+}
+
+// ParseBusy returns the wait that the given peer asks for; false if b is not what
+// BusyPacket returns.
+func ParseBusy(b []byte, id identity.PeerID) (wait time.Duration, ok bool) {
+	if len(b) != ProbeSize || b[0] != TypeBusy {
+		return 0, false
+	}
+	wait = time.Duration(binary.BigEndian.Uint16(b[1+nonceSize:])) * time.Millisecond
+	return wait, hmac.Equal(b, BusyPacket(id, NonceOf(b), wait))
 }

@@ -1,0 +1,195 @@
+package endpoint
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// A host that thousands fall upon, a hub that returns, answers each probe at once
+// and each handshake late: too late for many, whose work on both sides is then
+// thrown away, and done again. So an endpoint invites only as many as it can
+// serve, and tells the others, in answer to their probes, when to ask again.
+//
+// How many that is shows in the time that handshakes take here beyond their round
+// trips. While that is short, the window of handshakes under way grows by one with
+// each that ends; while it is long, it shrinks by one. (TCP Vegas does so with its
+// window, after the same sign.)
+const (
+	// minWindow is where the window begins: even a slow core does so many within
+	// maxQueueing.
+	minWindow = 64
+	maxWindow = maxUnknown / 2
+	// maxQueueing is how long a handshake may wait here, in all, while more are
+	// invited. It is below the time in which QUIC first sends again, which would
+	// be in vain: 200 ms for a client that does not know its round trip yet.
+	maxQueueing = 100 * time.Millisecond
+	// handshakeTrips is how many round trips the server's part of a handshake and
+	// its hello take.
+	handshakeTrips = 1
+	// inviteLife is for how long an invitation counts as a handshake that is about
+	// to begin, and twice that at the most: a round trip over a satellite.
+	inviteLife = 500 * time.Millisecond
+	// minFollowed is the share of the invitations that is taken to be followed, at
+	// the least. Who only sends probes, as many as it can, must not keep those away
+	// that mean it.
+	minFollowed = 1.0 / 64
+	// maxTurn bounds the wait that is asked for, and with it how late one notices
+	// that the crowd is gone. Those behind it are asked to come again for another.
+	maxTurn = 2 * time.Second
+	// The time between two handshakes that end, as far as it is believed.
+	minInterval = 50 * time.Microsecond
+	maxInterval = 50 * time.Millisecond
+)
+
+// An inviter decides which answer a probe gets.
+type inviter struct {
+	mu       sync.Mutex
+	window   int // handshakes that may be under way
+	underway int
+	// invited are the invitations of the present period of inviteLife and of the
+	// one before, and followed those of them that a handshake followed.
+	now, before invitations
+	followed    float64 // which share of the invitations a handshake follows
+	ended       time.Time
+	interval    time.Duration // between two handshakes that end
+	turn        time.Time     // the last that was given out
+}
+
+type invitations struct {
+	began          time.Time
+	sent, followed int
+}
+
+func newInviter() *inviter {
+	return &inviter{window: minWindow, followed: 1, interval: time.Millisecond}
+}
+
+// ask returns how long someone who asks is to wait: zero if it should come now.
+func (i *inviter) ask() (wait time.Duration) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := time.Now()
+	i.advance(now)
+	expected := float64(i.now.open()+i.before.open()) * i.followed
+	if float64(i.underway)+expected < float64(i.window) {
+		i.now.sent++
+		return 0
+	}
+	if i.turn.Before(now) {
+		i.turn = now
+	}
+	i.turn = i.turn.Add(i.interval)
+	if wait = i.turn.Sub(now); wait > maxTurn {
+		i.turn = now.Add(maxTurn)
+		wait = maxTurn/2 + rand.N(maxTurn/2)
+	}
+	return wait
+}
+
+// open returns how many invitations no handshake has followed yet.
+func (v *invitations) open() int { return v.sent - v.followed }
+
+// advance begins a new period, when it is time. mu is held.
+func (i *inviter) advance(now time.Time) {
+	if now.Sub(i.now.began) < inviteLife {
+		return
+	}
+	if n := i.before.sent; n > 0 {
+		i.followed = max((i.followed+float64(i.before.followed)/float64(n))/2, minFollowed)
+	}
+	i.before = i.now
+	if now.Sub(i.now.began) >= 2*inviteLife {
+		i.before = invitations{}
+	}
+	i.now = invitations{began: now}
+}
+
+// A handshake is one that is under way: an inbound connection that has not
+// introduced itself.
+type handshake struct {
+	inviter *inviter
+	began   time.Time
+	over    bool // inviter.mu guards it
+}
+
+type handshakeKey struct{}
+
+// begin takes note of a handshake that begins, with the context of its connection.
+func (i *inviter) begin(ctx context.Context) context.Context {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	h := &handshake{inviter: i, began: time.Now()}
+	i.underway++
+	for _, v := range []*invitations{&i.before, &i.now} {
+		if v.open() > 0 {
+			v.followed++
+			break
+		}
+	}
+	context.AfterFunc(ctx, func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.end(h)
+	})
+	return context.WithValue(ctx, handshakeKey{}, h)
+}
+
+// end takes note of the end of a handshake, however it ended; false if it has
+// before. mu is held.
+func (i *inviter) end(h *handshake) bool {
+	if h.over {
+		return false
+	}
+	h.over = true
+	i.underway--
+	return true
+}
+
+// Introduced takes note that an inbound connection has introduced itself, and of
+// the time that took.
+func Introduced(qc *quic.Conn) {
+	h, ok := qc.Context().Value(handshakeKey{}).(*handshake)
+	if !ok {
+		return
+	}
+	rtt := qc.ConnectionStats().MinRTT
+	h.inviter.mu.Lock()
+	defer h.inviter.mu.Unlock()
+	if h.inviter.end(h) {
+		h.inviter.completed(time.Since(h.began), rtt)
+	}
+}
+
+// completed takes note that a handshake took so long, on a path with the given
+// round trip. mu is held.
+func (i *inviter) completed(took, rtt time.Duration) {
+	now := time.Now()
+	if interval := now.Sub(i.ended); i.underway > 0 && interval < maxInterval {
+		i.interval = max((7*i.interval+interval)/8, minInterval)
+	}
+	i.ended = now
+	switch queued := took - handshakeTrips*rtt; {
+	case queued > maxQueueing:
+		i.window = max(i.window-1, minWindow)
+	case 2*i.underway > i.window: // else it shows nothing
+		i.window = min(i.window+1, maxWindow)
+	}
+}
+
+// AnswerProbe returns the answer of the given identity to a packet of ProbeSize
+// bytes that may be a probe, or nil if it is none.
+func (e *Endpoint) AnswerProbe(b []byte, id identity.PeerID) []byte {
+	if !IsProbePacket(b, TypeProbe, id) {
+		return nil
+	}
+	if wait := e.inviter.ask(); wait > 0 {
+		return BusyPacket(id, NonceOf(b), wait)
+	}
+	return ProbePacket(TypeAnswer, id, NonceOf(b))
+}

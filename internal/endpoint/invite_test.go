@@ -1,0 +1,126 @@
+package endpoint
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+func TestBusyPacket(t *testing.T) {
+	id, other, n := identity.PeerID{1}, identity.PeerID{2}, NewNonce()
+	for wait, want := range map[time.Duration]time.Duration{0: 0, 1500*time.Millisecond + 1: 1500 * time.Millisecond, time.Hour: MaxWait} {
+		b := BusyPacket(id, n, wait)
+		if len(b) != ProbeSize || NonceOf(b) != n {
+			t.Fatalf("%d bytes, nonce %x", len(b), NonceOf(b))
+		}
+		if got, ok := ParseBusy(b, id); !ok || got != want {
+			t.Errorf("a wait of %v reads %v (%v), want %v", wait, got, ok, want)
+		}
+		for name, bad := range map[string][]byte{
+			"another wait": append(append([]byte(nil), b[:9]...), append([]byte{b[9] ^ 1}, b[10:]...)...),
+			"too long":     append(append([]byte(nil), b...), 0),
+			"an answer":    ProbePacket(TypeAnswer, id, n),
+			"empty":        nil,
+		} {
+			if _, ok := ParseBusy(bad, id); ok {
+				t.Errorf("%s is taken for busy", name)
+			}
+		}
+		if _, ok := ParseBusy(b, other); ok {
+			t.Error("another peer's answer is taken")
+		}
+	}
+}
+
+// crowd lets n clients that ask as they are told do handshakes with an inviter
+// that serves one at a time, in the given time each. It returns how long it took
+// until all were served, and how many were there at once at most.
+func crowd(t *testing.T, n int, serve, rtt time.Duration) (took time.Duration, most int) {
+	i := newInviter()
+	began := time.Now()
+	core := make(chan struct{}, 1) // the one that serves
+	done := make(chan struct{})
+	for range n {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for {
+				time.Sleep(rtt)
+				wait := i.ask()
+				if wait == 0 {
+					break
+				}
+				time.Sleep(wait)
+			}
+			time.Sleep(rtt)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			h := i.begin(ctx).Value(handshakeKey{}).(*handshake)
+			i.mu.Lock()
+			most = max(most, i.underway)
+			i.mu.Unlock()
+			core <- struct{}{}
+			time.Sleep(serve)
+			<-core
+			time.Sleep(rtt)
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			i.end(h)
+			i.completed(time.Since(h.began), rtt)
+		}()
+	}
+	for range n {
+		<-done
+	}
+	if i.underway != 0 {
+		t.Errorf("%d handshakes under way at the end", i.underway)
+	}
+	return time.Since(began), most
+}
+
+// A crowd is served about as fast as the host can, and no handshake waits for long,
+// whatever the host can do and however long the way is. (The window takes some round
+// trips to grow.)
+func TestCrowdIsInvitedAtTheHostsPace(t *testing.T) {
+	const n = 3000
+	for _, serve := range []time.Duration{200 * time.Microsecond, time.Millisecond, 5 * time.Millisecond} {
+		for _, rtt := range []time.Duration{0, 50 * time.Millisecond, 600 * time.Millisecond} {
+			synctest.Test(t, func(t *testing.T) {
+				took, most := crowd(t, n, serve, rtt)
+				ideal := n * serve
+				if took > ideal*5/4+maxTurn+20*rtt {
+					t.Errorf("served %d in %v each, %v away: took %v", n, serve, rtt, took)
+				}
+				if queue := time.Duration(most) * serve; queue > 5*maxQueueing+rtt*5/4 {
+					t.Errorf("%d at once in %v each, %v away: the last waits %v", most, serve, rtt, queue)
+				}
+			})
+		}
+	}
+}
+
+// One who only sends probes does not keep away those who mean it.
+func TestProbesAloneDoNotTakeTheInvitations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newInviter()
+		for range 20_000 { // for ten seconds
+			i.ask()
+			time.Sleep(500 * time.Microsecond)
+		}
+		invited := 0
+		for range 1000 { // every tenth of them means it
+			for range 9 {
+				i.ask()
+			}
+			if i.ask() == 0 {
+				invited++
+			}
+			time.Sleep(500 * time.Microsecond)
+		}
+		if invited < 100 {
+			t.Errorf("%d of 1,000 are invited", invited)
+		}
+	})
+}
