@@ -55,7 +55,7 @@ func (s *Server) greetQUIC(qc *quic.Conn) {
 		if err = explain(err); s.ctx.Err() != nil {
 			err = ErrShutdown
 		}
-		s.refused(qc.RemoteAddr(), err)
+		s.refused(qc.RemoteAddr(), id, err)
 		l.abort(codeFor(err))
 		return
 	}
@@ -111,10 +111,11 @@ func helloError(err error) error {
 	return fmt.Errorf("%w: no hello within %v", ErrProtocol, helloTimeout)
 }
 
-// refused takes note of a connection that does not become a client's.
-func (s *Server) refused(remote net.Addr, err error) {
+// refused takes note of a connection that does not become a client's. The zero
+// PeerID stands for one that has not proven any.
+func (s *Server) refused(remote net.Addr, peer identity.PeerID, err error) {
 	s.counts.refused[refusalOf(err)].Add(1)
-	s.log.Debug("connection refused", "remote", remote.String(), "error", err)
+	s.refusals.note(remote, peer, err)
 }
 
 // acceptPause is how long acceptTCP rests after an error, which may be that the
@@ -148,7 +149,7 @@ func (s *Server) acceptTCP() {
 func (s *Server) acceptedTCP(raw net.Conn) {
 	host := hostOf(raw.RemoteAddr())
 	if !s.greeting.take(host) {
-		s.refused(raw.RemoteAddr(), errTooManyHandshakes)
+		s.refused(raw.RemoteAddr(), identity.PeerID{}, errTooManyHandshakes)
 		raw.Close()
 		return
 	}
@@ -169,7 +170,7 @@ func (s *Server) greetTCP(raw net.Conn, introduced func()) {
 	l := &tcpLink{conn: tls.Server(raw, s.tls), raw: raw, writeTimeout: slowAfter, linger: true, batches: &s.batches}
 	id, err := s.handshakeTCP(l.conn)
 	if err != nil {
-		s.refused(raw.RemoteAddr(), err)
+		s.refused(raw.RemoteAddr(), identity.PeerID{}, err)
 		raw.Close()
 		return
 	}
@@ -184,7 +185,7 @@ func (s *Server) greetTCP(raw net.Conn, introduced func()) {
 	}
 	if err != nil {
 		err = explainTCP(err, errHandshake)
-		s.refused(raw.RemoteAddr(), err)
+		s.refused(raw.RemoteAddr(), id, err)
 		l.abort(codeFor(err))
 		l.finish(codeFor(err))
 		l.drain()

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -46,18 +47,22 @@ var dropReasons = [...]string{
 	droppedMalformed: "malformed", droppedIncomplete: "incomplete", droppedUnsent: "unsent",
 }
 
-// refusals are why connections did not become a client's.
+// refusals are why connections did not become a client's, and how much that
+// matters to an operator: a relay without room needs more of it, a client that
+// is not served may be one that should be, and one that went away by itself is
+// no refusal at all.
 var refusals = [...]struct {
 	err   error
 	label string
+	level slog.Level
 }{
-	{ErrFull, "full"},
-	{ErrUnauthorized, "unauthorized"},
-	{ErrShutdown, "shutdown"},
-	{errHandshake, "handshake"},
-	{errTooManyHandshakes, "busy"},
-	{errClosedByOther, "gone"},
-	{nil, "protocol"},
+	{ErrFull, "full", slog.LevelWarn},
+	{ErrUnauthorized, "unauthorized", slog.LevelInfo},
+	{ErrShutdown, "shutdown", slog.LevelDebug},
+	{errHandshake, "handshake", slog.LevelInfo},
+	{errTooManyHandshakes, "busy", slog.LevelWarn},
+	{errClosedByOther, "gone", slog.LevelDebug},
+	{nil, "protocol", slog.LevelInfo},
 }
 
 // refusalOf returns the refusals' index for err.

@@ -27,6 +27,8 @@ type Server struct {
 	tls     *tls.Config
 	metrics *metrics
 	counts  *counts
+	// refusals tells of the connections that do not become a client's.
+	refusals *refusalLog
 
 	endpoint *endpoint.Endpoint // nil: no UDP
 	quic     *quic.Listener
@@ -79,6 +81,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		finished: make(chan struct{}),
 	}
 	s.log = o.Logger.With("relay", s.id.Short())
+	s.refusals = newRefusalLog(s.log)
 	s.table.init(o.MaxClients)
 	s.budget.most = maxForwardedInAll
 	if s.tls, err = serverTLS(o); err != nil {
@@ -137,6 +140,7 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 	if s.metrics, err = newMetrics(s); err != nil {
 		return err
 	}
+	s.wg.Go(func() { s.refusals.run(s.ctx) })
 	if s.quic != nil {
 		s.wg.Go(s.acceptQUIC)
 		s.wg.Go(s.answerProbes)

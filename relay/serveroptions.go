@@ -32,7 +32,9 @@ type ServerOptions struct {
 	// Bursts of a tenth of a second, or 256 KiB if that is more, pass; right after
 	// the client has connected, of a tenth of that or 32 KiB.
 	BytesPerSecond int
-	// Logger; default: discard.
+	// Logger gets what an operator needs to know at Info and Warn, whom the
+	// relay refuses included: of each reason five lines a minute and a count of
+	// the others. It gets each client that comes and goes at Debug. nil discards.
 	Logger *slog.Logger
 	// Registerer exports the metrics; nil: none are.
 	Registerer prometheus.Registerer

@@ -59,6 +59,10 @@
 //	/healthz   200 while the program runs
 //	/readyz    200 while it takes clients, 503 once it drains
 //
+// The log tells whom the relay refuses and why, with the peer's ID where it has
+// proven one: the first five for each reason in a minute, and the number of the
+// others at its end. meshsync_relay_refused_total counts them all.
+//
 // # Its end
 //
 // At SIGTERM and SIGINT the relay takes no new clients and asks those it has to
