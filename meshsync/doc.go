@@ -36,7 +36,7 @@
 //	b: RegisterForReconnect(a, addrs, "relay://<id>@hub.example:7443")
 //
 // The connection goes through it end to end, and moves to a direct path when
-// there is one.
+// there is one. Relays tells how things stand with each relay.
 //
 // # What holds
 //

@@ -3,6 +3,7 @@ package meshsync
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"time"
 
@@ -60,6 +61,7 @@ var (
 	descPeers       = newDesc("peers", "Registered or connected peers by state.", "state")
 	descConnections = newDesc("connections", "Connections that count, by path.", "path")
 	descOldest      = newDesc("oldest_outage_seconds", "How long the registered peer that has been without a connection for the longest has been so: since it was lost or, if it never had one, since it was registered. 0 if all are connected.")
+	descRelayStates = newDesc("relays", "Relays that are in use by state, and whether they are home relays.", "home", "state")
 	descRelays      = newDesc("relay_client_connections", "Connections to relays, by what carries them.", "carrier")
 	descRelayed     = newDesc("relay_client_packets_total", "Packets through relays.", "direction")
 	descRelayedSize = newDesc("relay_client_bytes_total", "Bytes of the packets through relays, without what the connection to the relay adds.", "direction")
@@ -196,7 +198,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descOldest, descBytes, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
+	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
 		ch <- d
 	}
 }
@@ -222,6 +224,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(descConnections, float64(g.paths[k]), k.String())
 	}
 	gauge(descOldest, g.oldest.Seconds())
+	for _, home := range []bool{true, false} {
+		for _, s := range relayStates {
+			gauge(descRelayStates, float64(g.relays[relayRole{home, s}]), strconv.FormatBool(home), s.String())
+		}
+	}
 	for _, c := range []relay.Carrier{relay.CarrierUDP, relay.CarrierTCP} {
 		gauge(descRelays, float64(g.carriers[c]), string(c))
 	}
@@ -243,13 +250,20 @@ type gauges struct {
 	paths          map[PathKind]int
 	oldest         time.Duration
 	sent, received uint64
+	relays         map[relayRole]int
 	carriers       map[relay.Carrier]int
 	relayed        relayCounts
 }
 
+// relayRole is what the relays are counted by.
+type relayRole struct {
+	home  bool
+	state RelayState
+}
+
 // gauges adds up how things stand with the transports now.
 func (m *metrics) gauges() gauges {
-	g := gauges{states: make(map[PeerState]int), paths: make(map[PathKind]int), carriers: make(map[relay.Carrier]int)}
+	g := gauges{states: make(map[PeerState]int), paths: make(map[PathKind]int), relays: make(map[relayRole]int), carriers: make(map[relay.Carrier]int)}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -262,6 +276,9 @@ func (m *metrics) gauges() gauges {
 			g.carriers[c] += n
 		}
 		g.relayed.addCounts(relayed)
+		for _, st := range t.Relays() {
+			g.relays[relayRole{st.Home, st.State}]++
+		}
 		t.addTo(&g, now)
 	}
 	return g

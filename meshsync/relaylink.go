@@ -34,6 +34,10 @@ type relayLink struct {
 	lastErr error       // of the last dial, until the next
 	urls    []relay.URL // all that lead to the relay, url first
 	watches map[PeerID]*relayWatch
+	state   RelayState // run sets it and what goes with it, through become
+	since   time.Time  // state
+	trouble error      // why there is no connection, RelayStatus.LastError
+	refusal error      // refusalOf(trouble)
 
 	// The goroutine of run owns these.
 	opened     time.Time // client
@@ -45,7 +49,6 @@ type relayLink struct {
 	failures   int         // dials and short-lived connections since a stable one
 	unstable   bool        // the last connection was short-lived
 	udpFailed  int         // dials in a row that did not get back to UDP
-	refusal    string      // what was logged of the relay's refusals
 	search     probing     // for a relay that does not answer
 	onAnswer   bool        // there was an answer for the last dial
 }
@@ -83,6 +86,7 @@ func newRelayLink(rs *relays, u relay.URL) *relayLink {
 		stop:    make(chan struct{}),
 		watches: make(map[PeerID]*relayWatch),
 		dialing: true, // as soon as it runs
+		since:   time.Now(),
 		search:  newProbing(rs.t, u.ID),
 	}
 }
@@ -142,7 +146,6 @@ func (l *relayLink) run() {
 		case <-ended:
 			l.lost()
 		case <-stalled:
-			l.log.Info("relay does not answer", "carrier", l.client.Carrier())
 			l.distrust()
 			l.dial(false)
 		case <-leaving:
@@ -281,7 +284,8 @@ func (l *relayLink) dialEnded(d linkDial) {
 	switch {
 	case d.err == nil:
 		l.install(d.client, nil)
-		l.opened, l.refusal = time.Now(), ""
+		l.opened = time.Now()
+		l.become(RelayConnected, nil)
 		l.search.stop()
 		l.onAnswer = false
 		l.log.Info("relay connected", "carrier", d.client.Carrier(), "observed", d.client.Observed())
@@ -315,16 +319,16 @@ func (l *relayLink) lost() {
 	default:
 	}
 	cause := context.Cause(l.client.Context())
-	l.log.Info("relay lost", "cause", cause, "after", time.Since(l.opened))
 	flapping := l.account()
 	bye, delay := l.client.Leaving(), l.client.GoodbyeDelay()
 	if isClosed(bye) && !errors.Is(cause, relay.ErrGoodbye) { // run has closed it
 		cause = &relay.GoodbyeError{Delay: delay, Err: cause}
 	}
 	l.install(nil, nil)
+	l.become(RelayDialing, cause)
 	switch {
 	case errors.Is(cause, relay.ErrSuperseded) && l.dialed != nil: // by the dial, which will say so
-	case flapping, isRelayRefusal(cause) && !isClosed(bye):
+	case flapping, isLasting(refusalOf(cause)) && !isClosed(bye):
 		l.setDialing(false, cause)
 		l.failed(cause)
 	case isClosed(bye):
@@ -361,16 +365,18 @@ func (l *relayLink) failed(err error) {
 	policy := l.rs.t.opts.Reconnect
 	l.failures++
 	wait := policy.delay(l.failures)
-	if isRelayRefusal(err) {
+	refusal := refusalOf(err)
+	if isLasting(refusal) {
 		wait = policy.jitter(policy.MaxDelay)
-		if l.refusal != err.Error() {
-			l.refusal = err.Error()
-			l.log.Warn("relay refuses", "error", err)
-		}
+	}
+	if refusal != nil {
+		l.become(RelayRefused, err)
+	} else {
+		l.become(RelayUnreachable, err)
 	}
 	// Probes help if the relay is silent and can be asked; and answers must not
 	// set the pace, as in searchAfter.
-	if l.url.ID.IsZero() || l.onAnswer || isRelayRefusal(err) || errors.Is(err, relay.ErrFull) || errors.Is(err, relay.ErrShutdown) {
+	if l.url.ID.IsZero() || l.onAnswer || refusal != nil || errors.Is(err, relay.ErrShutdown) {
 		l.search.stop()
 	} else {
 		l.search.start()
@@ -378,16 +384,6 @@ func (l *relayLink) failed(err error) {
 	l.onAnswer = false
 	l.log.Debug("relay dial failed", "error", err, "retry", wait)
 	l.wait(wait)
-}
-
-// isRelayRefusal reports whether a quick retry is of no use.
-func isRelayRefusal(err error) bool {
-	for _, refusal := range []error{relay.ErrUnauthorized, relay.ErrSuperseded, relay.ErrProtocol, ErrIdentityMismatch} {
-		if errors.Is(err, refusal) {
-			return true
-		}
-	}
-	return false
 }
 
 // install makes c the connection, or none, and ends the one before.
@@ -421,8 +417,9 @@ func (l *relayLink) install(c *relay.Client, err error) {
 // distrust prefers other relays from now on.
 func (l *relayLink) distrust() {
 	l.rs.mu.Lock()
-	defer l.rs.mu.Unlock()
 	l.suspect = true
+	l.rs.mu.Unlock()
+	l.become(RelaySilent, nil)
 }
 
 func (l *relayLink) setDialing(dialing bool, err error) {

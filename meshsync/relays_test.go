@@ -27,6 +27,7 @@ type relayNode struct {
 	host *testnet.Host
 	sock *testnet.Socket
 	tcp  *pipeListener // nil: no TCP
+	opts relay.ServerOptions
 }
 
 // relay returns a running relay, number n of those. It serves UDP, and TCP for
@@ -46,7 +47,9 @@ func (r *relayNode) start() {
 		r.w.t.Fatal(err)
 	}
 	r.tcp = newPipeListener()
-	r.Server, err = relay.NewServer(relay.ServerOptions{PrivateKey: testKey(9000 + r.n), PacketConn: r.sock, Listener: r.tcp})
+	o := r.opts
+	o.PrivateKey, o.PacketConn, o.Listener = testKey(9000+r.n), r.sock, r.tcp
+	r.Server, err = relay.NewServer(o)
 	if err != nil {
 		r.w.t.Fatal(err)
 	}

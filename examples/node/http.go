@@ -16,7 +16,7 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
-// An httpServer answers /metrics, /healthz and /debug/pprof. It is closed
+// An httpServer answers /metrics, /healthz, /readyz and /debug/pprof. It is closed
 // before the transport, so whoever gets an answer knows that the transport is
 // open.
 type httpServer struct {
@@ -32,7 +32,20 @@ func startHTTP(addr string, t *meshsync.MeshSyncTransport, metrics prometheus.Ga
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, t) })
+	// A node runs well whether its peers and relays are there or not: restarting
+	// the process would not bring them back.
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		h, _ := healthOf(t)
+		h.write(w, http.StatusOK)
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		h, ready := healthOf(t)
+		if ready {
+			h.write(w, http.StatusOK)
+		} else {
+			h.write(w, http.StatusServiceUnavailable)
+		}
+	})
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -61,17 +74,28 @@ func (s *httpServer) close() {
 	<-s.done
 }
 
-// health is the answer of /healthz.
+// health is the answer of /healthz and /readyz.
 type health struct {
 	Registered int            `json:"registered"`
 	Connected  int            `json:"connected"`
 	Peers      map[string]int `json:"peers"` // by state
+	Relays     []relayHealth  `json:"relays"`
 }
 
-// writeHealth answers 200 whether the peers are there or not: restarting this
-// process would not bring them back.
-func writeHealth(w http.ResponseWriter, t *meshsync.MeshSyncTransport) {
-	h := health{Peers: make(map[string]int)}
+type relayHealth struct {
+	URL      string    `json:"url"`
+	Home     bool      `json:"home"`
+	State    string    `json:"state"`
+	Since    time.Time `json:"since"`
+	Carrier  string    `json:"carrier,omitempty"`
+	Observed string    `json:"observed,omitempty"` // the node's address, as the relay sees it
+	Error    string    `json:"error,omitempty"`
+}
+
+// healthOf returns how things stand, and whether the node is ready: others can
+// reach it at one of its home relays, if it has any.
+func healthOf(t *meshsync.MeshSyncTransport) (h health, ready bool) {
+	h = health{Peers: make(map[string]int), Relays: []relayHealth{}}
 	for _, p := range t.Peers() {
 		if p.Registered {
 			h.Registered++
@@ -81,6 +105,28 @@ func writeHealth(w http.ResponseWriter, t *meshsync.MeshSyncTransport) {
 		}
 		h.Peers[p.State.String()]++
 	}
+	homes, connected := 0, 0
+	for _, r := range t.Relays() {
+		if r.Home {
+			homes++
+		}
+		if r.Home && r.State == meshsync.RelayConnected {
+			connected++
+		}
+		out := relayHealth{URL: r.URL, Home: r.Home, State: r.State.String(), Since: r.Since, Carrier: string(r.Carrier)}
+		if r.Observed.IsValid() {
+			out.Observed = r.Observed.String()
+		}
+		if r.LastError != nil {
+			out.Error = r.LastError.Error()
+		}
+		h.Relays = append(h.Relays, out)
+	}
+	return h, homes == 0 || connected > 0
+}
+
+func (h health) write(w http.ResponseWriter, code int) {
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
 	json.NewEncoder(w).Encode(h)
 }

@@ -34,7 +34,8 @@
 //
 //	go run ./examples/node -key a.key -listen 127.0.0.1:7001 -metrics 127.0.0.1:9001
 //	curl http://127.0.0.1:9001/metrics       # Prometheus
-//	curl http://127.0.0.1:9001/healthz       # 200 and counts, while the node runs
+//	curl http://127.0.0.1:9001/healthz       # 200, counts and relays, while the node runs
+//	curl http://127.0.0.1:9001/readyz        # the same; 503 while none of its -relay URLs is connected
 //	go tool pprof http://127.0.0.1:9001/debug/pprof/heap
 //
 // Everybody who reaches the node may connect to it, unless it is in a
@@ -129,6 +130,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 		Relays:      cfg.relays,
 		Formation:   cfg.formation,
 		Handler:     func(c *meshsync.Conn) { exchangeMessages(c, log) },
+		Logger:      log, // tells what no event does: how things stand with the relays
 		KeepAlive:   cfg.keepAlive,
 		IdleTimeout: cfg.idleTimeout,
 		Registerer:  registry,

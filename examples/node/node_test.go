@@ -73,6 +73,12 @@ func TestMetricsAndHealthTellOfPeers(t *testing.T) {
 // get returns what the program answers, which must be with 200.
 func get(t *testing.T, addr, path string) string {
 	t.Helper()
+	return getWith(t, addr, path, http.StatusOK)
+}
+
+// getWith returns what the program answers, which must be with the given code.
+func getWith(t *testing.T, addr, path string, code int) string {
+	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	resp, err := client.Get("http://" + addr + path)
 	if err != nil {
@@ -83,8 +89,8 @@ func get(t *testing.T, addr, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("GET %s: %s", path, resp.Status)
+	if resp.StatusCode != code {
+		t.Errorf("GET %s: %s, want %d", path, resp.Status, code)
 	}
 	return string(body)
 }

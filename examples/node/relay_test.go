@@ -1,8 +1,12 @@
 package main
 
 import (
+	"encoding/json"
+	"net/http"
+	"strings"
 	"testing"
 
+	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
@@ -53,4 +57,39 @@ func TestNodeGoesDirectIfItCan(t *testing.T) {
 	b.run(registers(a), through(a, url))
 	b.awaitConnected(0, a)
 	b.await(0, "msg=event", "kind=connected", "peer="+a.id.Short(), "path=direct", "remote="+a.addr)
+}
+
+func TestNodeIsReadyWithOneOfItsHomeRelays(t *testing.T) {
+	t.Parallel()
+	none := newNode(t, freeAddr(t))
+	none.run("-metrics=127.0.0.1:0")
+	up, _ := none.await(0, "msg=node is up")
+	getWith(t, up["metrics"], "/readyz", http.StatusOK)
+
+	good := newRelay(t)
+	wrong := "relay://" + none.id.String() + good[strings.Index(good, "@"):] // another one answers there
+	refused := newNode(t, freeAddr(t))
+	refused.run("-relay="+wrong, "-metrics=127.0.0.1:0")
+	up, _ = refused.await(0, "msg=node is up")
+	refused.await(0, "level=WARN", "msg=relay refuses")
+	getWith(t, up["metrics"], "/healthz", http.StatusOK)
+	var h health
+	if err := json.Unmarshal([]byte(getWith(t, up["metrics"], "/readyz", http.StatusServiceUnavailable)), &h); err != nil {
+		t.Fatal(err)
+	}
+	if len(h.Relays) != 1 || h.Relays[0].URL != wrong || !h.Relays[0].Home || h.Relays[0].State != "refused" ||
+		!strings.Contains(h.Relays[0].Error, meshsync.ErrIdentityMismatch.Error()) {
+		t.Errorf("it tells of its relays %+v", h.Relays)
+	}
+
+	both := newNode(t, freeAddr(t))
+	both.run("-relay="+wrong, "-relay="+good, "-metrics=127.0.0.1:0")
+	up, _ = both.await(0, "msg=node is up")
+	both.await(0, "level=INFO", "msg=relay connected")
+	if err := json.Unmarshal([]byte(getWith(t, up["metrics"], "/readyz", http.StatusOK)), &h); err != nil {
+		t.Fatal(err)
+	}
+	if len(h.Relays) != 2 || h.Relays[1].URL != good || h.Relays[1].State != "connected" || h.Relays[1].Observed != both.addr {
+		t.Errorf("it tells of its relays %+v", h.Relays)
+	}
 }

@@ -1,0 +1,151 @@
+package meshsync
+
+import (
+	"cmp"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/relay"
+)
+
+// A RelayState says where things stand with a relay.
+type RelayState int
+
+const (
+	// RelayDialing: there is no connection, for the first time or since it
+	// ended, and no try has failed since then. A relay that said goodbye is
+	// dialed when it has asked to be, within a minute.
+	RelayDialing RelayState = iota
+	// RelayConnected: there is a connection.
+	RelayConnected
+	// RelaySilent: there is a connection, over which no answer comes. Other
+	// relays are preferred, and this one is being dialed anew.
+	RelaySilent
+	// RelayUnreachable: the last try failed, or connections keep ending soon
+	// after they began. The relay is dialed again as Options.Reconnect says, and
+	// when it answers a probe.
+	RelayUnreachable
+	// RelayRefused: who answers does not serve this transport: it is not
+	// authorized or has too many clients, somebody else connects with the same
+	// identity, or it is not the relay that the URL names. The relay is dialed
+	// again, at the slowest pace where only an operator can change that.
+	RelayRefused
+)
+
+var relayStates = []RelayState{RelayDialing, RelayConnected, RelaySilent, RelayUnreachable, RelayRefused}
+
+// String returns the state in lower case, as metrics have it.
+func (s RelayState) String() string {
+	switch s {
+	case RelayDialing:
+		return "dialing"
+	case RelayConnected:
+		return "connected"
+	case RelaySilent:
+		return "silent"
+	case RelayUnreachable:
+		return "unreachable"
+	case RelayRefused:
+		return "refused"
+	default:
+		return "unknown"
+	}
+}
+
+// A RelayStatus is how things stand with a relay.
+type RelayStatus struct {
+	// URL is the one that the connection was made with or, without a
+	// connection, the one that was named last.
+	URL string
+	// Home says that it is one of Options.Relays. The others are used for peers
+	// that are registered with them, or for connections that go through them.
+	Home  bool
+	State RelayState
+	// Carrier is what carries the connection; "" if there is none.
+	Carrier relay.Carrier
+	// Observed is the address at which the relay sees this transport; zero if
+	// there is no connection or the relay does not know.
+	Observed netip.AddrPort
+	// Since is when State began.
+	Since time.Time
+	// LastError is why the last try failed or the last connection ended; nil
+	// while there is a connection.
+	LastError error
+}
+
+// Relays returns how things stand with every relay that the transport uses: the
+// home relays, in the order of Options.Relays, then the others, sorted by URL.
+// Each relay is there once, however many URLs lead to it. A closed transport uses
+// none.
+func (t *MeshSyncTransport) Relays() []RelayStatus {
+	rs := t.relays
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.closed {
+		return nil
+	}
+	all := make([]RelayStatus, 0, len(rs.links))
+	for _, l := range rs.home {
+		all = append(all, l.status(true))
+	}
+	for _, l := range rs.links {
+		if !slices.Contains(rs.home, l) {
+			all = append(all, l.status(false))
+		}
+	}
+	slices.SortFunc(all[len(rs.home):], func(a, b RelayStatus) int { return cmp.Compare(a.URL, b.URL) })
+	return all
+}
+
+// status is called with relays.mu held.
+func (l *relayLink) status(home bool) RelayStatus {
+	st := RelayStatus{URL: l.url.String(), Home: home, State: l.state, Since: l.since, LastError: l.trouble}
+	if l.client != nil {
+		st.Carrier, st.Observed = l.client.Carrier(), l.client.Observed()
+	}
+	return st
+}
+
+// become sets the state and, unless there is a connection, why that is so. A
+// state that was not there before is logged, as is another reason of a relay that
+// refuses, but none of the tries in between.
+func (l *relayLink) become(s RelayState, err error) {
+	refusal := refusalOf(err)
+	l.rs.mu.Lock()
+	same := s == l.state && refusal == l.refusal
+	if s != l.state {
+		l.state, l.since = s, time.Now()
+	}
+	l.trouble, l.refusal = err, refusal
+	l.rs.mu.Unlock()
+	switch {
+	case same:
+	case s == RelayUnreachable:
+		l.log.Warn("relay is unreachable", "error", err)
+	case s == RelayRefused:
+		l.log.Warn("relay refuses", "error", err)
+	case s == RelaySilent:
+		l.log.Info("relay does not answer")
+	case s == RelayDialing:
+		l.log.Info("relay lost", "cause", err, "after", time.Since(l.opened))
+	case s == RelayConnected:
+		// Its connections are logged one by one.
+	}
+}
+
+// refusalOf returns the reason for which a relay refuses this side, nil if it
+// does not.
+func refusalOf(err error) error {
+	for _, reason := range []error{relay.ErrUnauthorized, relay.ErrSuperseded, relay.ErrProtocol, relay.ErrFull, ErrIdentityMismatch} {
+		if errors.Is(err, reason) {
+			return reason
+		}
+	}
+	return nil
+}
+
+// isLasting reports whether a quick retry is of no use. A relay that is full may
+// have room at any moment.
+func isLasting(refusal error) bool { return refusal != nil && refusal != relay.ErrFull }
