@@ -25,6 +25,7 @@ type ClientStats struct {
 type Client struct {
 	channel
 	opts    ClientOptions
+	remote  netip.AddrPort
 	welcome welcome
 	wait    sync.WaitGroup // channel.wg
 	buffers buffers        // channel.pool
@@ -54,10 +55,10 @@ type clientCounters struct {
 // as fill 1.5 MB.
 const maxQueued = 1024
 
-// newClient returns the client of a link on which the relay has said welcome.
-// rtt is how long that took.
-func newClient(o ClientOptions, l link, w welcome, rtt time.Duration) *Client {
-	c := &Client{opts: o, welcome: w, stalled: make(chan struct{}), leaving: make(chan struct{})}
+// newClient returns the client of a link to an address, on which the relay has
+// said welcome. rtt is how long that took.
+func newClient(o ClientOptions, remote netip.AddrPort, l link, w welcome, rtt time.Duration) *Client {
+	c := &Client{opts: o, remote: remote, welcome: w, stalled: make(chan struct{}), leaving: make(chan struct{})}
 	c.open(l, c, &c.buffers, &c.wait)
 	c.out.limit = maxQueued
 	c.watches.most = int(min(w.maxWatches, maxWatchesInAll))
@@ -95,6 +96,9 @@ func (c *Client) Send(to identity.PeerID, packet []byte) bool {
 // Observed returns the address at which the relay sees this client; the zero
 // value if the relay does not know.
 func (c *Client) Observed() netip.AddrPort { return c.welcome.observed }
+
+// Remote returns the relay's address, to which Dial has connected.
+func (c *Client) Remote() netip.AddrPort { return c.remote }
 
 // Carrier returns what carries the connection.
 func (c *Client) Carrier() Carrier { return c.link.carrier() }
@@ -145,7 +149,7 @@ func (c *Client) failed(err error) {
 		err = &GoodbyeError{Delay: c.GoodbyeDelay(), Err: err}
 	default:
 	}
-	c.end(fmt.Errorf("relay %s over %s: %w", c.opts.URL.HostPort(), c.Carrier(), err))
+	c.end(fmt.Errorf("relay %s over %s: %w", c.remote, c.Carrier(), err))
 }
 
 // unsent is told by the outbox of packets that it dropped.

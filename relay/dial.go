@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// maxRecords bounds how many of a host's addresses are tried.
-	maxRecords = 16
 	// attemptDelay is the head start of each address before the next one is
 	// tried beside it (RFC 8305 section 5, Connection Attempt Delay).
 	attemptDelay = 250 * time.Millisecond
@@ -26,14 +24,14 @@ const (
 	helloShare = 3
 )
 
-// Dial connects to a relay. It resolves the URL's host and tries its addresses
-// over UDP, each with a short head start before the next, and beside it over
-// TCP, when UDP has failed or after TCPDelay. The first from which the relay's
-// welcome comes wins; of the others nothing is left when Dial returns. It fails
-// with a *DialError, or with ctx's cause if ctx ended first.
+// Dial connects to a relay. It resolves the URLs' hosts and tries their
+// addresses over UDP, each with a short head start before the next, and beside it
+// over TCP, when UDP has failed or after TCPDelay. The first from which the
+// relay's welcome comes wins; of the others nothing is left when Dial returns. It
+// fails with a *DialError, or with ctx's cause if ctx ended first.
 //
 // Who answers over UDP with another identity than the URL's is the wrong relay,
-// and TCP is then not tried.
+// and TCP is then not tried at that address.
 func Dial(ctx context.Context, o ClientOptions) (*Client, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -45,7 +43,7 @@ func Dial(ctx context.Context, o ClientOptions) (*Client, error) {
 	}
 	dialCtx, cancel := context.WithTimeout(ctx, o.DialTimeout)
 	defer cancel()
-	r := race{o: &o, ctx: dialCtx, tls: clientTLS(&o, cert), results: make(chan attempt)}
+	r := race{o: &o, ctx: dialCtx, tls: clientTLS(&o, cert), records: make(chan records), results: make(chan attempt)}
 	c, err := r.run()
 	cancel()
 	r.cleanUp()
@@ -55,27 +53,22 @@ func Dial(ctx context.Context, o ClientOptions) (*Client, error) {
 	return c, err
 }
 
-// A race is one Dial. Its goroutines are its attempts; the one that calls run
-// owns everything else.
+// A race is one Dial. Its goroutines look up names and make attempts; the one
+// that calls run owns everything else.
 type race struct {
 	o   *ClientOptions
 	ctx context.Context
 	tls *tls.Config
 
-	results    chan attempt // has no room: cleanUp takes what is left
-	udp, tcp   lane
+	records   chan records // has no room, as results
+	resolving int          // names that are being looked up
+	results   chan attempt // has no room: cleanUp takes what is left
+	udp, tcp  lane
+	// headStart is UDP's, and begins with the first address.
+	headStart  <-chan time.Time
 	tcpAllowed bool
 	failed     []CandidateError
 }
-
-// A lane is one carrier's addresses.
-type lane struct {
-	queue   []netip.AddrPort // not yet tried
-	running int
-	next    <-chan time.Time // the last one's head start
-}
-
-func (l *lane) over() bool { return len(l.queue)+l.running == 0 }
 
 // An attempt is one address that completed its handshake, or failed.
 type attempt struct {
@@ -88,37 +81,52 @@ type attempt struct {
 
 // run starts attempts until one is welcome or none is left.
 func (r *race) run() (*Client, error) {
-	if err := r.resolve(); err != nil {
-		r.failed = append(r.failed, CandidateError{Addr: r.o.URL.HostPort(), Err: r.silence(err)})
-		return nil, r.failure()
-	}
-	headStart := time.After(r.o.TCPDelay)
-	r.tcpAllowed = r.udp.over()
+	r.tcpAllowed = r.o.QUIC == nil
+	r.resolve()
 	for {
+		if r.resolving == 0 && len(r.udp.known) == 0 {
+			r.tcpAllowed = true // there is no UDP to give a head start to
+		}
 		r.start(&r.udp, CarrierUDP)
 		if r.tcpAllowed {
 			r.start(&r.tcp, CarrierTCP)
 		}
-		if r.udp.over() && (r.tcp.over() || !r.tcpAllowed) {
+		if r.resolving == 0 && r.udp.over() && (r.tcp.over() || !r.tcpAllowed) {
 			return nil, r.failure()
 		}
 		select {
+		case found := <-r.records:
+			r.resolving--
+			r.add(found)
 		case <-r.udp.next:
 			r.udp.next = nil
 		case <-r.tcp.next:
 			r.tcp.next = nil
-		case <-headStart:
+		case <-r.headStart:
 			r.tcpAllowed = true
 		case <-r.ctx.Done():
-			for r.udp.running+r.tcp.running > 0 {
-				r.giveUp(<-r.results)
-			}
+			r.finish()
 			return nil, r.failure()
 		case a := <-r.results:
 			c, err := r.take(a)
 			if c != nil || r.decisive(err) {
 				return c, err
 			}
+		}
+	}
+}
+
+// finish waits for what is running when time is up, and takes note of it.
+func (r *race) finish() {
+	for r.resolving+r.udp.running+r.tcp.running > 0 {
+		select {
+		case found := <-r.records:
+			r.resolving--
+			if found.err != nil {
+				r.unresolved(found)
+			}
+		case a := <-r.results:
+			r.giveUp(a)
 		}
 	}
 }
@@ -147,9 +155,11 @@ func (r *race) take(a attempt) (*Client, error) {
 	if a.err == nil { // a path that is silent after the handshake leaves time for others
 		r.tcpAllowed = true
 	}
-	if a.carrier == CarrierUDP && r.udp.over() && !r.tcpAllowed {
-		// TCP is for where UDP is blocked: a wrong answer is an answer.
-		r.tcpAllowed = !errors.Is(r.failure(), identity.ErrIdentityMismatch)
+	if a.carrier == CarrierUDP && errors.Is(err, identity.ErrIdentityMismatch) {
+		r.tcp.drop(a.to) // TCP is for where UDP is blocked: a wrong answer is an answer
+	}
+	if a.carrier == CarrierUDP && r.udp.over() {
+		r.tcpAllowed = true
 	}
 	return nil, r.failure()
 }
@@ -190,9 +200,15 @@ func (r *race) silence(err error) error {
 
 // cleanUp waits for what is still running after ctx was cancelled.
 func (r *race) cleanUp() {
-	for range r.udp.running + r.tcp.running {
-		if a := <-r.results; a.link != nil {
-			discard(a.link)
+	for r.resolving+r.udp.running+r.tcp.running > 0 {
+		select {
+		case <-r.records:
+			r.resolving--
+		case a := <-r.results:
+			r.lane(a.carrier).running--
+			if a.link != nil {
+				discard(a.link)
+			}
 		}
 	}
 }
@@ -205,55 +221,12 @@ func discard(l link) {
 	}
 }
 
-// resolve fills the lanes, with IPv6 and IPv4 taking turns (RFC 8305 section 4).
-func (r *race) resolve() error {
-	var ips []netip.Addr
-	if ip, err := netip.ParseAddr(r.o.URL.Host); err == nil {
-		ips = []netip.Addr{ip}
-	} else if ips, err = r.o.Resolve(r.ctx, r.o.URL.Host); err != nil {
-		return err
-	}
-	var v6, v4 []netip.AddrPort
-	for _, ip := range ips[:min(len(ips), maxRecords)] {
-		if ap := netip.AddrPortFrom(ip.Unmap(), r.o.URL.Port); ap.Addr().Is4() {
-			v4 = append(v4, ap)
-		} else if ap.IsValid() {
-			v6 = append(v6, ap)
-		}
-	}
-	for _, ap := range interleave(v6, v4) {
-		if r.o.QUIC != nil && r.o.Reaches(ap.Addr()) {
-			r.udp.queue = append(r.udp.queue, ap)
-		}
-		if !r.o.UDPOnly {
-			r.tcp.queue = append(r.tcp.queue, ap)
-		}
-	}
-	if r.udp.over() && r.tcp.over() {
-		return errors.New("no address that can be reached")
-	}
-	return nil
-}
-
-func interleave(a, b []netip.AddrPort) []netip.AddrPort {
-	out := make([]netip.AddrPort, 0, len(a)+len(b))
-	for len(a)+len(b) > 0 {
-		if len(a) > 0 {
-			out, a = append(out, a[0]), a[1:]
-		}
-		if len(b) > 0 {
-			out, b = append(out, b[0]), b[1:]
-		}
-	}
-	return out
-}
-
 // start starts the next attempt of a lane if it is its turn.
 func (r *race) start(l *lane, carrier Carrier) {
 	if len(l.queue) == 0 || l.next != nil {
 		return
 	}
-	to := l.queue[0]
+	to := l.queue[0].addr
 	l.queue = l.queue[1:]
 	l.running++
 	l.next = time.After(attemptDelay)

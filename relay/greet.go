@@ -105,7 +105,7 @@ func (r *race) greet(a attempt) (*Client, error) {
 		discard(a.link)
 		return nil, r.silence(explain(err))
 	}
-	return newClient(*r.o, a.link, w, time.Since(began)), nil
+	return newClient(*r.o, a.to, a.link, w, time.Since(began)), nil
 }
 
 // sayHello exchanges hello and welcome, within the given time so that another

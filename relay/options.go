@@ -29,6 +29,12 @@ const (
 type ClientOptions struct {
 	// URL names the relay.
 	URL URL
+	// MoreURLs name it as well. All have the ID of URL, which is not zero if there
+	// are any. Their addresses and those of URL are tried in turns, URL first.
+	MoreURLs []URL
+	// First, if it is valid, is an address of the relay that is tried before all
+	// others.
+	First netip.AddrPort
 	// PrivateKey is this client's identity.
 	PrivateKey ed25519.PrivateKey
 	// QUIC is where UDP is dialed from. It is shared with other connections and
@@ -52,6 +58,10 @@ type ClientOptions struct {
 	UDPOnly bool
 	// Resolve finds a host's addresses; default: net.DefaultResolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Resolved, if set, is told the addresses of each URL whose host was found,
+	// but those that QUIC does not reach. It is called by Dial, before Dial
+	// returns.
+	Resolved func(URL, []netip.AddrPort)
 	// Reaches reports whether QUIC's socket can send to an address; nil: to all.
 	Reaches func(netip.Addr) bool
 	// DialTCP opens a TCP connection to addr, an IP:port; default: a net.Dialer.
@@ -88,6 +98,14 @@ func (o ClientOptions) withDefaults() (ClientOptions, error) {
 	}
 	if _, err := ParseURL(o.URL.String()); err != nil {
 		return o, fmt.Errorf("%w: URL: %w", ErrBadOption, err)
+	}
+	for _, u := range o.MoreURLs {
+		if _, err := ParseURL(u.String()); err != nil {
+			return o, fmt.Errorf("%w: MoreURLs: %w", ErrBadOption, err)
+		}
+		if u.ID.IsZero() || u.ID != o.URL.ID {
+			return o, fmt.Errorf("%w: MoreURLs: %s does not pin the key that %s does", ErrBadOption, u, o.URL)
+		}
 	}
 	for _, d := range []struct {
 		name     string

@@ -1,0 +1,156 @@
+package relay
+
+import (
+	"cmp"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// maxRecords bounds how many of a host's addresses are tried.
+const maxRecords = 16
+
+// records are the addresses of one URL, or why there are none.
+type records struct {
+	url int // 0 is ClientOptions.URL, the others are those of MoreURLs
+	ips []netip.Addr
+	err error
+}
+
+// A candidate is an address that may be tried. URLs take turns, so that one that
+// leads nowhere holds up the others by one head start, however many addresses its
+// host has.
+type candidate struct {
+	addr netip.AddrPort
+	turn int // among its URL's addresses; -1 goes before all
+	url  int
+}
+
+// A lane is one carrier's addresses.
+type lane struct {
+	queue   []candidate             // not yet tried
+	known   map[netip.AddrPort]bool // the queue's, and those tried or dropped
+	running int
+	next    <-chan time.Time // the last one's head start
+}
+
+func (l *lane) over() bool { return len(l.queue)+l.running == 0 }
+
+// put adds a URL's candidates, but for addresses that another URL leads to.
+func (l *lane) put(all []candidate) {
+	if l.known == nil {
+		l.known = make(map[netip.AddrPort]bool)
+	}
+	for _, c := range all {
+		if !l.known[c.addr] {
+			l.queue = append(l.queue, c)
+		}
+	}
+	for _, c := range all {
+		l.known[c.addr] = true
+	}
+	slices.SortStableFunc(l.queue, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.turn, b.turn), cmp.Compare(a.url, b.url))
+	})
+}
+
+// drop takes an address out that has not been tried yet.
+func (l *lane) drop(addr netip.AddrPort) {
+	l.queue = slices.DeleteFunc(l.queue, func(c candidate) bool { return c.addr == addr })
+}
+
+// url returns the URL with the given number.
+func (r *race) url(n int) URL {
+	if n == 0 {
+		return r.o.URL
+	}
+	return r.o.MoreURLs[n-1]
+}
+
+// resolve begins to look for the addresses of all URLs.
+func (r *race) resolve() {
+	if r.o.First.IsValid() {
+		r.offer([]candidate{{addr: r.o.First, turn: -1}})
+	}
+	for n := range 1 + len(r.o.MoreURLs) {
+		host := r.url(n).Host
+		if ip, err := netip.ParseAddr(host); err == nil {
+			r.add(records{url: n, ips: []netip.Addr{ip}})
+			continue
+		}
+		r.resolving++
+		go func() { // run, finish or cleanUp waits for it
+			ips, err := r.o.Resolve(r.ctx, host)
+			r.records <- records{url: n, ips: ips, err: err}
+		}()
+	}
+}
+
+// add takes the addresses of a URL, with IPv6 and IPv4 taking turns (RFC 8305
+// section 4).
+func (r *race) add(found records) {
+	if found.err != nil {
+		r.unresolved(found)
+		return
+	}
+	u := r.url(found.url)
+	var v6, v4 []candidate
+	for _, ip := range found.ips[:min(len(found.ips), maxRecords)] {
+		c := candidate{addr: netip.AddrPortFrom(ip.Unmap(), u.Port), url: found.url}
+		if c.addr.Addr().Is4() {
+			v4 = append(v4, c)
+		} else if c.addr.IsValid() {
+			v6 = append(v6, c)
+		}
+	}
+	all := interleave(v6, v4)
+	for i := range all {
+		all[i].turn = i
+	}
+	udp := r.offer(all)
+	if len(udp) == 0 && (r.o.UDPOnly || len(all) == 0) {
+		found.err = errors.New("no address that can be reached")
+		r.unresolved(found)
+	}
+	if r.o.Resolved != nil {
+		addrs := make([]netip.AddrPort, len(udp))
+		for i, c := range udp {
+			addrs[i] = c.addr
+		}
+		r.o.Resolved(u, addrs)
+	}
+}
+
+// offer adds candidates to the lanes, and returns those for UDP.
+func (r *race) offer(all []candidate) (udp []candidate) {
+	if r.o.QUIC != nil {
+		udp = slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !r.o.Reaches(c.addr.Addr()) })
+	}
+	r.udp.put(udp)
+	if !r.o.UDPOnly {
+		r.tcp.put(all)
+	}
+	if r.headStart == nil && len(all) > 0 {
+		r.headStart = time.After(r.o.TCPDelay)
+	}
+	return udp
+}
+
+// unresolved takes note of a URL that has no address to try.
+func (r *race) unresolved(found records) {
+	r.failed = append(r.failed, CandidateError{Addr: r.url(found.url).HostPort(), Err: r.silence(found.err)})
+}
+
+func interleave(a, b []candidate) []candidate {
+	out := make([]candidate, 0, len(a)+len(b))
+	for len(a)+len(b) > 0 {
+		if len(a) > 0 {
+			out, a = append(out, a[0]), a[1:]
+		}
+		if len(b) > 0 {
+			out, b = append(out, b[0]), b[1:]
+		}
+	}
+	return out
+}

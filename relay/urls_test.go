@@ -1,0 +1,145 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// hang is a lookup that ends with its context.
+func hang(ctx context.Context, _ string) ([]netip.Addr, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// urlAt returns the relay's URL with another host.
+func (w *world) urlAt(host string) URL {
+	u := w.url()
+	u.Host = host
+	return u
+}
+
+// URLs that lead nowhere cost the good one a head start each, even those whose
+// names are never found.
+func TestDialTriesAllURLs(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		told := make(map[URL][]netip.AddrPort)
+		began := time.Now()
+		c := w.client(1, func(o *ClientOptions) {
+			o.URL, o.MoreURLs = w.urlAt("10.0.0.77"), []URL{w.urlAt("gone.example"), w.urlAt("10.0.0.78"), w.url()}
+			o.Resolve = hang
+			o.UDPOnly = true
+			o.Resolved = func(u URL, addrs []netip.AddrPort) { told[u] = addrs }
+		})
+		if took := time.Since(began); took > 2*attemptDelay+3*testRTT {
+			t.Errorf("connected after %v", took)
+		}
+		if c.Remote() != w.sock.AddrPort() {
+			t.Errorf("connected to %v, want %v", c.Remote(), w.sock.AddrPort())
+		}
+		if len(told) != 3 || !slices.Equal(told[w.url()], []netip.AddrPort{w.sock.AddrPort()}) {
+			t.Errorf("told of addresses %v", told)
+		}
+	})
+}
+
+// A host with many addresses does not hold up the other URLs.
+func TestURLsTakeTurns(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		began := time.Now()
+		w.client(1, func(o *ClientOptions) {
+			o.URL, o.MoreURLs = w.urlAt("many.example"), []URL{w.url()}
+			o.Resolve = func(context.Context, string) (ips []netip.Addr, err error) {
+				for i := range byte(maxRecords) {
+					ips = append(ips, netip.AddrFrom4([4]byte{10, 0, 7, i}))
+				}
+				return ips, nil
+			}
+			o.UDPOnly = true
+		})
+		if took := time.Since(began); took > attemptDelay+3*testRTT {
+			t.Errorf("connected after %v", took)
+		}
+	})
+}
+
+// An address that is known to be the relay's is dialed first, and even if no name
+// is found.
+func TestDialBeginsWithTheFirstAddress(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		began := time.Now()
+		c := w.client(1, func(o *ClientOptions) {
+			o.URL, o.MoreURLs, o.First = w.urlAt("10.0.0.77"), []URL{w.urlAt("gone.example")}, w.sock.AddrPort()
+			o.Resolve = hang
+		})
+		if took := time.Since(began); took > 3*testRTT || c.Remote() != w.sock.AddrPort() {
+			t.Errorf("connected to %v after %v", c.Remote(), took)
+		}
+	})
+}
+
+// Somebody else answers at one URL, and UDP is blocked at the other: TCP leads to
+// the relay, and is not tried where UDP has told who is there.
+func TestWrongAnswerAtOneURLDoesNotKeepTCPFromTheOther(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		sock, err := w.net.Host("other", netip.MustParseAddr("10.0.0.9")).Listen(testPort)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := identity.Certificate(testKey(9))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := &quic.Transport{Conn: sock}
+		ln, err := tr.Listen(identity.ServerTLS(cert, alpn), quicConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.closes = append(w.closes, func() { ln.Close(); tr.Close(); sock.Close() })
+		var mu sync.Mutex
+		var tried []string
+		host, _ := w.clientHost(1)
+		w.net.Cut(host, w.host)
+		c := w.client(1, func(o *ClientOptions) {
+			o.URL, o.MoreURLs = w.urlAt("10.0.0.9"), []URL{w.url()}
+			o.DialTCP = func(ctx context.Context, addr string) (net.Conn, error) {
+				mu.Lock()
+				tried = append(tried, addr)
+				mu.Unlock()
+				return w.tcp.dial(ctx, addr)
+			}
+		})
+		if c.Carrier() != CarrierTCP || c.Remote() != w.sock.AddrPort() {
+			t.Errorf("connected to %v over %s", c.Remote(), c.Carrier())
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Equal(tried, []string{w.sock.AddrPort().String()}) {
+			t.Errorf("TCP was tried at %v", tried)
+		}
+	})
+}
+
+func TestMoreURLsPinTheSameKey(t *testing.T) {
+	pinned := URL{ID: testID(1), Host: "h", Port: 1}
+	for _, urls := range [][2]URL{
+		{{Host: "h", Port: 1}, {Host: "g", Port: 1}},
+		{pinned, {Host: "g", Port: 1}},
+		{pinned, {ID: testID(2), Host: "g", Port: 1}},
+		{pinned, {ID: testID(1), Host: "g"}},
+	} {
+		o := ClientOptions{URL: urls[0], MoreURLs: urls[1:], PrivateKey: testKey(1)}
+		if _, err := Dial(t.Context(), o); !errors.Is(err, ErrBadOption) {
+			t.Errorf("%v: %v, want %v", urls, err, ErrBadOption)
+		}
+	}
+}
