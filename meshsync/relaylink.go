@@ -19,10 +19,11 @@ import (
 // back to UDP. The new connection takes the old one's place when it stands.
 type relayLink struct {
 	rs  *relays
-	url relay.URL // the first one
+	key relay.URL // linkKey of each of its URLs
 	log *slog.Logger
 
 	wanted  chan struct{} // somebody wants it now
+	renamed chan struct{} // there is a URL that no dial has tried
 	network chan struct{} // NetworkChanged
 	stop    chan struct{} // closed: nobody uses it any more, or the transport closes
 
@@ -32,7 +33,8 @@ type relayLink struct {
 	suspect bool          // client does not answer, or will end soon
 	dialing bool
 	lastErr error       // of the last dial, until the next
-	urls    []relay.URL // all that lead to the relay, url first
+	url     relay.URL   // the connection's, or the oldest
+	urls    []*namedURL // all that lead to the relay, the one that was named last first
 	watches map[PeerID]*relayWatch
 	state   RelayState // run sets it and what goes with it, through become
 	since   time.Time  // state
@@ -43,20 +45,22 @@ type relayLink struct {
 	opened     time.Time // client
 	dialed     chan linkDial
 	cancelDial context.CancelFunc
-	turn       int         // which of urls the next dial is for
-	udpOnly    bool        // the dial that runs
-	timer      *time.Timer // until the next dial; nil: none is planned
-	failures   int         // dials and short-lived connections since a stable one
-	unstable   bool        // the last connection was short-lived
-	udpFailed  int         // dials in a row that did not get back to UDP
-	search     probing     // for a relay that does not answer
-	onAnswer   bool        // there was an answer for the last dial
+	turn       int            // which of urls the next dial begins with, after the newest
+	forNew     bool           // the dial that runs began for a new URL
+	again      bool           // there was another new one meanwhile: dial when it fails
+	udpOnly    bool           // the dial that runs
+	timer      *time.Timer    // until the next dial; nil: none is planned
+	failures   int            // dials and short-lived connections since a stable one
+	unstable   bool           // the last connection was short-lived
+	udpFailed  int            // dials in a row that did not get back to UDP
+	search     probing        // for a relay that does not answer
+	answered   netip.AddrPort // from where the answer came that the last dial is for
 }
 
-// A linkDial is the result of a dial. tried are the relay's UDP addresses.
+// A linkDial is the result of a dial. found are the addresses that URLs lead to.
 type linkDial struct {
 	client *relay.Client
-	tried  []netip.AddrPort
+	found  map[relay.URL][]netip.AddrPort
 	err    error
 }
 
@@ -80,8 +84,9 @@ const (
 
 func newRelayLink(rs *relays, u relay.URL) *relayLink {
 	return &relayLink{
-		rs: rs, url: u, urls: []relay.URL{u}, log: rs.t.log.With("relay", u.HostPort()),
+		rs: rs, key: linkKey(u), url: u, urls: []*namedURL{{url: u}}, log: rs.t.log,
 		wanted:  make(chan struct{}, 1),
+		renamed: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		watches: make(map[PeerID]*relayWatch),
@@ -98,30 +103,6 @@ func linkKey(u relay.URL) relay.URL {
 		return relay.URL{ID: u.ID}
 	}
 	return u
-}
-
-func (l *relayLink) key() relay.URL { return linkKey(l.url) }
-
-// maxURLs bounds the URLs of one relay.
-const maxURLs = 8
-
-// know adds a URL of the same relay, which is dialed at once if there is no
-// connection. relays.mu is held.
-func (l *relayLink) know(u relay.URL) {
-	if slices.Contains(l.urls, u) || len(l.urls) == maxURLs {
-		return
-	}
-	l.urls = append(l.urls, u)
-	if l.client == nil {
-		signal(l.wanted)
-	}
-}
-
-// nextURL returns the URL that is to be dialed now.
-func (l *relayLink) nextURL() relay.URL {
-	l.rs.mu.Lock()
-	defer l.rs.mu.Unlock()
-	return l.urls[l.turn%len(l.urls)]
 }
 
 func (l *relayLink) run() {
@@ -153,14 +134,7 @@ func (l *relayLink) run() {
 		case <-l.search.due():
 			l.search.next()
 		case a := <-l.search.answers:
-			switch {
-			case l.client != nil || l.onAnswer:
-			case a.busy:
-				l.search.askAgain(l.rs.t.opts.Reconnect.jitter(max(a.wait, minBusyWait)))
-			default:
-				l.onAnswer = true
-				l.dial(false)
-			}
+			l.heard(a)
 		case <-l.network:
 			l.failures, l.udpFailed = 0, 0
 			l.dial(false)
@@ -168,7 +142,36 @@ func (l *relayLink) run() {
 			if l.client == nil && l.dialed == nil {
 				l.dial(false)
 			}
+		case <-l.renamed:
+			l.dialNew()
 		}
+	}
+}
+
+// heard dials a relay that has answered a probe, first where it did. An answer
+// while that dial runs is none the wiser.
+func (l *relayLink) heard(a probeAnswer) {
+	switch {
+	case l.client != nil, l.answered.IsValid(), !slices.Contains(l.located(nil), a.from):
+	case a.busy:
+		l.search.askAgain(l.rs.t.opts.Reconnect.jitter(max(a.wait, minBusyWait)))
+	default:
+		l.answered = a.from
+		l.dial(false)
+	}
+}
+
+// dialNew dials because there is a new URL, if there is no connection that is any
+// good. A dial that began for one is left to end, so that URLs that change all
+// the time do not keep each dial from its end.
+func (l *relayLink) dialNew() {
+	switch {
+	case l.client != nil && !l.suspect:
+	case l.dialed != nil && l.forNew:
+		l.again = true
+	default:
+		l.dial(false)
+		l.forNew = true
 	}
 }
 
@@ -215,7 +218,7 @@ func (l *relayLink) wait(d time.Duration) {
 // dial begins a dial, instead of one that is under way.
 func (l *relayLink) dial(udpOnly bool) {
 	l.leave()
-	l.udpOnly = udpOnly
+	l.udpOnly, l.forNew, l.again = udpOnly, false, false
 	l.setDialing(true, nil)
 	var ctx context.Context
 	ctx, l.cancelDial = context.WithCancel(context.Background())
@@ -225,18 +228,20 @@ func (l *relayLink) dial(udpOnly bool) {
 	if l.suspect {
 		tcpDelay = suspectTCPDelay
 	}
-	u := l.nextURL()
+	urls, first := l.toDial(), l.answered
 	go func() { // leave or dialEnded waits for it
-		dialed <- l.connect(ctx, u, udpOnly, tcpDelay)
+		dialed <- l.connect(ctx, urls, first, udpOnly, tcpDelay)
 	}()
 }
 
-func (l *relayLink) connect(ctx context.Context, u relay.URL, udpOnly bool, tcpDelay time.Duration) linkDial {
+func (l *relayLink) connect(ctx context.Context, urls []relay.URL, first netip.AddrPort, udpOnly bool, tcpDelay time.Duration) linkDial {
 	t := l.rs.t
 	source := new(linkSource)
-	var d linkDial
+	d := linkDial{found: make(map[relay.URL][]netip.AddrPort)}
 	d.client, d.err = relay.Dial(ctx, relay.ClientOptions{
-		URL:         u,
+		URL:         urls[0],
+		MoreURLs:    urls[1:],
+		First:       first,
 		PrivateKey:  t.opts.PrivateKey,
 		QUIC:        t.quic,
 		TLS:         t.opts.RelayTLS,
@@ -246,17 +251,11 @@ func (l *relayLink) connect(ctx context.Context, u relay.URL, udpOnly bool, tcpD
 		TCPDelay:    tcpDelay,
 		UDPOnly:     udpOnly,
 		Resolve:     t.opts.resolve,
-		Reaches: func(ip netip.Addr) bool {
-			if !t.endpoint.Reaches(ip) {
-				return false
-			}
-			d.tried = append(d.tried, netip.AddrPortFrom(ip, u.Port))
-			return true
-		},
-		DialTCP:  t.opts.dialTCP,
-		Receive:  func(from PeerID, b []byte) { l.rs.receive(l, from, b) },
-		Presence: func(peer PeerID, there bool) { l.heardOf(source, peer, there) },
-		Logger:   l.log,
+		Resolved:    func(u relay.URL, addrs []netip.AddrPort) { d.found[u] = addrs },
+		Reaches:     t.endpoint.Reaches,
+		DialTCP:     t.opts.dialTCP,
+		Receive:     func(from PeerID, b []byte) { l.rs.receive(l, from, b) },
+		Presence:    func(peer PeerID, there bool) { l.heardOf(source, peer, there) },
 	})
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
@@ -274,11 +273,8 @@ func (l *relayLink) dialEnded(d linkDial) {
 	l.cancelDial()
 	l.cancelDial, l.dialed = nil, nil
 	l.rs.t.metrics.relayDialed(d.err)
-	if len(d.tried) > 0 {
-		l.search.aim(d.tried)
-	}
-	if d.err != nil {
-		l.turn++
+	if targets := l.located(d.found); len(targets) > 0 {
+		l.search.aim(targets)
 	}
 	l.setDialing(false, d.err)
 	switch {
@@ -287,8 +283,8 @@ func (l *relayLink) dialEnded(d linkDial) {
 		l.opened = time.Now()
 		l.become(RelayConnected, nil)
 		l.search.stop()
-		l.onAnswer = false
-		l.log.Info("relay connected", "carrier", d.client.Carrier(), "observed", d.client.Observed())
+		l.answered = netip.AddrPort{}
+		l.logger().Info("relay connected", "carrier", d.client.Carrier(), "observed", d.client.Observed())
 		if d.client.Carrier() == relay.CarrierUDP {
 			l.udpFailed = 0
 			return
@@ -376,13 +372,16 @@ func (l *relayLink) failed(err error) {
 	}
 	// Probes help if the relay is silent and can be asked; and answers must not
 	// set the pace, as in searchAfter.
-	if l.url.ID.IsZero() || l.onAnswer || refusal != nil || errors.Is(err, relay.ErrShutdown) {
+	if l.key.ID.IsZero() || l.answered.IsValid() || refusal != nil || errors.Is(err, relay.ErrShutdown) {
 		l.search.stop()
 	} else {
 		l.search.start()
 	}
-	l.onAnswer = false
-	l.log.Debug("relay dial failed", "error", err, "retry", wait)
+	l.answered = netip.AddrPort{}
+	if l.again {
+		wait = 0
+	}
+	l.logger().Debug("relay dial failed", "error", err, "retry", wait)
 	l.wait(wait)
 }
 
@@ -393,7 +392,9 @@ func (l *relayLink) install(c *relay.Client, err error) {
 	l.client, l.suspect = c, false
 	if c != nil {
 		l.rs.clients[c] = struct{}{}
+		l.url = l.urlOf(c.Remote())
 	}
+	l.prune()
 	if err != nil {
 		l.lastErr = err
 	}
@@ -426,7 +427,7 @@ func (l *relayLink) setDialing(dialing bool, err error) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	// A failed dial that somebody wants at once is followed by another.
-	l.dialing = dialing || (err != nil && l.client == nil && len(l.wanted) > 0)
+	l.dialing = dialing || (err != nil && l.client == nil && (l.again || len(l.wanted)+len(l.renamed) > 0))
 	l.lastErr = err
 	l.notify()
 }

@@ -166,14 +166,6 @@ func TestOneRelayByTwoNames(t *testing.T) {
 		if took := a.awaitEcho(b, time.Minute); took > 30*time.Second {
 			t.Errorf("found under its other name after %v", took)
 		}
-		for i := range 2 * maxURLs {
-			a.Connect(context.Background(), b.ID(), nil, r.urlAt(fmt.Sprintf("relay%d.example", i)))
-			u := a.relays.use(b.ID(), r.urlAt(fmt.Sprintf("relay%d.example", i)), nil)
-			u.release()
-		}
-		if n := len(a.link(r).urls); n != maxURLs {
-			t.Errorf("%d URLs are known, want %d", n, maxURLs)
-		}
 		a.stop()
 		b.stop()
 	})
@@ -330,7 +322,7 @@ func TestLinkTakesAFinishedDialWhenItsConnectionEnds(t *testing.T) {
 		time.Sleep(time.Second)
 		l := newRelayLink(a.relays, mustURL(r.url())) // one that does not run
 		other := func() *relay.Client {
-			d := l.connect(context.Background(), l.url, false, 0)
+			d := l.connect(context.Background(), []relay.URL{l.url}, netip.AddrPort{}, false, 0)
 			if d.err != nil {
 				t.Fatal(d.err)
 			}

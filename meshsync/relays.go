@@ -85,7 +85,8 @@ func (rs *relays) start(urls []string) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, u := range urls {
-		if l := rs.linkTo(mustURL(u)); !slices.Contains(rs.home, l) {
+		l := rs.linkTo(mustURL(u)) // which it names for good
+		if !slices.Contains(rs.home, l) {
 			l.users++
 			rs.home = append(rs.home, l)
 		}
@@ -113,19 +114,20 @@ func (rs *relays) close() {
 	rs.wg.Wait()
 }
 
-// linkTo returns the link to a relay, which it makes if there is none. mu is
-// held.
+// linkTo returns the link to a relay, which it makes if there is none, and names
+// the URL for it until forget. mu is held.
 func (rs *relays) linkTo(u relay.URL) *relayLink {
 	l := rs.links[linkKey(u)]
 	if l != nil {
-		l.know(u)
+		l.name(u)
 		return l
 	}
 	l = newRelayLink(rs, u)
+	l.name(u)
 	if rs.closed {
 		return l // it never runs
 	}
-	rs.links[l.key()] = l
+	rs.links[l.key] = l
 	rs.wg.Go(l.run)
 	return l
 }

@@ -3,6 +3,7 @@ package meshsync
 import (
 	"cmp"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -56,8 +57,8 @@ func (s RelayState) String() string {
 
 // A RelayStatus is how things stand with a relay.
 type RelayStatus struct {
-	// URL is the one that the connection was made with or, without a
-	// connection, the one that was named last.
+	// URL is the one that led to the connection or, without a connection, the one
+	// that has been known for the longest. Of Options.Relays, that is theirs.
 	URL string
 	// Home says that it is one of Options.Relays. The others are used for peers
 	// that are registered with them, or for connections that go through them.
@@ -120,30 +121,48 @@ func (l *relayLink) become(s RelayState, err error) {
 	}
 	l.trouble, l.refusal = err, refusal
 	l.rs.mu.Unlock()
+	log := l.logger()
 	switch {
 	case same:
 	case s == RelayUnreachable:
-		l.log.Warn("relay is unreachable", "error", err)
+		log.Warn("relay is unreachable", "error", err)
 	case s == RelayRefused:
-		l.log.Warn("relay refuses", "error", err)
+		log.Warn("relay refuses", "error", err)
 	case s == RelaySilent:
-		l.log.Info("relay does not answer")
+		log.Info("relay does not answer")
 	case s == RelayDialing:
-		l.log.Info("relay lost", "cause", err, "after", time.Since(l.opened))
+		log.Info("relay lost", "cause", err, "after", time.Since(l.opened))
 	case s == RelayConnected:
 		// Its connections are logged one by one.
 	}
 }
 
+// logger returns a logger that names the relay.
+func (l *relayLink) logger() *slog.Logger {
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	return l.log.With("relay", l.url.HostPort())
+}
+
 // refusalOf returns the reason for which a relay refuses this side, nil if it
-// does not.
+// does not. That somebody else is at one of its addresses is none as long as the
+// relay may be at another.
 func refusalOf(err error) error {
-	for _, reason := range []error{relay.ErrUnauthorized, relay.ErrSuperseded, relay.ErrProtocol, relay.ErrFull, ErrIdentityMismatch} {
+	for _, reason := range []error{relay.ErrUnauthorized, relay.ErrSuperseded, relay.ErrProtocol, relay.ErrFull} {
 		if errors.Is(err, reason) {
 			return reason
 		}
 	}
-	return nil
+	dial, ok := errors.AsType[*relay.DialError](err)
+	if !ok {
+		return nil
+	}
+	for _, c := range dial.Candidates {
+		if !errors.Is(c.Err, ErrIdentityMismatch) {
+			return nil
+		}
+	}
+	return ErrIdentityMismatch // who answered everywhere; a dial without a candidate does not fail so
 }
 
 // isLasting reports whether a quick retry is of no use. A relay that is full may

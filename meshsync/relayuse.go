@@ -12,6 +12,8 @@ type relayUse struct {
 	rs    *relays
 	peer  *relayedPeer
 	links []*relayLink
+	// forget forgets the URL that the use named; nil if it named none.
+	forget func()
 	// arrived gets an element when the peer arrives at one of the relays.
 	arrived chan struct{}
 }
@@ -26,9 +28,12 @@ func (rs *relays) use(id PeerID, through string, arrived chan struct{}) *relayUs
 	u := &relayUse{rs: rs, peer: p, arrived: arrived}
 	var links []*relayLink
 	if through != "" {
-		links = append(links, rs.linkTo(mustURL(through)))
+		named := mustURL(through)
+		l := rs.linkTo(named)
+		links = append(links, l)
+		u.forget = func() { l.forget(named) }
 	} else {
-		if p.route != nil && rs.links[p.route.key()] == p.route {
+		if p.route != nil && rs.links[p.route.key] == p.route {
 			links = append(links, p.route)
 		}
 		for _, other := range p.uses {
@@ -58,10 +63,13 @@ func (u *relayUse) release() {
 	p.uses = slices.DeleteFunc(p.uses, func(other *relayUse) bool { return other == u })
 	for _, l := range u.links {
 		l.unwatch(p.id)
-		if l.users--; l.users == 0 && rs.links[l.key()] == l {
-			delete(rs.links, l.key())
+		if l.users--; l.users == 0 && rs.links[l.key] == l {
+			delete(rs.links, l.key)
 			close(l.stop)
 		}
+	}
+	if u.forget != nil {
+		u.forget()
 	}
 	rs.estrange(p)
 }
