@@ -202,6 +202,29 @@ func TestURLsThatChangeDoNotStarveTheDial(t *testing.T) {
 	})
 }
 
+// A URL that is named while a dial for another new one runs is next, whatever the
+// backoff says.
+func TestSecondNewURLIsDialedNext(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.node(1, noTCP), w.node(2, home(r))
+		w.net.Cut(a.host, b.host)
+		for i, host := range []string{"10.88.0.1", "10.88.0.2", r.host.Addr().String()} {
+			if err := a.RegisterForReconnect(b.ID(), nil, r.urlAt(host)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep([]time.Duration{10 * time.Minute, time.Second, 0}[i])
+		}
+		began := time.Now()
+		a.await(b, time.Minute)
+		if took := time.Since(began); took > a.MeshSyncTransport.opts.DialTimeout {
+			t.Errorf("connected after %v", took)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
 // Somebody else at a stale URL does not keep the relay from being looked for.
 func TestSomebodyElseAtAStaleURL(t *testing.T) {
 	inWorld(t, 1, func(w *world) {

@@ -57,8 +57,12 @@ func TestURLsTakeTurns(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		began := time.Now()
 		w.client(1, func(o *ClientOptions) {
-			o.URL, o.MoreURLs = w.urlAt("many.example"), []URL{w.url()}
-			o.Resolve = func(context.Context, string) (ips []netip.Addr, err error) {
+			o.URL, o.MoreURLs = w.urlAt("many.example"), []URL{w.urlAt("relay.example")}
+			o.Resolve = func(_ context.Context, host string) (ips []netip.Addr, err error) {
+				if host == "relay.example" {
+					time.Sleep(testRTT) // it is found last
+					return []netip.Addr{w.host.Addr()}, nil
+				}
 				for i := range byte(maxRecords) {
 					ips = append(ips, netip.AddrFrom4([4]byte{10, 0, 7, i}))
 				}
