@@ -288,3 +288,47 @@ func TestConnectWithANewURLWaitsForIt(t *testing.T) {
 		b.stop()
 	})
 }
+
+// Who names a new URL hears nothing of what became of the others.
+func TestNewURLIsPending(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a := w.node(1, noTCP, func(o *Options) { o.Relays = []string{r.urlAt("10.88.0.1")} })
+		for st := a.relayStatus(); st.State != RelayUnreachable; st = a.relayStatus() {
+			time.Sleep(time.Millisecond)
+		} // now it waits
+		u := a.relays.use(PeerIDFromKey(testKey(2)), r.url(), nil)
+		defer u.release()
+		a.relays.mu.Lock()
+		_, pending, failed := u.look()
+		a.relays.mu.Unlock()
+		if !pending {
+			t.Errorf("heard at once: %v", failed)
+		}
+		a.stop()
+	})
+}
+
+// A relay that has moved, and no longer answers, is dialed at its new URL as soon
+// as that is told.
+func TestNewURLOfASilentRelayIsDialedAtOnce(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.apart(r)
+		s := a.serve(b)
+		time.Sleep(time.Second)
+		r.host.SetAddr(netip.MustParseAddr("10.9.1.1"))
+		for a.relayStatus().State != RelaySilent {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(500 * time.Millisecond) // a dial runs
+		a.registerVia(b, r)
+		time.Sleep(4 * testRTT)
+		if st := a.relayStatus(); st.State != RelayConnected || st.URL != r.url() {
+			t.Errorf("%+v", st)
+		}
+		s.end()
+		a.stop()
+		b.stop()
+	})
+}
