@@ -39,13 +39,14 @@ type relayLink struct {
 	state   RelayState // run sets it and what goes with it, through become
 	since   time.Time  // state
 	trouble error      // why there is no connection, RelayStatus.LastError
-	refusal error      // refusalOf(trouble)
+	refusal error      // refusalIn(trouble)
 
 	// The goroutine of run owns these.
 	opened     time.Time // client
 	dialed     chan linkDial
 	cancelDial context.CancelFunc
 	turn       int            // which of urls the next dial begins with, after the newest
+	alone      bool           // the last dial tried one URL of several
 	forNew     bool           // the dial that runs began for a new URL
 	again      bool           // there was another new one meanwhile: dial when it fails
 	udpOnly    bool           // the dial that runs
@@ -83,8 +84,8 @@ const (
 )
 
 func newRelayLink(rs *relays, u relay.URL) *relayLink {
-	return &relayLink{
-		rs: rs, key: linkKey(u), url: u, urls: []*namedURL{{url: u}}, log: rs.t.log,
+	l := &relayLink{
+		rs: rs, key: linkKey(u), url: u, log: rs.t.log,
 		wanted:  make(chan struct{}, 1),
 		renamed: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
@@ -94,6 +95,8 @@ func newRelayLink(rs *relays, u relay.URL) *relayLink {
 		since:   time.Now(),
 		search:  newProbing(rs.t, u.ID),
 	}
+	l.urls = []*namedURL{l.newURL(u)}
+	return l
 }
 
 // linkKey is what the link to a relay is found by: the relay's ID, whatever
@@ -123,7 +126,7 @@ func (l *relayLink) run() {
 		case d := <-l.dialed:
 			l.dialEnded(d)
 		case <-l.due():
-			l.dial(l.client != nil)
+			l.dialDue()
 		case <-ended:
 			l.lost()
 		case <-stalled:
@@ -215,8 +218,20 @@ func (l *relayLink) wait(d time.Duration) {
 	l.timer = time.NewTimer(d)
 }
 
-// dial begins a dial, instead of one that is under way.
-func (l *relayLink) dial(udpOnly bool) {
+// dialDue dials after a wait.
+func (l *relayLink) dialDue() {
+	if l.client != nil || l.again {
+		l.dial(l.client != nil)
+	} else {
+		l.begin(false, false)
+	}
+}
+
+// dial begins a dial by all URLs, instead of one that is under way.
+func (l *relayLink) dial(udpOnly bool) { l.begin(udpOnly, true) }
+
+// begin begins a dial, by all URLs or by the next one.
+func (l *relayLink) begin(udpOnly, all bool) {
 	l.leave()
 	l.udpOnly, l.forNew, l.again = udpOnly, false, false
 	l.setDialing(true, nil)
@@ -228,35 +243,26 @@ func (l *relayLink) dial(udpOnly bool) {
 	if l.suspect {
 		tcpDelay = suspectTCPDelay
 	}
-	urls, first := l.toDial(), l.answered
+	try, lookUp := l.toDial(all)
+	l.alone = !all && len(lookUp) > 0
+	o := relay.ClientOptions{URL: try[0], MoreURLs: try[1:], LookUp: lookUp, First: l.answered, UDPOnly: udpOnly, TCPDelay: tcpDelay}
 	go func() { // leave or dialEnded waits for it
-		dialed <- l.connect(ctx, urls, first, udpOnly, tcpDelay)
+		dialed <- l.connect(ctx, o)
 	}()
 }
 
-func (l *relayLink) connect(ctx context.Context, urls []relay.URL, first netip.AddrPort, udpOnly bool, tcpDelay time.Duration) linkDial {
+// connect dials as o says, which has what is particular to this dial.
+func (l *relayLink) connect(ctx context.Context, o relay.ClientOptions) linkDial {
 	t := l.rs.t
 	source := new(linkSource)
 	d := linkDial{found: make(map[relay.URL][]netip.AddrPort)}
-	d.client, d.err = relay.Dial(ctx, relay.ClientOptions{
-		URL:         urls[0],
-		MoreURLs:    urls[1:],
-		First:       first,
-		PrivateKey:  t.opts.PrivateKey,
-		QUIC:        t.quic,
-		TLS:         t.opts.RelayTLS,
-		KeepAlive:   t.opts.KeepAlive,
-		IdleTimeout: t.opts.IdleTimeout,
-		DialTimeout: t.opts.DialTimeout,
-		TCPDelay:    tcpDelay,
-		UDPOnly:     udpOnly,
-		Resolve:     t.opts.resolve,
-		Resolved:    func(u relay.URL, addrs []netip.AddrPort) { d.found[u] = addrs },
-		Reaches:     t.endpoint.Reaches,
-		DialTCP:     t.opts.dialTCP,
-		Receive:     func(from PeerID, b []byte) { l.rs.receive(l, from, b) },
-		Presence:    func(peer PeerID, there bool) { l.heardOf(source, peer, there) },
-	})
+	o.PrivateKey, o.QUIC, o.TLS = t.opts.PrivateKey, t.quic, t.opts.RelayTLS
+	o.KeepAlive, o.IdleTimeout, o.DialTimeout = t.opts.KeepAlive, t.opts.IdleTimeout, t.opts.DialTimeout
+	o.Resolve, o.Reaches, o.DialTCP = t.opts.resolve, t.endpoint.Reaches, t.opts.dialTCP
+	o.Resolved = func(u relay.URL, addrs []netip.AddrPort) { d.found[u] = addrs }
+	o.Receive = func(from PeerID, b []byte) { l.rs.receive(l, from, b) }
+	o.Presence = func(peer PeerID, there bool) { l.heardOf(source, peer, there) }
+	d.client, d.err = relay.Dial(ctx, o)
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	source.client = d.client
@@ -361,7 +367,7 @@ func (l *relayLink) failed(err error) {
 	policy := l.rs.t.opts.Reconnect
 	l.failures++
 	wait := policy.delay(l.failures)
-	refusal := refusalOf(err)
+	refusal := l.refusalIn(err)
 	if isLasting(refusal) {
 		wait = policy.jitter(policy.MaxDelay)
 	}

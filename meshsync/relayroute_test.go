@@ -322,7 +322,7 @@ func TestLinkTakesAFinishedDialWhenItsConnectionEnds(t *testing.T) {
 		time.Sleep(time.Second)
 		l := newRelayLink(a.relays, mustURL(r.url())) // one that does not run
 		other := func() *relay.Client {
-			d := l.connect(context.Background(), []relay.URL{l.url}, netip.AddrPort{}, false, 0)
+			d := l.connect(context.Background(), relay.ClientOptions{URL: l.url})
 			if d.err != nil {
 				t.Fatal(d.err)
 			}

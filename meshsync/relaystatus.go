@@ -113,7 +113,7 @@ func (l *relayLink) status(home bool) RelayStatus {
 // state that was not there before is logged, as is another reason of a relay that
 // refuses, but none of the tries in between.
 func (l *relayLink) become(s RelayState, err error) {
-	refusal := refusalOf(err)
+	refusal := l.refusalIn(err)
 	l.rs.mu.Lock()
 	same := s == l.state && refusal == l.refusal
 	if s != l.state {
@@ -163,6 +163,16 @@ func refusalOf(err error) error {
 		}
 	}
 	return ErrIdentityMismatch // who answered everywhere; a dial without a candidate does not fail so
+}
+
+// refusalIn returns the refusal in err. That somebody else is at the one URL that
+// was tried is none, unless it was so at all of them.
+func (l *relayLink) refusalIn(err error) error {
+	reason := refusalOf(err)
+	if reason == ErrIdentityMismatch && l.alone && l.refusal != reason {
+		return nil
+	}
+	return reason
 }
 
 // isLasting reports whether a quick retry is of no use. A relay that is full may

@@ -10,8 +10,12 @@ import (
 // A relay whose key is pinned is one relay, however many URLs lead to it: it
 // moves, it has a name and an address, and who registers peers knows one or the
 // other. A URL is known for as long as somebody names it: Options.Relays for
-// good, a registration or a Connect until it ends. While the relay is away all
-// that are known are dialed at once, the newest first, and all are probed.
+// good, a registration or a Connect until it ends.
+//
+// When the relay is lost, when it answers a probe, or when there is a new URL, all
+// are dialed at once, the newest first. As long as that fails they are dialed one
+// by one, as the backoff says, so that an outage does not cost more bytes with
+// more URLs, and the addresses of all are probed.
 
 // A namedURL is a URL of a relay. relays.mu guards it.
 type namedURL struct {
@@ -20,9 +24,8 @@ type namedURL struct {
 	addrs []netip.AddrPort // where it led when it was last looked up
 }
 
-// maxURLs bounds the URLs of one dial, which has 5 s by default and starts with
-// another address every 250 ms. Of more than that, the newest is in each dial and
-// the others take turns.
+// maxURLs bounds the URLs of one dial, tried or looked up: a dial has 5 s by
+// default and starts with another address every 250 ms. More than that take turns.
 const maxURLs = 8
 
 // name takes a URL that somebody names, which becomes the newest. One that is new
@@ -30,7 +33,7 @@ const maxURLs = 8
 func (l *relayLink) name(u relay.URL) {
 	known := l.find(u)
 	if known == nil {
-		known = &namedURL{url: u}
+		known = l.newURL(u)
 		if l.client == nil {
 			l.dialing = true // as soon as run hears of it; who asks before that waits, too
 		}
@@ -40,6 +43,15 @@ func (l *relayLink) name(u relay.URL) {
 	l.urls = slices.DeleteFunc(l.urls, func(n *namedURL) bool { return n == known })
 	l.urls = slices.Insert(l.urls, 0, known)
 	l.prune()
+}
+
+// newURL returns a URL that nobody names yet.
+func (l *relayLink) newURL(u relay.URL) *namedURL {
+	n := &namedURL{url: u}
+	if ip, err := netip.ParseAddr(u.Host); err == nil && l.rs.t.endpoint.Reaches(ip.Unmap()) {
+		n.addrs = []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), u.Port)} // can be probed before it is dialed
+	}
+	return n
 }
 
 // forget ends what one name began. relays.mu is held.
@@ -73,20 +85,23 @@ func (l *relayLink) prune() {
 	}
 }
 
-// toDial returns the URLs for the next dial: the newest, and of the others those
-// whose turn it is.
-func (l *relayLink) toDial() []relay.URL {
+// toDial returns the URLs to try in the next dial, and those to look up beside it:
+// either the newest is tried, and others with it, or the one whose turn it is.
+func (l *relayLink) toDial(all bool) (try, lookUp []relay.URL) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
-	urls := []relay.URL{l.urls[0].url}
-	others := l.urls[1:]
-	for i := range min(len(others), maxURLs-1) {
-		urls = append(urls, others[(l.turn+i)%len(others)].url)
+	urls := l.urls
+	if all {
+		try, urls = []relay.URL{urls[0].url}, urls[1:]
 	}
-	if len(others) >= maxURLs {
-		l.turn += maxURLs - 1
+	for i := range min(len(urls), maxURLs-len(try)) {
+		lookUp = append(lookUp, urls[(l.turn+i)%len(urls)].url)
 	}
-	return urls
+	if all {
+		return append(try, lookUp...), nil
+	}
+	l.turn++
+	return lookUp[:1], lookUp[1:]
 }
 
 // located takes note of where URLs led, and returns where to look for the relay:

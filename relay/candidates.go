@@ -13,7 +13,7 @@ const maxRecords = 16
 
 // records are the addresses of one URL, or why there are none.
 type records struct {
-	url int // 0 is ClientOptions.URL, the others are those of MoreURLs
+	url int // 0 is ClientOptions.URL, then come MoreURLs, then LookUp
 	ips []netip.Addr
 	err error
 }
@@ -62,29 +62,48 @@ func (l *lane) drop(addr netip.AddrPort) {
 
 // url returns the URL with the given number.
 func (r *race) url(n int) URL {
-	if n == 0 {
+	switch more := r.o.MoreURLs; {
+	case n == 0:
 		return r.o.URL
+	case n <= len(more):
+		return more[n-1]
+	default:
+		return r.o.LookUp[n-1-len(more)]
 	}
-	return r.o.MoreURLs[n-1]
 }
+
+// isTried reports whether the addresses of the URL with that number are tried.
+func (r *race) isTried(n int) bool { return n <= len(r.o.MoreURLs) }
 
 // resolve begins to look for the addresses of all URLs.
 func (r *race) resolve() {
 	if r.o.First.IsValid() {
 		r.offer([]candidate{{addr: r.o.First, turn: -1}})
 	}
-	for n := range 1 + len(r.o.MoreURLs) {
+	for n := range 1 + len(r.o.MoreURLs) + len(r.o.LookUp) {
 		host := r.url(n).Host
 		if ip, err := netip.ParseAddr(host); err == nil {
 			r.add(records{url: n, ips: []netip.Addr{ip}})
 			continue
 		}
-		r.resolving++
+		r.lookups++
+		if r.isTried(n) {
+			r.resolving++
+		}
 		go func() { // run, finish or cleanUp waits for it
 			ips, err := r.o.Resolve(r.ctx, host)
 			r.records <- records{url: n, ips: ips, err: err}
 		}()
 	}
+}
+
+// takeRecords takes the result of a lookup.
+func (r *race) takeRecords(found records) {
+	r.lookups--
+	if r.isTried(found.url) {
+		r.resolving--
+	}
+	r.add(found)
 }
 
 // add takes the addresses of a URL, with IPv6 and IPv4 taking turns (RFC 8305
@@ -108,7 +127,10 @@ func (r *race) add(found records) {
 	for i := range all {
 		all[i].turn = i
 	}
-	udp := r.offer(all)
+	udp := r.reached(all)
+	if r.isTried(found.url) {
+		r.offer(all)
+	}
 	if len(udp) == 0 && (r.o.UDPOnly || len(all) == 0) {
 		found.err = errors.New("no address that can be reached")
 		r.unresolved(found)
@@ -122,23 +144,30 @@ func (r *race) add(found records) {
 	}
 }
 
-// offer adds candidates to the lanes, and returns those for UDP.
-func (r *race) offer(all []candidate) (udp []candidate) {
-	if r.o.QUIC != nil {
-		udp = slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !r.o.Reaches(c.addr.Addr()) })
+// reached returns the candidates for UDP.
+func (r *race) reached(all []candidate) []candidate {
+	if r.o.QUIC == nil {
+		return nil
 	}
-	r.udp.put(udp)
+	return slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !r.o.Reaches(c.addr.Addr()) })
+}
+
+// offer adds candidates to the lanes.
+func (r *race) offer(all []candidate) {
+	r.udp.put(r.reached(all))
 	if !r.o.UDPOnly {
 		r.tcp.put(all)
 	}
 	if r.headStart == nil && len(all) > 0 {
 		r.headStart = time.After(r.o.TCPDelay)
 	}
-	return udp
 }
 
-// unresolved takes note of a URL that has no address to try.
+// unresolved takes note of a URL that was to be tried and has no address.
 func (r *race) unresolved(found records) {
+	if !r.isTried(found.url) {
+		return
+	}
 	r.failed = append(r.failed, CandidateError{Addr: r.url(found.url).HostPort(), Err: r.silence(found.err)})
 }
 

@@ -61,7 +61,8 @@ type race struct {
 	tls *tls.Config
 
 	records   chan records // has no room, as results
-	resolving int          // names that are being looked up
+	lookups   int          // names that are being looked up
+	resolving int          // those of them whose addresses are to be tried
 	results   chan attempt // has no room: cleanUp takes what is left
 	udp, tcp  lane
 	// headStart is UDP's, and begins with the first address.
@@ -96,8 +97,7 @@ func (r *race) run() (*Client, error) {
 		}
 		select {
 		case found := <-r.records:
-			r.resolving--
-			r.add(found)
+			r.takeRecords(found)
 		case <-r.udp.next:
 			r.udp.next = nil
 		case <-r.tcp.next:
@@ -118,13 +118,10 @@ func (r *race) run() (*Client, error) {
 
 // finish waits for what is running when time is up, and takes note of it.
 func (r *race) finish() {
-	for r.resolving+r.udp.running+r.tcp.running > 0 {
+	for r.lookups+r.udp.running+r.tcp.running > 0 {
 		select {
 		case found := <-r.records:
-			r.resolving--
-			if found.err != nil {
-				r.unresolved(found)
-			}
+			r.takeRecords(found)
 		case a := <-r.results:
 			r.giveUp(a)
 		}
@@ -200,10 +197,10 @@ func (r *race) silence(err error) error {
 
 // cleanUp waits for what is still running after ctx was cancelled.
 func (r *race) cleanUp() {
-	for r.resolving+r.udp.running+r.tcp.running > 0 {
+	for r.lookups+r.udp.running+r.tcp.running > 0 {
 		select {
 		case <-r.records:
-			r.resolving--
+			r.lookups--
 		case a := <-r.results:
 			r.lane(a.carrier).running--
 			if a.link != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -32,6 +33,9 @@ type ClientOptions struct {
 	// MoreURLs name it as well. All have the ID of URL, which is not zero if there
 	// are any. Their addresses and those of URL are tried in turns, URL first.
 	MoreURLs []URL
+	// LookUp are further URLs with that ID whose hosts are looked up, for Resolved,
+	// and whose addresses are not tried. Dial does not wait for them.
+	LookUp []URL
 	// First, if it is valid, is an address of the relay that is tried before all
 	// others.
 	First netip.AddrPort
@@ -99,12 +103,12 @@ func (o ClientOptions) withDefaults() (ClientOptions, error) {
 	if _, err := ParseURL(o.URL.String()); err != nil {
 		return o, fmt.Errorf("%w: URL: %w", ErrBadOption, err)
 	}
-	for _, u := range o.MoreURLs {
+	for _, u := range slices.Concat(o.MoreURLs, o.LookUp) {
 		if _, err := ParseURL(u.String()); err != nil {
-			return o, fmt.Errorf("%w: MoreURLs: %w", ErrBadOption, err)
+			return o, fmt.Errorf("%w: URL: %w", ErrBadOption, err)
 		}
 		if u.ID.IsZero() || u.ID != o.URL.ID {
-			return o, fmt.Errorf("%w: MoreURLs: %s does not pin the key that %s does", ErrBadOption, u, o.URL)
+			return o, fmt.Errorf("%w: URL: %s does not pin the key that %s does", ErrBadOption, u, o.URL)
 		}
 	}
 	for _, d := range []struct {

@@ -91,6 +91,35 @@ func TestDialBeginsWithTheFirstAddress(t *testing.T) {
 	})
 }
 
+// What is only looked up is told of and not tried, and Dial does not wait for it.
+func TestDialLooksUpWhatItDoesNotTry(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		told := make(map[string][]netip.AddrPort)
+		look := func(o *ClientOptions) {
+			o.LookUp = []URL{w.urlAt("10.0.0.78"), w.urlAt("slow.example"), w.urlAt("other.example")}
+			o.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+				if host == "slow.example" {
+					return hang(ctx, host)
+				}
+				return []netip.Addr{netip.MustParseAddr("10.0.0.79")}, nil
+			}
+			o.Resolved = func(u URL, addrs []netip.AddrPort) { told[u.Host] = addrs }
+		}
+		began := time.Now()
+		w.client(1, look)
+		if took := time.Since(began); took > 3*testRTT {
+			t.Errorf("connected after %v", took)
+		}
+		if len(told) != 3 || told["10.0.0.78"][0].Addr().String() != "10.0.0.78" || told["other.example"][0].Addr().String() != "10.0.0.79" {
+			t.Errorf("told of addresses %v", told)
+		}
+		_, err := w.dial(2, look, func(o *ClientOptions) { o.URL.Host, o.UDPOnly = "10.0.0.77", true })
+		if de, ok := errors.AsType[*DialError](err); !ok || len(de.Candidates) != 1 || de.Candidates[0].Addr != "10.0.0.77:4443" {
+			t.Errorf("tried more than one address: %v", err)
+		}
+	})
+}
+
 // Somebody else answers at one URL, and UDP is blocked at the other: TCP leads to
 // the relay, and is not tried where UDP has told who is there.
 func TestWrongAnswerAtOneURLDoesNotKeepTCPFromTheOther(t *testing.T) {
@@ -141,9 +170,11 @@ func TestMoreURLsPinTheSameKey(t *testing.T) {
 		{pinned, {ID: testID(2), Host: "g", Port: 1}},
 		{pinned, {ID: testID(1), Host: "g"}},
 	} {
-		o := ClientOptions{URL: urls[0], MoreURLs: urls[1:], PrivateKey: testKey(1)}
-		if _, err := Dial(t.Context(), o); !errors.Is(err, ErrBadOption) {
-			t.Errorf("%v: %v, want %v", urls, err, ErrBadOption)
+		for _, o := range []ClientOptions{{MoreURLs: urls[1:]}, {LookUp: urls[1:]}} {
+			o.URL, o.PrivateKey = urls[0], testKey(1)
+			if _, err := Dial(t.Context(), o); !errors.Is(err, ErrBadOption) {
+				t.Errorf("%v: %v, want %v", urls, err, ErrBadOption)
+			}
 		}
 	}
 }
