@@ -36,7 +36,8 @@
 //	b: RegisterForReconnect(a, addrs, "relay://<id>@hub.example:7443")
 //
 // The connection goes through it end to end, and moves to a direct path when
-// there is one. Relays tells how things stand with each relay.
+// there is one: a new connection takes its place, and streams that are open then
+// have 30 s to end. Relays tells how things stand with each relay.
 //
 // # What holds
 //

@@ -11,7 +11,7 @@ import (
 
 // A connection whose place another took on a better path retires: no stream is
 // opened on it any more, and those there are go on until they have ended, or
-// until retireLimit. So nobody loses a stream to the move.
+// until retireLimit. So the move cuts off no stream that ends in that time.
 //
 // QUIC does not tell when the streams of a connection have ended. So each side
 // says at once, with a retiring message, how many streams it has opened. It says
