@@ -111,8 +111,17 @@ func sendBack(s duplex) {
 	s.finish()
 }
 
-// quicDuplex is a stream of quic-go, ours or a rival's.
-type quicDuplex struct{ *quic.Stream }
+// quicDuplex is a stream of ours or of quic-go.
+type quicDuplex struct{ quicStream }
+
+// quicStream is what *meshsync.Stream and *quic.Stream have in common that a
+// duplex needs.
+type quicStream interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+	CancelRead(quic.StreamErrorCode)
+	CancelWrite(quic.StreamErrorCode)
+}
 
 func (d quicDuplex) CloseWrite() error { return d.Close() }
 

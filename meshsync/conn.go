@@ -2,7 +2,10 @@ package meshsync
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 // called from several goroutines; their errors match, by errors.Is, the cause
 // of Context once the connection has ended.
 type Conn struct {
+	transport *MeshSyncTransport
 	peer      PeerID
 	qc        *quic.Conn
 	control   *controlStream
@@ -27,7 +31,8 @@ type Conn struct {
 	moved    bool // it takes another's place, which retires
 	opened   time.Time
 
-	// cause is why this side ends the connection; the first one counts.
+	// cause is why the connection ends: the first reason of this side to end it,
+	// or what endCause found first.
 	cause atomic.Pointer[error]
 	// greeted is closed when this side's last hello has been sent: nothing else
 	// may go out on the control stream before.
@@ -48,7 +53,7 @@ type Conn struct {
 // newConn returns the connection to a peer on qc, whose handshake proved it. It
 // fails with ErrProtocol if the packets come from another one.
 func (t *MeshSyncTransport) newConn(qc *quic.Conn, control *controlStream, id PeerID, initiator bool) (*Conn, error) {
-	c := &Conn{peer: id, qc: qc, control: control, initiator: initiator, greeted: make(chan struct{})}
+	c := &Conn{transport: t, peer: id, qc: qc, control: control, initiator: initiator, greeted: make(chan struct{})}
 	if owner, virtual := t.relays.owner(qc.RemoteAddr()); virtual {
 		if owner != id {
 			return nil, fmt.Errorf("%w: peer %s in packets that a relay says are of %s", ErrProtocol, id.Short(), owner.Short())
@@ -95,6 +100,10 @@ type Path struct {
 // Peer returns the identity the other side has proven.
 func (c *Conn) Peer() PeerID { return c.peer }
 
+// Transport returns the transport that the connection is of. A Handler takes it
+// from here: it may run before New has returned to its caller.
+func (c *Conn) Transport() *MeshSyncTransport { return c.transport }
+
 // Initiator reports whether this side dialed.
 func (c *Conn) Initiator() bool { return c.initiator }
 
@@ -117,65 +126,6 @@ func (c *Conn) pathKind() PathKind {
 // Context returns a context that ends with the connection. context.Cause then
 // says why: an error that matches one of this package's.
 func (c *Conn) Context() context.Context { return c.ctx }
-
-// OpenStream opens a bidirectional stream. It waits while the peer allows no
-// more streams, until ctx ends. The peer learns of the stream when something is
-// written to it. It fails with ErrSuperseded if another connection took this
-// one's place, even if this one still carries the streams it has.
-func (c *Conn) OpenStream(ctx context.Context) (*quic.Stream, error) {
-	wait, done := c.streams.untilRetired(ctx)
-	defer done()
-	s, err := c.qc.OpenStreamSync(wait)
-	if err != nil {
-		return nil, c.unopened(ctx, err)
-	}
-	if err := c.streams.opened(s); err != nil {
-		s.CancelWrite(0)
-		s.CancelRead(0)
-		return nil, err
-	}
-	return s, nil
-}
-
-// unopened says why no stream could be opened, as the wait for it failed with err.
-func (c *Conn) unopened(ctx context.Context, err error) error {
-	if retired := c.streams.check(); retired != nil && ctx.Err() == nil {
-		return retired
-	}
-	return c.explain(err)
-}
-
-// AcceptStream returns the next bidirectional stream the peer opened.
-func (c *Conn) AcceptStream(ctx context.Context) (*quic.Stream, error) {
-	s, err := c.qc.AcceptStream(ctx)
-	if err != nil {
-		return nil, c.explain(err)
-	}
-	c.streams.accepted(s.Context())
-	return s, nil
-}
-
-// OpenUniStream opens a stream on which only this side writes; it waits and
-// fails as OpenStream does.
-func (c *Conn) OpenUniStream(ctx context.Context) (*quic.SendStream, error) {
-	wait, done := c.streams.untilRetired(ctx)
-	defer done()
-	s, err := c.qc.OpenUniStreamSync(wait)
-	if err != nil {
-		return nil, c.unopened(ctx, err)
-	}
-	if err := c.streams.opened(s); err != nil {
-		s.CancelWrite(0)
-		return nil, err
-	}
-	return s, nil
-}
-
-// AcceptUniStream returns the next stream on which only the peer writes.
-func (c *Conn) AcceptUniStream(ctx context.Context) (*quic.ReceiveStream, error) {
-	s, err := c.qc.AcceptUniStream(ctx)
-	return s, c.explain(err)
-}
 
 // SendDatagram sends b as an unreliable datagram (RFC 9221). What does not fit
 // into one packet of the path is refused with *quic.DatagramTooLargeError.
@@ -227,23 +177,47 @@ func (c *Conn) close(cause error) {
 	c.qc.CloseWithError(codeFor(cause), "")
 }
 
-// endCause says why the connection, which has ended, did.
+// endCause says why the connection, which has ended, did. It says the same
+// whenever it is asked.
 func (c *Conn) endCause() error {
-	if cause := c.cause.Load(); cause != nil {
-		return *cause
+	if c.cause.Load() == nil {
+		found := explain(context.Cause(c.qc.Context()))
+		c.cause.CompareAndSwap(nil, &found) // fails if this side is just closing it
 	}
-	return explain(context.Cause(c.qc.Context()))
+	return *c.cause.Load()
 }
 
-// explain gives an error of a QUIC call the meaning it has here.
+// explain gives an error of a QUIC call on the connection the meaning it has
+// here. Whatever the call waited for, once the connection has ended that is why
+// it failed.
 func (c *Conn) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	select {
-	case <-c.qc.Context().Done():
-		return c.endCause()
-	default:
-		return explain(err)
+	if c.qc.Context().Err() != nil || c.saysEnd(err) {
+		return c.ended(err)
 	}
+	return explain(err)
+}
+
+// ended returns what a call fails with that QUIC has told, with said, that the
+// connection has ended.
+func (c *Conn) ended(said error) error {
+	<-c.qc.Context().Done() // QUIC fails the calls a moment before
+	return &endedError{peer: c.peer, cause: c.endCause(), said: said}
+}
+
+// saysEnd reports whether an error of a QUIC call means that the connection has
+// ended. All errors that quic-go has for that match net.ErrClosed. Else it ends a
+// connection with what the socket said, which it passes on a moment before its
+// context ends. Of a stream alone no net.Error is said, but for a deadline.
+func (c *Conn) saysEnd(err error) bool {
+	if errors.Is(err, net.ErrClosed) {
+		return true
+	}
+	if c.qc.Context().Err() != nil && errors.Is(err, context.Cause(c.qc.Context())) {
+		return true
+	}
+	_, ok := errors.AsType[net.Error](err)
+	return ok && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded)
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/quic-go/quic-go"
 )
 
 // sharedDial is an ad hoc dial that the concurrent Connect calls for one peer
@@ -222,10 +220,14 @@ func (t *MeshSyncTransport) Conn(id PeerID) (*Conn, bool) {
 // within the bound that StableAfter tells of, a dial; either MinDelay after the
 // last one at the earliest, however often WaitConn is called.
 //
+// A peer may dial at any time, so the wait for one that nobody registered ends
+// with ctx only: give ctx a deadline.
+//
 // It fails with ErrSelf, ErrBadPeer, ErrClosed, with ErrDisconnected if an
 // operator refuses the peer, and when ctx ends with ctx's error and
 // ErrNotConnected, together with the reason of the last failure if the peer is
-// registered.
+// registered, and with ErrNotRegistered if it was the peer's turn to dial: if it
+// is neither registered nor being dialed by a Connect.
 func (t *MeshSyncTransport) WaitConn(ctx context.Context, id PeerID) (*Conn, error) {
 	if err := t.checkPeer(id); err != nil {
 		return nil, err
@@ -257,26 +259,39 @@ func (t *MeshSyncTransport) WaitConn(ctx context.Context, id PeerID) (*Conn, err
 
 // whyNot adds to a wait's error what is known of the reason. mu is held.
 func (p *peer) whyNot(err error) error {
-	if w := p.watchdog; w != nil && w.lastErr != nil {
+	switch w := p.watchdog; {
+	case w == nil && p.connect == nil:
+		return fmt.Errorf("%w: %w (%w, and did not dial)", ErrNotConnected, err, ErrNotRegistered)
+	case w != nil && w.lastErr != nil:
 		return fmt.Errorf("%w: %w (last: %w)", ErrNotConnected, err, w.lastErr)
+	default:
+		return fmt.Errorf("%w: %w", ErrNotConnected, err)
 	}
-	return fmt.Errorf("%w: %w", ErrNotConnected, err)
 }
 
 // OpenStream opens a bidirectional stream to the peer, for which it waits first
 // as WaitConn does. If the connection is lost in between, it waits for the next.
-func (t *MeshSyncTransport) OpenStream(ctx context.Context, id PeerID) (*quic.Stream, error) {
+// It waits, too, while the peer allows no more streams. The peer learns of the
+// stream when something is written to it: see Conn.OpenStream for what that means
+// if the accepting side speaks first.
+//
+// It fails as WaitConn does; the error says which of the two it waited for when
+// ctx ended, and matches ErrNotConnected if it was a connection.
+func (t *MeshSyncTransport) OpenStream(ctx context.Context, id PeerID) (*Stream, error) {
 	for {
 		c, err := t.WaitConn(ctx, id)
 		if err != nil {
 			return nil, err
 		}
 		s, err := c.OpenStream(ctx)
-		if err == nil {
+		switch {
+		case err == nil:
 			return s, nil
-		}
-		if ctx.Err() != nil {
-			return nil, peerError("open a stream to peer", id, context.Cause(ctx))
+		case ctx.Err() == nil:
+		case c.qc.Context().Err() == nil:
+			return nil, err // it names ctx's error, and the peer
+		default: // lost while ctx ended
+			return nil, peerError("wait for peer", id, fmt.Errorf("%w: %w (last: %w)", ErrNotConnected, context.Cause(ctx), err))
 		}
 		if c.streams.check() != nil {
 			continue // another one is there

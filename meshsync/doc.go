@@ -28,6 +28,10 @@
 // there, and Unregister leaves it as an ad hoc one. Peers that dial this side
 // need neither.
 //
+// A stream reaches the other side with the first byte that is written to it: if
+// the accepting side is to speak first, the opening side must say something for
+// it to begin.
+//
 // # Relays
 //
 // Peers that cannot reach each other directly meet at a relay (package relay):

@@ -261,6 +261,32 @@ func (e *DialError) Unwrap() []error {
 	return errs
 }
 
+// An endedError is what a call on a connection, or on a stream of it, fails with
+// because the connection has ended. It is a net.Error, as what QUIC said may be.
+type endedError struct {
+	peer  PeerID
+	cause error // that of Conn.Context
+	said  error // what QUIC said to the call
+}
+
+func (e *endedError) Error() string {
+	return fmt.Sprintf("connection to peer %s ended: %v", e.peer.Short(), e.cause)
+}
+
+func (e *endedError) Unwrap() []error { return []error{e.cause, e.said} }
+
+// Is says, as net does, that what is used is closed.
+func (e *endedError) Is(target error) bool { return target == net.ErrClosed }
+
+// Timeout reports whether the peer fell silent.
+func (e *endedError) Timeout() bool { return errors.Is(e.cause, ErrIdle) }
+
+// Temporary is what net.Error still asks for; this connection will not come back.
+func (e *endedError) Temporary() bool { return false }
+
+// errNoRoom ends the wait for a stream while the peer allows no more.
+var errNoRoom = errors.New("peer allows no more streams at a time")
+
 // peerError names the peer in an error, once.
 func peerError(what string, peer PeerID, err error) error {
 	return fmt.Errorf("%s %s: %w", what, peer.Short(), err)

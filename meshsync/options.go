@@ -42,8 +42,10 @@ type Options struct {
 	Authorize func(PeerID) error
 	// Handler runs once for each new connection, whoever dialed, in its own
 	// goroutine. It should return when the connection's Context ends: Close
-	// waits for it, so it must not call Close or Shutdown itself. Nil means
-	// none.
+	// waits for it, so it must not call Close or Shutdown itself. A peer may be
+	// connected before New has returned to its caller: the Handler takes the
+	// transport from Conn.Transport, and nothing from a variable that is set
+	// after New. Nil means none.
 	Handler func(*Conn)
 	// Reconnect says how registered peers are dialed again.
 	Reconnect ReconnectPolicy

@@ -77,7 +77,8 @@ type MeshSyncTransport struct {
 	closed bool   // no connection begins to count, no dial starts
 }
 
-// New returns a transport that listens. It fails with ErrBadOption or
+// New returns a transport that listens. Peers may be connected, and their Handlers
+// run, before it returns: see Options.Handler. It fails with ErrBadOption or
 // ErrBadAddress for what it cannot use, and with the system's error if it cannot
 // listen.
 func New(o Options) (*MeshSyncTransport, error) {

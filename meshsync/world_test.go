@@ -16,8 +16,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
@@ -232,7 +230,7 @@ func ping(ctx context.Context, c *Conn, msg string) error {
 	return pingOn(ctx, s, msg)
 }
 
-func pingOn(ctx context.Context, s *quic.Stream, msg string) error {
+func pingOn(ctx context.Context, s *Stream, msg string) error {
 	stop := context.AfterFunc(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := s.Write([]byte(msg)); err != nil {

@@ -7,8 +7,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
@@ -67,7 +65,7 @@ func sendMessages(ctx context.Context, a *meshsync.MeshSyncTransport, b meshsync
 
 // roundTrip sends n and returns what comes back. It fails when the connection
 // ends.
-func roundTrip(s *quic.Stream, n uint64) (uint64, error) {
+func roundTrip(s *meshsync.Stream, n uint64) (uint64, error) {
 	defer s.Close()
 	b := make([]byte, messageSize)
 	binary.BigEndian.PutUint64(b, n)

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
@@ -82,7 +80,7 @@ func receiveMessages(c *meshsync.Conn, log *slog.Logger) {
 	}
 }
 
-func receiveMessage(s *quic.ReceiveStream) (uint64, error) {
+func receiveMessage(s *meshsync.ReceiveStream) (uint64, error) {
 	defer s.CancelRead(0) // has no effect on a message that was read to its end
 	if err := s.SetReadDeadline(time.Now().Add(messageLimit)); err != nil {
 		return 0, err
