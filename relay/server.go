@@ -99,7 +99,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if err := s.serve(pc); err != nil {
 		return nil, err
 	}
-	s.log.Info("relay started", "addr", s.addr.String())
+	s.log.Debug("relay listens", "addr", s.addr.String())
 	return s, nil
 }
 

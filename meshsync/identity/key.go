@@ -89,8 +89,14 @@ func parseKey(raw []byte) (ed25519.PrivateKey, error) {
 }
 
 // createKey writes a new key to a file of its own and then links it to path,
-// which fails with fs.ErrExist if another process was faster.
+// which fails with fs.ErrExist if another process was faster. Its errors name
+// path: nobody knows the other file.
 func createKey(path string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("key file %s: in directory %s: %w", path, filepath.Dir(path), err)
+		}
+	}()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return err
@@ -101,16 +107,27 @@ func createKey(path string) (err error) {
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // mode 0600
 	if err != nil {
-		return fmt.Errorf("key file: %w", err)
+		return unnamed(err)
 	}
-	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	defer func() { err = errors.Join(err, unnamed(os.Remove(f.Name()))) }()
 
-	err = pem.Encode(f, &pem.Block{Type: pemBlockType, Bytes: der})
+	err = unnamed(pem.Encode(f, &pem.Block{Type: pemBlockType, Bytes: der}))
 	if err == nil {
-		err = f.Sync()
+		err = unnamed(f.Sync())
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("key file: %w", err)
+	if err = errors.Join(err, unnamed(f.Close())); err != nil {
+		return err
 	}
-	return os.Link(f.Name(), path)
+	return unnamed(os.Link(f.Name(), path))
+}
+
+// unnamed returns what went wrong with a file without the file's name.
+func unnamed(err error) error {
+	if named, ok := errors.AsType[*fs.PathError](err); ok {
+		return named.Err
+	}
+	if named, ok := errors.AsType[*os.LinkError](err); ok {
+		return named.Err
+	}
+	return err
 }

@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -104,7 +106,18 @@ func TestBadKeyFilesAreRefusedAndKept(t *testing.T) {
 	if _, err := LoadOrCreateKey(t.TempDir()); err == nil {
 		t.Error("a directory was taken for a key file")
 	}
-	if _, err := LoadOrCreateKey(filepath.Join(t.TempDir(), "no", "such", "dir")); err == nil {
-		t.Error("a missing directory was no error")
+}
+
+// The error is about the file that was asked for, not about the one it is first
+// written to.
+func TestMissingDirectoryIsNamed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "missing")
+	path := filepath.Join(dir, "node.key")
+	_, err := LoadOrCreateKey(path)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "in directory "+dir) {
+		t.Errorf("got %v", err)
+	}
+	if err != nil && strings.Contains(err.Error(), ".key-") {
+		t.Errorf("%v names a temporary file", err)
 	}
 }

@@ -27,6 +27,7 @@ type config struct {
 	drain          time.Duration
 	urlHost        string // "": the relay's guess
 	logFormat      string
+	version        bool // print it, and do nothing else
 
 	// sources holds where each value comes from that is not a default, by the
 	// flag's name: -name or the variable.
@@ -52,36 +53,46 @@ const (
 const defaultDrain = 10 * time.Second
 
 // parseFlags reads the flags, and for those that are not given the environment.
-// It has written the reason to stderr when it fails.
+// It has written the reason to stderr when it fails, or the usage if that is what
+// was asked for.
 func parseFlags(args []string, env lookupFunc, stderr io.Writer) (config, error) {
 	cfg := config{sources: make(map[string]string)}
 	fs := flag.NewFlagSet("meshsync-relay", flag.ContinueOnError)
-	fs.SetOutput(stderr)
+	fs.SetOutput(io.Discard) // the package would print the usage after each error
 	defineFlags(fs, &cfg)
-	if err := fs.Parse(args); err != nil {
-		return config{}, err
+	err := fs.Parse(args)
+	if err == nil && !cfg.version {
+		fs.Visit(func(f *flag.Flag) { cfg.sources[f.Name] = "-" + f.Name })
+		if err = readEnv(fs, env, cfg.sources); err == nil {
+			err = cfg.checkFiles()
+		}
+		if fs.NArg() > 0 {
+			err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
+		}
 	}
-	fs.Visit(func(f *flag.Flag) { cfg.sources[f.Name] = "-" + f.Name })
-	err := readEnv(fs, env, cfg.sources)
-	if fs.NArg() > 0 {
-		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fs.SetOutput(stderr)
+		fs.Usage()
+	case err != nil:
+		fmt.Fprintf(stderr, "meshsync-relay: %v (-help lists the flags)\n", err)
 	}
-	if _, given := cfg.sources["allow"]; err == nil && given && cfg.allowFile == "" {
-		err = fmt.Errorf("%s names no file: an allow list that is lost must not open the relay", cfg.source("allow"))
+	return cfg, err
+}
+
+// checkFiles refuses names of files that are missing.
+func (c config) checkFiles() error {
+	if _, given := c.sources["allow"]; given && c.allowFile == "" {
+		return fmt.Errorf("%s names no file: an allow list that is lost must not open the relay", c.source("allow"))
 	}
-	if err == nil && (cfg.certFile == "") != (cfg.certKeyFile == "") {
+	if (c.certFile == "") != (c.certKeyFile == "") {
 		given, missing := "cert", "cert-key"
-		if cfg.certFile == "" {
+		if c.certFile == "" {
 			given, missing = missing, given
 		}
-		err = fmt.Errorf("%s is of no use without -%s", cfg.source(given), missing)
+		return fmt.Errorf("%s is of no use without -%s", c.source(given), missing)
 	}
-	if err != nil {
-		fmt.Fprintln(stderr, err)
-		fs.Usage()
-		return config{}, err
-	}
-	return cfg, nil
+	return nil
 }
 
 // defineFlags defines the flags so that each refuses what cannot be, whether it
@@ -101,6 +112,7 @@ func defineFlags(fs *flag.FlagSet, cfg *config) {
 	fs.Var((*host)(&cfg.urlHost), "url-host", "`host` in the printed URL (default: the one of -listen, or the machine's first address)")
 	cfg.logFormat = logText
 	fs.Var((*logFormat)(&cfg.logFormat), "log-format", "`format` of the log: text or json")
+	fs.BoolVar(&cfg.version, "version", false, "print the version and exit")
 }
 
 // A lookupFunc is os.LookupEnv, or a test's.
@@ -110,7 +122,7 @@ type lookupFunc func(name string) (value string, ok bool)
 // where they come from. A variable that is empty counts as one that is not set.
 func readEnv(fs *flag.FlagSet, env lookupFunc, sources map[string]string) (err error) {
 	fs.VisitAll(func(f *flag.Flag) {
-		if _, given := sources[f.Name]; given || err != nil {
+		if _, given := sources[f.Name]; given || err != nil || f.Name == "version" {
 			return
 		}
 		name := envName(f.Name)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -78,8 +79,8 @@ func TestEveryFlagCanBeGivenAsVariable(t *testing.T) {
 	}
 	var usage bytes.Buffer
 	parseFlags([]string{"-h"}, func(string) (string, bool) { return "", false }, &usage)
-	if n := strings.Count(usage.String(), "\n  -"); n != len(values) {
-		t.Errorf("there are %d flags, and %d are tested:\n%s", n, len(values), &usage)
+	if n := strings.Count(usage.String(), "\n  -"); n != len(values)+1 {
+		t.Errorf("there are %d flags, and %d are tested, and -version:\n%s", n, len(values), &usage)
 	}
 }
 
@@ -112,6 +113,7 @@ func TestBadValueNamesItsSource(t *testing.T) {
 		{"listen", "nonsense", "missing port"},
 		{"listen", "127.0.0.1:70000", "70000"},
 		{"key", junk, "key file " + junk},
+		{"key", filepath.Join(missing, "relay.key"), "in directory " + missing},
 		{"cert", junk, "cert-key"},
 		{"cert-key", junk, "without -cert"},
 		{"allow", missing, missing},
@@ -175,13 +177,22 @@ func TestBadUsage(t *testing.T) {
 			if code != exitUsage {
 				t.Errorf("exit code is %d, want %d", code, exitUsage)
 			}
-			if !strings.Contains(stderr, tc.says) {
-				t.Errorf("stderr does not say %q:\n%s", tc.says, stderr)
+			if !strings.Contains(stderr, tc.says) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("stderr does not say %q in one line:\n%s", tc.says, stderr)
 			}
 		})
 	}
 	if code, stderr := runInProcess(t, nil, "-help"); code != exitOK || !strings.Contains(stderr, "-listen") {
 		t.Errorf("-help: exit code %d\n%s", code, stderr)
+	}
+}
+
+func TestVersionIsPrintedWhateverElseIsWrong(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	env := func(string) (string, bool) { return "nonsense", true }
+	code := run(t.Context(), nil, []string{"-version"}, env, &stdout, &stderr)
+	if code != exitOK || stderr.Len() > 0 || !regexp.MustCompile(`^meshsync-relay \S+ go\S+ \S+/\S+\n$`).MatchString(stdout.String()) {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, &stdout, &stderr)
 	}
 }
 

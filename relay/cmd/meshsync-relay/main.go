@@ -37,6 +37,7 @@
 //	                       0 does not wait
 //	-url-host host         a name or an address in the printed URL
 //	-log-format format     text or json; default text
+//	-version               print the version and exit; has no variable
 //
 // # Who may connect
 //
@@ -84,6 +85,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -118,6 +121,9 @@ func run(ctx context.Context, reload <-chan os.Signal, args []string, env lookup
 		return exitOK
 	case err != nil:
 		return exitUsage // parseFlags has said why
+	case cfg.version:
+		fmt.Fprintln(stdout, version())
+		return exitOK
 	}
 	log := newLogger(cfg.logFormat, stderr)
 	err = serve(ctx, cfg, reload, stdout, log)
@@ -129,6 +135,16 @@ func run(ctx context.Context, reload <-chan os.Signal, args []string, env lookup
 		return exitUsage
 	}
 	return exitError
+}
+
+// version returns the version of the module, as go build or go install has noted
+// it, and those of Go and the platform.
+func version() string {
+	v := "(unknown)"
+	if build, ok := debug.ReadBuildInfo(); ok {
+		v = build.Main.Version
+	}
+	return fmt.Sprintf("meshsync-relay %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // A usageError blames what a flag, or a variable, says.

@@ -26,6 +26,23 @@ func TestURLOnStdoutCanBeDialed(t *testing.T) {
 	}
 }
 
+// The relay says once that it has started, with all there is to know.
+func TestStartIsOneLineOfTheLog(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.url()
+	p.kill()
+	var said []string
+	for _, line := range p.log {
+		if strings.Contains(line, `"msg":"relay `) { // QUIC may have something to say of buffers
+			said = append(said, line)
+		}
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "relay is up") {
+		t.Errorf("the log of the start is %q", said)
+	}
+}
+
 func TestURLHasTheHostThatIsWanted(t *testing.T) {
 	t.Parallel()
 	for _, host := range []string{"relay.example", "2001:db8::1"} {
