@@ -36,9 +36,12 @@ func TestBlackoutRecovers(t *testing.T) {
 			t.Errorf("no row %q in the table:\n%s", row, &stdout)
 		}
 	}
-	for _, line := range []string{`(?m)^direct path cut.*never repaired +\d+$`, `moved: [1-9]\d* messages came back meanwhile, 0 streams failed`} {
+	for _, line := range []string{`(?m)^direct path cut.*before the repair +\d+$`, `[1-9]\d* messages came back during the move, and 0 streams failed`} {
 		if !regexp.MustCompile(line).Match(stdout.Bytes()) {
 			t.Errorf("no line %q:\n%s", line, &stdout)
 		}
+	}
+	if regexp.MustCompile(`(?m)^ *\S+ s  A    .*registered`).Match(stdout.Bytes()) {
+		t.Errorf("an event repeats what the story has said:\n%s", &stdout)
 	}
 }

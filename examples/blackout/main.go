@@ -8,8 +8,8 @@
 // numbered messages. Then the network between them goes dark, B is killed, and
 // B moves to another port; each time A's transport gets the connection back by
 // itself, and A's own code does nothing but ask for a stream. Then the direct
-// path between them is cut for good, and they go on through a relay; it returns,
-// and the connection moves back to it. In the end A unregisters B, after which A
+// path between them is cut, and they go on through a relay; it is repaired, and
+// the connection moves back to it. In the end A unregisters B, after which A
 // leaves it alone.
 //
 // Every line it prints is measured while it happens. The exit code is 1 if A

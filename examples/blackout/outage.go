@@ -11,7 +11,7 @@ import (
 type outage struct {
 	cause    string
 	dials    int           // until the connection was back
-	repaired time.Time     // when the cause began to go away; zero: it did not
+	repaired time.Time     // when the cause began to go away; zero: not before A was back
 	back     time.Time     // when A was connected again; zero before
 	length   time.Duration // Event.Outage: how long A had no connection
 	silence  time.Duration // from the last echo before to the first one after
@@ -31,7 +31,7 @@ func printTable(out io.Writer, outages []*outage) {
 			fmt.Fprintf(w, "%s\tNOT RECOVERED\t\t\t%d\n", o.cause, o.dials)
 			continue
 		}
-		repair := "never repaired"
+		repair := "before the repair"
 		if !o.repaired.IsZero() {
 			repair = seconds(o.back.Sub(o.repaired))
 		}
@@ -43,7 +43,7 @@ no messages for    from the last message that came back to the next one
 outage             Event.Outage: A's transport had no connection for this long. It is
                    shorter, as a silent peer counts as lost only after the idle timeout
 back after repair  from the end of the darkness, from the start of B's new process, from
-                   the new registration: until A was connected again
+                   the new registration: until A was connected again, if it was not before
 `)
 }
 

@@ -113,8 +113,9 @@ func (r *report) event(ev meshsync.Event) {
 		r.print(ev.Time, "A  ", fmt.Sprintf("dials B, attempt %d", ev.Attempt))
 	case meshsync.EventDialFailed:
 		r.print(ev.Time, "A  ", fmt.Sprintf("dial failed: %s; the next one in %s", whyFailed(ev.Err), seconds(ev.Retry)))
-	default: // registered, unregistered
-		r.print(ev.Time, "A  ", fmt.Sprintf("B is %v", ev.Kind))
+	case meshsync.EventRegistered, meshsync.EventUnregistered: // the story has just said so
+	default:
+		r.print(ev.Time, "A  ", ev.Kind.String())
 	}
 }
 

@@ -95,7 +95,7 @@ func (s *story) prologue() {
 	fmt.Printf(`A keeps a connection to B. A listens on %v; B is a process of its own.
 Keep-alive %v, idle timeout %v, dial timeout %v: shorter than the defaults, to save your time.
 A relay runs beside them.
-Lines with "---" say what this demo does to them; lines with "A" are A's events and messages.
+Lines with "---" say what this demo does to them, lines with "A" what A's transport and messages tell.
 `, s.a.Addr(), keepAlive, idleTimeout, dialTimeout)
 }
 
@@ -168,8 +168,8 @@ func (s *story) cutOff() error {
 	if err := s.during(s.ctx, calm); err != nil {
 		return err
 	}
-	s.begin("direct path cut for good")
-	s.act("the path between A and B is cut for good; both still reach the relay")
+	s.begin("direct path cut")
+	s.act("the direct path between A and B is cut; both still reach the relay")
 	s.net.cut.Store(s.b.addr)
 	if err := s.until(s.ctx, recoverLimit, func() bool { return s.current.over }); err != nil {
 		return fmt.Errorf("node A did not reach B through the relay: %w", err)
@@ -182,7 +182,7 @@ func (s *story) cutOff() error {
 
 func (s *story) moveBack() error {
 	lost, messages := s.lost, s.messages
-	s.act("the direct path is back, against all expectation")
+	s.act("the direct path is repaired; A looks for it while it uses the relay")
 	s.net.cut.Store("")
 	if err := s.until(s.ctx, recoverLimit, func() bool { return s.path.Kind == meshsync.PathDirect }); err != nil {
 		return fmt.Errorf("node A did not move back to the direct path: %w", err)
@@ -190,7 +190,7 @@ func (s *story) moveBack() error {
 	if err := s.during(s.ctx, calm); err != nil {
 		return err
 	}
-	s.act("the connection has moved: %d messages came back meanwhile, %d streams failed", s.messages-messages, s.lost-lost)
+	s.act("%d messages came back during the move, and %d streams failed", s.messages-messages, s.lost-lost)
 	if s.lost != lost {
 		return errors.New("the move cost node A a stream")
 	}
