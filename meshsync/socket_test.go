@@ -133,6 +133,38 @@ func TestRestartIsNoticedWhileIdleOnRealSockets(t *testing.T) {
 	}
 }
 
+// Whatever the system says of a packet that it cannot send, networks come back.
+func TestConnectionSurvivesErrorsOfSending(t *testing.T) {
+	for _, errno := range []syscall.Errno{
+		syscall.EACCES, // a prohibit route
+		syscall.EINVAL, // a blackhole route
+		syscall.EHOSTUNREACH, syscall.ENODEV, syscall.ENOMEM, syscall.ENXIO, syscall.EIO, syscall.EPERM,
+	} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				a, b := w.pair()
+				var conn *faultyConn
+				a.restart(func() {
+					a.wrap = func(pc net.PacketConn) net.PacketConn { conn = &faultyConn{PacketConn: pc}; return conn }
+				})
+				a.register(b)
+				c := a.await(b, time.Second)
+				time.Sleep(settled)
+				fault := error(&net.OpError{Op: "write", Net: "udp", Err: errno})
+				conn.writeErr.Store(&fault)
+				time.Sleep(8 * time.Second) // longer than KeepAlive, shorter than IdleTimeout
+				conn.writeErr.Store(nil)
+				a.mustPing(b, 10*time.Second)
+				if now, _ := a.Conn(b.ID()); now != c {
+					t.Errorf("the connection ended: %v", c.endCause())
+				}
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
+
 func TestConnectionSurvivesAnInterfaceThatFlaps(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		a, b := w.pair()

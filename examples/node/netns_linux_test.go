@@ -110,3 +110,28 @@ func TestPeerIsConnectedAgainAfterBlackout(t *testing.T) {
 		})
 	}
 }
+
+// A route that says no, for less than the idle timeout, costs no connection:
+// sending fails at once, with EACCES on a prohibit route and EINVAL on a blackhole.
+func TestConnectionSurvivesARouteThatSaysNo(t *testing.T) {
+	skipIfShort(t)
+	t.Parallel()
+	for _, kind := range []string{"prohibit", "blackhole"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			nsA, nsB := wiredNamespaces(t, kind)
+			a, b := nsA.node(), nsB.node()
+			a.run(registers(b))
+			b.run(registers(a))
+			a.awaitConnected(0, b)
+			b.awaitConnected(0, a)
+
+			command(t, "ip", "-n", nsA.name, "route", "add", kind, nsB.ip)
+			lastFor(8 * time.Second) // longer than the keep-alives are apart
+			command(t, "ip", "-n", nsA.name, "route", "delete", kind, nsB.ip)
+			lastFor(12 * time.Second) // the idle timeout is over
+			a.wantConns(b, 1)
+			b.wantConns(a, 1)
+		})
+	}
+}

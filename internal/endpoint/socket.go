@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -92,11 +93,11 @@ func (d *duties) take(b []byte) (n int, from *net.UDPAddr, ok bool) {
 	return n, from, ok
 }
 
-// sent takes note of a packet of which n bytes went out, and of what quic-go is
-// to be told.
-func (d *duties) sent(b []byte, n int, err error) error {
+// sent takes note of what was written with the control messages oob, of which n
+// bytes went out, and of what quic-go is to be told.
+func (d *duties) sent(b, oob []byte, n int, err error) error {
 	d.counts.sent.Add(uint64(n))
-	if isLoss(b, err) {
+	if isLoss(b, oob, err) {
 		return nil
 	}
 	return err
@@ -132,19 +133,24 @@ func (d *duties) again(err error) bool {
 }
 
 // isLoss reports whether a packet that could not be sent is to count as lost on
-// the way: one of an established connection, on a host whose network is down
-// for now, or whose firewall says no. quic-go would end the connection, but
-// networks come back. Handshakes get the error: it tells why a dial failed.
-func isLoss(b []byte, err error) bool {
-	if err == nil || len(b) == 0 || b[0]&0x80 != 0 { // RFC 9000 section 17.2: a long header
+// the way. Of an established connection that is every one: its host has no route
+// for now, its interface is down, its firewall says no, its memory is short.
+// quic-go would end the connection, but networks come back, and one that does not
+// is what the idle timeout is for. What quic-go must hear of is a closed socket;
+// a packet that is too long, when it measures the path; and that the interface
+// cannot do segmentation offload, after which it sends the segments one by one.
+// Handshakes get every error: it tells why a dial failed.
+func isLoss(b, oob []byte, err error) bool {
+	switch {
+	case err == nil, len(b) == 0, b[0]&0x80 != 0: // RFC 9000 section 17.2: a long header
 		return false
+	case errors.Is(err, net.ErrClosed), errors.Is(err, errTooLong):
+		return false
+	case errors.Is(err, syscall.EIO) && segmentSize(oob) > 0: // udp(7), UDP_SEGMENT
+		return false
+	default:
+		return true
 	}
-	for _, passing := range passingErrors {
-		if errors.Is(err, passing) {
-			return true
-		}
-	}
-	return false
 }
 
 // udpSocket is a socket of the operating system. It embeds *net.UDPConn and has
@@ -220,7 +226,7 @@ func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, 
 		return len(b), len(oob), nil
 	}
 	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
-	if err = s.sent(b, n, err); err != nil {
+	if err = s.sent(b, oob, n, err); err != nil {
 		return n, 0, err
 	}
 	return len(b), len(oob), nil
@@ -293,7 +299,7 @@ func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
 		return len(b), nil
 	}
 	n, err := d.pc.WriteTo(b, addr)
-	if err = d.sent(b, n, err); err != nil {
+	if err = d.sent(b, nil, n, err); err != nil {
 		return n, err
 	}
 	return len(b), nil

@@ -2,11 +2,8 @@ package endpoint
 
 import "golang.org/x/sys/windows"
 
-// passingErrors are those of a send that may work a moment later.
-var passingErrors = []error{
-	windows.WSAENETDOWN, windows.WSAENETUNREACH, windows.WSAEHOSTUNREACH, windows.WSAEADDRNOTAVAIL,
-	windows.WSAEACCES, windows.WSAENOBUFS, windows.WSAECONNREFUSED,
-}
+// errTooLong is that of a packet which is longer than the path takes.
+const errTooLong = windows.WSAEMSGSIZE
 
 // dontWait is the flag of a read that returns at once.
 const dontWait = 0
