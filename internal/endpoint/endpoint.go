@@ -1,7 +1,7 @@
 // Package endpoint is what every QUIC endpoint of this project stands on: a
-// packet connection that outlives what networks do to it, stateless resets that
-// a restarted process can send, and a bound on connections that have not yet
-// said who they are.
+// packet connection that outlives what networks do to it, stateless resets of
+// every connection that is not known, also by a restarted process, and a bound on
+// connections that have not yet said who they are.
 package endpoint
 
 import (
@@ -47,14 +47,15 @@ type Endpoint struct {
 
 // New returns an endpoint. It sends and reads nothing before its QUIC is used.
 func New(c Config) *Endpoint {
-	resets := newResetter(deriveKey(c.Key, c.Protocol+" stateless reset"))
+	resets := &resetter{key: deriveKey(c.Key, c.Protocol+" stateless reset")}
 	e := &Endpoint{Unknown: newLimit(), socket: newSocket(c, resets), inviter: newInviter()}
 	e.QUIC = &quic.Transport{
-		Conn:                  e.socket,
-		ConnectionIDGenerator: resets,
-		StatelessResetKey:     &resets.key,
-		ConnContext:           e.admitter(c.Admitted),
-		VerifySourceAddress:   e.Unknown.underLoad,
+		Conn:                e.socket,
+		ConnectionIDLength:  connIDLength,
+		StatelessResetKey:   &resets.key,
+		Tracer:              resets,
+		ConnContext:         e.admitter(c.Admitted),
+		VerifySourceAddress: e.Unknown.underLoad,
 	}
 	return e
 }

@@ -30,7 +30,7 @@ type traffic struct {
 }
 
 // newSocket returns the socket that c asks for. r answers what comes in for
-// connections of an earlier run.
+// connections that QUIC does not know.
 func newSocket(c Config, r *resetter) socket {
 	pc := c.PacketConn
 	d := &duties{pc: pc, resets: r, log: c.Log, divert: c.Divert, injected: newInjector(pc)}
@@ -44,13 +44,13 @@ func newSocket(c Config, r *resetter) socket {
 // connection, besides carrying them.
 type duties struct {
 	pc     net.PacketConn
-	resets *resetter
 	log    *slog.Logger
 	divert func(b []byte, to *net.UDPAddr)
 	counts traffic
 
 	injected *injector
 	// The one goroutine that reads owns these.
+	resets *resetter
 	failed int // reads in a row
 	run    int // injected packets, or batches of them, since the last look at pc
 
@@ -74,21 +74,22 @@ func (d *duties) received(b []byte, from net.Addr) bool {
 	if _, virtual := VirtualNumber(from); virtual {
 		return false
 	}
-	d.answer(b, from)
+	d.resets.show(b, from)
 	return true
 }
 
-// answer resets a connection of an earlier run if b belongs to one.
-func (d *duties) answer(b []byte, from net.Addr) {
-	if reset := d.resets.resetFor(b); reset != nil {
-		d.writeTo(reset, from) // lost is lost
-	}
+// resetUnknown resets the connections that QUIC did not know when it was shown
+// the packets of the last read.
+func (d *duties) resetUnknown() {
+	d.resets.settle(func(p shown) {
+		d.writeTo(d.resets.packet(p.id), p.from) // lost is lost
+	})
 }
 
 // take reads an injected packet, if there is one.
 func (d *duties) take(b []byte) (n int, from *net.UDPAddr, ok bool) {
 	if n, from, ok = d.injected.take(b); ok {
-		d.answer(b[:n], from)
+		d.resets.show(b[:n], from)
 	}
 	return n, from, ok
 }
@@ -167,6 +168,7 @@ var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
 // ReadBatch is how quic-go reads where the system can read several packets at
 // once.
 func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	s.resetUnknown()
 	for {
 		if n, err := s.injectedBatch(ms, flags); n > 0 {
 			return n, err
@@ -272,6 +274,7 @@ const (
 )
 
 func (d *duties) readFrom(b []byte) (int, net.Addr, error) {
+	d.resetUnknown()
 	for {
 		if d.run < maxRun {
 			if n, from, ok := d.take(b); ok {

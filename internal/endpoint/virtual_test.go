@@ -187,7 +187,7 @@ func TestInjectIsBounded(t *testing.T) {
 // What claims to come from a virtual address does not get to QUIC over the
 // network, and nobody is told to dial there.
 func TestVirtualAddressesAreNotOnTheNetwork(t *testing.T) {
-	d := &duties{resets: newResetter([32]byte{})}
+	d := &duties{resets: &resetter{}}
 	if d.received([]byte{0x40}, VirtualAddr(3)) || !d.received([]byte{0x40}, &net.UDPAddr{IP: net.ParseIP("101::1")}) {
 		t.Error("wrong packets are dropped")
 	}
