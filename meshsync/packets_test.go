@@ -188,6 +188,38 @@ func FuzzPacketsBesideQUIC(f *testing.F) {
 	})
 }
 
+// What the probes of one host cost is bounded, and not at the expense of another's.
+func TestProbesOfOneHostAreBounded(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a := w.node(1)
+		flooder, other := w.listenRaw(w.node(7).host), w.listenRaw(w.node(8).host)
+		probe := endpoint.ProbePacket(endpoint.TypeProbe, a.ID(), endpoint.NewNonce())
+		const rate = 10_000
+		for range 2 * rate { // for two seconds
+			flooder.WriteTo(probe, a.sock.LocalAddr())
+			time.Sleep(time.Second / rate)
+		}
+		other.WriteTo(probe, a.sock.LocalAddr())
+		if readRaw(other) == nil {
+			t.Error("the probe of another host was not answered")
+		}
+		answered := 0
+		for readRaw(flooder) != nil {
+			answered++
+		}
+		if answered < 1000 || answered > 3500 {
+			t.Errorf("%d of %d probes were answered", answered, 2*rate)
+		}
+		// After the flood there is room again.
+		time.Sleep(time.Second)
+		flooder.WriteTo(probe, a.sock.LocalAddr())
+		if readRaw(flooder) == nil {
+			t.Error("a probe after the flood was not answered")
+		}
+		a.stop()
+	})
+}
+
 // A flood of anything but QUIC changes nothing for the peers that are there.
 func TestGarbageDatagramsDisturbNobody(t *testing.T) {
 	inWorld(t, 1, func(w *world) {

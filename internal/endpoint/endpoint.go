@@ -1,7 +1,8 @@
 // Package endpoint is what every QUIC endpoint of this project stands on: a
 // packet connection that outlives what networks do to it, stateless resets of
-// every connection that is not known, also by a restarted process, and a bound on
-// connections that have not yet said who they are.
+// every connection that is not known, also by a restarted process, a bound on
+// connections that have not yet said who they are, and one on the small packets
+// that anybody can send.
 package endpoint
 
 import (

@@ -33,7 +33,7 @@ type traffic struct {
 // connections that QUIC does not know.
 func newSocket(c Config, r *resetter) socket {
 	pc := c.PacketConn
-	d := &duties{pc: pc, resets: r, log: c.Log, divert: c.Divert, injected: newInjector(pc)}
+	d := &duties{pc: pc, resets: r, small: newSmallRate(), log: c.Log, divert: c.Divert, injected: newInjector(pc)}
 	if u, ok := pc.(*net.UDPConn); ok {
 		return &udpSocket{UDPConn: u, duties: d, batch: ipv4.NewPacketConn(u)}
 	}
@@ -51,6 +51,7 @@ type duties struct {
 	injected *injector
 	// The one goroutine that reads owns these.
 	resets *resetter
+	small  *smallRate
 	failed int // reads in a row
 	run    int // injected packets, or batches of them, since the last look at pc
 
@@ -74,6 +75,15 @@ func (d *duties) received(b []byte, from net.Addr) bool {
 	if _, virtual := VirtualNumber(from); virtual {
 		return false
 	}
+	return d.admit(b, from)
+}
+
+// admit takes note of a packet that QUIC is to be shown. It returns false for one
+// to drop: one beside those of QUIC that is of no use, or one too many.
+func (d *duties) admit(b []byte, from net.Addr) bool {
+	if len(b) > 0 && b[0]&0xc0 == 0 && (len(b) != ProbeSize || !d.small.allow(from)) {
+		return false
+	}
 	d.resets.show(b, from)
 	return true
 }
@@ -82,16 +92,19 @@ func (d *duties) received(b []byte, from net.Addr) bool {
 // the packets of the last read.
 func (d *duties) resetUnknown() {
 	d.resets.settle(func(p shown) {
-		d.writeTo(d.resets.packet(p.id), p.from) // lost is lost
+		if d.small.allow(p.from) {
+			d.writeTo(d.resets.packet(p.id), p.from) // lost is lost
+		}
 	})
 }
 
 // take reads an injected packet, if there is one.
 func (d *duties) take(b []byte) (n int, from *net.UDPAddr, ok bool) {
-	if n, from, ok = d.injected.take(b); ok {
-		d.resets.show(b[:n], from)
+	for {
+		if n, from, ok = d.injected.take(b); !ok || d.admit(b[:n], from) {
+			return n, from, ok
+		}
 	}
-	return n, from, ok
 }
 
 // sent takes note of what was written with the control messages oob, of which n
@@ -170,43 +183,55 @@ var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
 func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	s.resetUnknown()
 	for {
-		if n, err := s.injectedBatch(ms, flags); n > 0 {
-			return n, err
+		if n := s.injectedBatch(ms, flags); n > 0 {
+			return n, nil
 		}
 		n, err := s.readBatch(ms, flags)
 		if n > 0 {
+			s.failed = 0
 			return n, nil // the next read says the error again, if it matters
 		}
-		if !s.again(err) {
-			return n, err
+		if !s.again(err) && err != nil {
+			return 0, err
 		}
 	}
 }
 
-// readBatch reads from the system. A packet to drop becomes one of no length,
-// which QUIC ignores.
-func (s *udpSocket) readBatch(ms []ipv4.Message, flags int) (int, error) {
+// readBatch reads from the system, and closes the gaps that packets to drop leave.
+func (s *udpSocket) readBatch(ms []ipv4.Message, flags int) (kept int, err error) {
 	n, err := s.batch.ReadBatch(ms, flags)
 	for i := range ms[:max(n, 0)] {
-		if m := &ms[i]; !s.received(m.Buffers[0][:m.N], m.Addr) {
-			m.N, m.NN = 0, 0
+		if !s.received(ms[i].Buffers[0][:ms[i].N], ms[i].Addr) {
+			continue
 		}
+		if kept < i {
+			copyMessage(&ms[kept], &ms[i])
+		}
+		kept++
 	}
-	return n, err
+	return kept, err
+}
+
+// copyMessage copies one message with one buffer over another: QUIC keeps track
+// of the buffers, so they stay where they are.
+func copyMessage(to, from *ipv4.Message) {
+	to.N = copy(to.Buffers[0], from.Buffers[0][:from.N])
+	to.NN = copy(to.OOB, from.OOB[:from.NN])
+	to.Addr, to.Flags = from.Addr, from.Flags
 }
 
 // injectedBatch returns injected packets, if there are any. Between two batches
 // of them the socket has its turn: neither keeps the other waiting.
-func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) (int, error) {
+func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) int {
 	if s.injected.empty() {
 		s.run = 0
-		return 0, nil
+		return 0
 	}
 	if s.run > 0 {
 		s.run = 0
 		s.injected.settle()
 		if n, _ := s.readBatch(ms, flags|dontWait); n > 0 {
-			return n, nil
+			return n
 		}
 	}
 	s.run++
@@ -214,11 +239,11 @@ func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) (int, error) {
 		m := &ms[i]
 		n, from, ok := s.take(m.Buffers[0])
 		if !ok {
-			return i, nil
+			return i
 		}
 		m.N, m.NN, m.Addr = n, 0, from
 	}
-	return len(ms), nil
+	return len(ms)
 }
 
 // WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.

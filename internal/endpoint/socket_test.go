@@ -1,12 +1,15 @@
 package endpoint
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"syscall"
 	"testing"
+
+	"golang.org/x/net/ipv4"
 )
 
 // Only failures in a row make the socket rest.
@@ -52,6 +55,52 @@ func TestErrorsOfSendingCountAsLoss(t *testing.T) {
 	} {
 		if got := isLoss(tc.packet, nil, tc.err); got != tc.loss {
 			t.Errorf("%s: loss is %v, want %v", tc.name, got, tc.loss)
+		}
+	}
+}
+
+// What is dropped on reading leaves no gap, and what is kept stays whole.
+func TestUselessPacketsAreDroppedOnReading(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	s := newSocket(Config{PacketConn: pc, Log: slog.New(slog.DiscardHandler)}, &resetter{}).(*udpSocket)
+	var want [][]byte
+	send := func(b []byte, kept bool) {
+		if _, err := pc.WriteTo(b, pc.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		if kept {
+			want = append(want, b)
+		}
+	}
+	noise := make([]byte, 1200)
+	for i := range 10 {
+		send(noise, false)
+		send(noise[:ProbeSize-1], false)
+		send(bytes.Repeat([]byte{0x40 + byte(i)}, 30+100*i), true)
+		send(append([]byte{TypeProbe, byte(i)}, noise[:ProbeSize-2]...), true)
+		send(noise[:ProbeSize+1], false)
+	}
+	for len(want) > 0 {
+		ms := make([]ipv4.Message, 8)
+		for i := range ms {
+			ms[i].Buffers = [][]byte{make([]byte, MaxPacket)}
+		}
+		n, err := s.ReadBatch(ms, 0)
+		if err != nil || n == 0 || n > len(want) {
+			t.Fatalf("%d packets, %v; %d are expected", n, err, len(want))
+		}
+		for _, m := range ms[:n] {
+			if got := m.Buffers[0][:m.N]; !bytes.Equal(got, want[0]) {
+				t.Errorf("read %x, want %x", got, want[0])
+			}
+			if m.Addr.String() != pc.LocalAddr().String() {
+				t.Errorf("from %v", m.Addr)
+			}
+			want = want[1:]
 		}
 	}
 }
