@@ -62,6 +62,10 @@ type peer struct {
 	connect *sharedDial
 	// lost is when the connection of a registered peer ended, until the next.
 	lost time.Time
+	// run is the one that conn is to, or was, and lastRun the one before; warned
+	// is when they were last told of as twins, see twins.go.
+	run, lastRun run
+	warned       time.Time
 	// changed is closed at the next change of conn, offered, greeting or
 	// refused; nil if nobody waits for it. waiters counts who does.
 	changed chan struct{}
@@ -298,6 +302,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 			t.wg.Go(func() { old.close(ErrSuperseded) })
 		}
 	}
+	t.noteRun(p, c)
 	c.opened = time.Now()
 	p.conn = c
 	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c}

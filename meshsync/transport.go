@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sync/errgroup"
@@ -75,6 +76,8 @@ type MeshSyncTransport struct {
 	peers  map[PeerID]*peer
 	seq    uint64 // of the last hello or active message
 	closed bool   // no connection begins to count, no dial starts
+	// warnedOfTwins is when the last warning of that kind was logged.
+	warnedOfTwins time.Time
 }
 
 // New returns a transport that listens. Peers may be connected, and their Handlers
