@@ -19,6 +19,10 @@ var (
 	// ErrClosed is returned by every call on a transport that was closed or
 	// shut down, and is the cause with which its connections end.
 	ErrClosed = errors.New("transport is closed")
+	// ErrSocketClosed says that the transport's socket, or Options.PacketConn,
+	// was closed by somebody else. The transport can reach nobody any more; close
+	// it, and make a new one.
+	ErrSocketClosed = errors.New("the socket was closed underneath the transport")
 	// ErrNotRegistered is returned for a peer that RegisterForReconnect does
 	// not hold.
 	ErrNotRegistered = errors.New("peer is not registered")
@@ -156,6 +160,9 @@ func closeLabel(cause error) string {
 func explain(err error) error {
 	if err == nil {
 		return nil
+	}
+	if op, ok := errors.AsType[*net.OpError](err); errors.Is(err, quic.ErrTransportClosed) || ok && errors.Is(op, net.ErrClosed) {
+		return fmt.Errorf("%w (%w)", ErrSocketClosed, err)
 	}
 	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
 		for _, r := range closeReasons {

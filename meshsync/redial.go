@@ -114,9 +114,9 @@ func (w *watchdog) dialNow() {
 
 // dialAgain dials after a wait. A peer that is known to answer probes, and that
 // neither the search has found nor a relay may know, gets no handshake, except
-// now and then.
+// now and then; but on a closed socket a dial says what is wrong.
 func (w *watchdog) dialAgain() {
-	if w.search.timer == nil || !w.search.isProven() || time.Since(w.search.dialed) > blindAfter || w.rendezvous.relayUse().mayReach() {
+	if w.search.timer == nil || w.t.endpoint.Lost() || !w.search.isProven() || time.Since(w.search.dialed) > blindAfter || w.rendezvous.relayUse().mayReach() {
 		w.dial(priorityBlind)
 		return
 	}

@@ -3,6 +3,8 @@ package meshsync
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -157,6 +160,52 @@ func TestConnectionSurvivesErrorsOfSending(t *testing.T) {
 				a.mustPing(b, 10*time.Second)
 				if now, _ := a.Conn(b.ID()); now != c {
 					t.Errorf("the connection ended: %v", c.endCause())
+				}
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
+
+// A socket that somebody else closes is the end of the transport, which says so:
+// once in the log, and in every error.
+func TestSocketClosedUnderneathIsSaid(t *testing.T) {
+	for _, connected := range []bool{true, false} {
+		t.Run(fmt.Sprintf("connected %v", connected), func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				log := &warnings{}
+				a, b := w.pair(func(o *Options) { o.Logger = slog.New(log) })
+				a.register(b)
+				c := a.await(b, time.Second)
+				time.Sleep(settled)
+				if !connected {
+					b.host.Blackout(testnet.Both)
+					time.Sleep(time.Minute) // a search is under way
+				}
+				a.sock.Close()
+				if connected {
+					if cause := causeOf(t, c, time.Second); !errors.Is(cause, ErrSocketClosed) {
+						t.Errorf("the connection ended with %v", cause)
+					}
+				}
+				for range 10 {
+					time.Sleep(10 * time.Second)
+					st, _ := a.Status(b.ID())
+					var dial *DialError
+					if !errors.Is(st.LastError, ErrSocketClosed) || !errors.As(st.LastError, &dial) {
+						t.Errorf("in Status: %v", st.LastError)
+					}
+				}
+				began := time.Now()
+				if _, err := a.Connect(context.Background(), PeerIDFromKey(testKey(9)), []string{b.addr()}, ""); !errors.Is(err, ErrSocketClosed) {
+					t.Errorf("Connect: %v", err)
+				}
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("Connect took %v", took)
+				}
+				if lines := log.with("closed underneath"); len(lines) != 1 {
+					t.Errorf("warnings %q", lines)
 				}
 				a.stop()
 				b.stop()

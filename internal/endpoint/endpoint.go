@@ -96,6 +96,10 @@ func (e *Endpoint) BytesReceived() uint64 { return e.socket.traffic().received.L
 // too long, or too many wait.
 func (e *Endpoint) Inject(b []byte, from *net.UDPAddr) bool { return e.socket.inject(b, from) }
 
+// Lost reports whether the packet connection was closed by somebody else: QUIC is
+// closed then, too.
+func (e *Endpoint) Lost() bool { return e.socket.isLost() }
+
 // Close ends everything and closes the packet connection.
 func (e *Endpoint) Close() error { return errors.Join(e.Release(), e.socket.Close()) }
 

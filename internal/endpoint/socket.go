@@ -22,6 +22,7 @@ type socket interface {
 	inject(b []byte, from *net.UDPAddr) bool
 	// beginClose makes the next read that fails the last one.
 	beginClose()
+	isLost() bool
 }
 
 // traffic counts the UDP payload bytes a socket has carried.
@@ -57,6 +58,8 @@ type duties struct {
 
 	// closing is set before the end: whatever a read says then, it was the last.
 	closing atomic.Bool
+	// lost is set when pc turns out to be closed before that.
+	lost atomic.Bool
 }
 
 func (d *duties) traffic() *traffic { return &d.counts }
@@ -67,6 +70,8 @@ func (d *duties) beginClose() {
 	d.closing.Store(true)
 	d.injected.end()
 }
+
+func (d *duties) isLost() bool { return d.lost.Load() }
 
 // received takes note of a packet that came in over pc. It returns false for
 // one to drop: nobody out there has a virtual address.
@@ -133,8 +138,13 @@ func (d *duties) again(err error) bool {
 	if err != nil && d.injected.settle() && !d.closing.Load() {
 		return true
 	}
-	if err == nil || d.closing.Load() || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err == nil || d.closing.Load() || errors.Is(err, os.ErrDeadlineExceeded) {
 		d.failed = 0
+		return false
+	}
+	if errors.Is(err, net.ErrClosed) {
+		d.lost.Store(true)
+		d.log.Warn("the socket was closed underneath: nothing can be sent or received any more", "error", err)
 		return false
 	}
 	if d.failed++; d.failed >= readFailures {
