@@ -3,7 +3,6 @@ package meshsync
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -168,27 +167,48 @@ func TestConnectionSurvivesErrorsOfSending(t *testing.T) {
 	}
 }
 
+// A bareConn reads net.ErrClosed once it is closed, with nothing around it.
+type bareConn struct{ net.PacketConn }
+
+func (c bareConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := c.PacketConn.ReadFrom(b)
+	if errors.Is(err, net.ErrClosed) {
+		err = net.ErrClosed
+	}
+	return n, from, err
+}
+
 // A socket that somebody else closes is the end of the transport, which says so:
 // once in the log, and in every error.
 func TestSocketClosedUnderneathIsSaid(t *testing.T) {
-	for _, connected := range []bool{true, false} {
-		t.Run(fmt.Sprintf("connected %v", connected), func(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		connected bool
+		wrap      func(net.PacketConn) net.PacketConn
+	}{
+		{"while the peer is connected", true, nil},
+		{"while the peer is away", false, nil},
+		{"with a bare error", true, func(pc net.PacketConn) net.PacketConn { return bareConn{pc} }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {
 				log := &warnings{}
 				a, b := w.pair(func(o *Options) { o.Logger = slog.New(log) })
+				a.restart(func() { a.wrap = tc.wrap })
 				a.register(b)
 				c := a.await(b, time.Second)
 				time.Sleep(settled)
-				if !connected {
+				if !tc.connected {
 					b.host.Blackout(testnet.Both)
 					time.Sleep(time.Minute) // a search is under way
 				}
 				a.sock.Close()
-				if connected {
+				if tc.connected {
 					if cause := causeOf(t, c, time.Second); !errors.Is(cause, ErrSocketClosed) {
 						t.Errorf("the connection ended with %v", cause)
 					}
 				}
+				time.Sleep(20 * time.Second) // what was under way is over: a quiet dial, and the wait after it
 				for range 10 {
 					time.Sleep(10 * time.Second)
 					st, _ := a.Status(b.ID())
