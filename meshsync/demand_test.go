@@ -67,7 +67,7 @@ func TestDemandsAreBounded(t *testing.T) {
 			t.Errorf("%d packets", n)
 		}
 		b.host.Restore()
-		if took := a.awaitConnected(1, time.Minute); took > time.Second {
+		if took := a.awaitConnected(1, time.Minute); took > 2*time.Second {
 			t.Errorf("back after %v", took)
 		}
 		a.stop()

@@ -19,9 +19,8 @@ import (
 // With one, the transport stays connected to that relay, asks it and the home
 // relays whether the peer is there, dials when it arrives, and dials through
 // them a little after the addresses. While the connection goes through a relay
-// it looks for a direct path, and moves to it without breaking a stream: the
-// new connection takes the place of the old one, which ends with its streams,
-// or 30 s later.
+// it looks for a direct path, and moves to it: a new connection takes the place of
+// the old one, which ends with its streams, or 30 s later with those that are left.
 //
 // Called again for the same peer with other addresses, or another relay, it
 // replaces them, starts the backoff anew and dials now if there is no connection.

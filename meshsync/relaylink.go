@@ -110,7 +110,7 @@ func linkKey(u relay.URL) relay.URL {
 
 func (l *relayLink) run() {
 	defer l.finish()
-	l.search.began = time.Now()
+	l.search.began, l.search.lost = time.Now(), true // others are found through it
 	l.dial(false)
 	for {
 		var ended, stalled, leaving <-chan struct{}
