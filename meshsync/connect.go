@@ -319,12 +319,12 @@ func (t *MeshSyncTransport) ConnectedPeers() []PeerID {
 	return ids
 }
 
-// checkPeer refuses what names nobody, and this transport itself.
+// checkPeer refuses what can be no peer's ID, and this transport itself.
 func (t *MeshSyncTransport) checkPeer(id PeerID) error {
-	switch id {
-	case PeerID{}:
-		return fmt.Errorf("%w: %s is zero", ErrBadPeer, id)
-	case t.id:
+	if err := id.Check(); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrBadPeer, id, err)
+	}
+	if id == t.id {
 		return fmt.Errorf("%w: %s", ErrSelf, id)
 	}
 	return nil

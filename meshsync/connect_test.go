@@ -173,6 +173,7 @@ func TestBadInputIsRefusedAtOnceAndChangesNothing(t *testing.T) {
 		names string
 	}{
 		"zero peer":           {PeerID{}, good, "", ErrBadPeer, PeerID{}.String()},
+		"peer without secret": {PeerID{1}, good, "", ErrBadPeer, PeerID{1}.String()},
 		"own peer":            {tr.ID(), good, "", ErrSelf, tr.ID().String()},
 		"no address":          {peer, nil, "", ErrNoRoute, ""},
 		"no port":             {peer, []string{"127.0.0.1"}, "", ErrBadAddress, "127.0.0.1"},
@@ -189,6 +190,7 @@ func TestBadInputIsRefusedAtOnceAndChangesNothing(t *testing.T) {
 		"relay: no port":      {peer, good, "relay://r.example", ErrBadAddress, "r.example"},
 		"relay: bad ID":       {peer, good, "relay://abc@r.example:443", ErrBadAddress, "abc"},
 		"relay: a path":       {peer, good, "relay://r.example:443/x", ErrBadAddress, "/x"},
+		"relay: no secret":    {peer, nil, "relay://" + PeerID{1}.String() + "@r.example:443", ErrBadAddress, "small order"},
 		"relay: no URL":       {peer, good, "relay://%zz", ErrBadAddress, "%zz"},
 	} {
 		err := tr.RegisterForReconnect(tc.peer, tc.addrs, tc.relay)

