@@ -11,8 +11,9 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// acceptLoop takes inbound connections until the transport closes. Each
-// introduces itself in a goroutine of its own, so none waits for another.
+// acceptLoop takes inbound connections, before their handshakes are complete,
+// until the transport closes. Each introduces itself in a goroutine of its own, so
+// none waits for another.
 func (t *MeshSyncTransport) acceptLoop() {
 	for {
 		qc, err := t.listener.Accept(t.ctx)
@@ -22,7 +23,7 @@ func (t *MeshSyncTransport) acceptLoop() {
 		t.wg.Go(func() { t.welcome(qc) })
 	}
 	t.listener.Close()
-	for { // what had completed its handshake in the meantime
+	for { // what had come so far in the meantime
 		qc, err := t.listener.Accept(context.Background())
 		if err != nil {
 			return
@@ -31,18 +32,26 @@ func (t *MeshSyncTransport) acceptLoop() {
 	}
 }
 
-// welcome takes an inbound connection through its hello. Whatever goes wrong
-// ends this connection and nothing else.
+// welcome takes an inbound connection through its handshake and its hello.
+// Whatever goes wrong ends this connection and nothing else.
 func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
 	slot := endpoint.SlotOf(qc)
 	defer slot.Release()
-	ctx, cancel := context.WithTimeout(t.ctx, t.opts.DialTimeout)
-	defer cancel()
-
-	c, err := t.answerHello(ctx, qc)
+	var c *Conn
+	err := ErrBusy
+	// It can only be told to give way while it has the slot, so while this
+	// goroutine counts.
+	if slot.Bind(func() { t.wg.Go(func() { qc.CloseWithError(codeBusy, "") }) }) {
+		if err = endpoint.AwaitHandshake(t.ctx, qc); err == nil {
+			c, err = t.answerHello(qc, slot)
+		}
+	}
 	if err == nil {
 		endpoint.Introduced(qc)
 		return
+	}
+	if t.ctx.Err() != nil {
+		err = ErrClosed
 	}
 	t.log.Debug("inbound connection refused", "remote", qc.RemoteAddr().String(), "error", err)
 	if c != nil {
@@ -53,8 +62,11 @@ func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
 }
 
 // answerHello returns with the connection shown, or with the reason to close
-// it.
-func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Conn, error) {
+// it. The slot is given back before it is shown: from then on it gives way to
+// nobody.
+func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(t.ctx, t.opts.DialTimeout)
+	defer cancel()
 	id, err := identity.PeerOf(qc.ConnectionState().TLS)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -85,6 +97,9 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 		return c, err
 	}
 
+	if t.decides(id) && !slot.Release() {
+		return c, ErrBusy
+	}
 	seq, active, err := t.offer(c, m.hello)
 	if err != nil {
 		return c, err
@@ -102,6 +117,9 @@ func (t *MeshSyncTransport) answerHello(ctx context.Context, qc *quic.Conn) (*Co
 	defer t.withdraw(c)
 	if m, err = c.awaitMessage(ctx, kindActive); err != nil {
 		return c, t.lateOr(ctx, err)
+	}
+	if !slot.Release() {
+		return c, ErrBusy
 	}
 	return c, t.confirm(c, m.seq)
 }

@@ -96,7 +96,7 @@ const (
 	codeFormation    quic.ApplicationErrorCode = 0x05 // the formation does not match
 	codeUnauthorized quic.ApplicationErrorCode = 0x06 // Authorize refused
 	codeProtocol     quic.ApplicationErrorCode = 0x07 // malformed, late or out of order
-	codeBusy         quic.ApplicationErrorCode = 0x08 // MaxInboundPeers reached
+	codeBusy         quic.ApplicationErrorCode = 0x08 // no room: MaxInboundPeers, or others have come
 	codeUnmoved      quic.ApplicationErrorCode = 0x09 // it retires there, and nothing took its place here
 )
 
@@ -179,10 +179,18 @@ func explain(err error) error {
 	if _, ok := errors.AsType[*quic.StatelessResetError](err); ok {
 		return fmt.Errorf("%w (%w)", ErrReset, err)
 	}
-	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && te.ErrorCode == quic.ConnectionRefused {
+	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && isTurnedAway(te.ErrorCode) {
 		return fmt.Errorf("%w (%w)", ErrBusy, err)
 	}
 	return err
+}
+
+// isTurnedAway reports whether an accepting side ended the handshake for want of
+// room: at its first packet, or later, when it had to give way to another. The
+// code of an application that closes during the handshake is not sent (RFC 9000
+// section 10.2.3).
+func isTurnedAway(code quic.TransportErrorCode) bool {
+	return code == quic.ConnectionRefused || code == quic.ApplicationErrorErrorCode
 }
 
 // isRefusal reports whether err is the peer's own decision not to talk to us,

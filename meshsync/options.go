@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 )
 
 // Options configures a transport. The zero value works: a fresh identity on a
@@ -70,9 +72,11 @@ type Options struct {
 	// does not.
 	MaxConcurrentDials int
 	// MaxInboundPeers bounds how many peers may be connected that this side
-	// has neither registered nor dialed; default 10,000. Anyone can make up
-	// identities and take all this room: Formation or Authorize keep it for
-	// those who belong.
+	// has neither registered nor dialed; default 10,000. Anybody can make up
+	// identities: without Formation and Authorize, peers that dial from one IPv4
+	// address or IPv6 /64 have no more than a sixteenth of this room, or 1024 if
+	// that is more, those of one IPv6 /48 a quarter, or 1024, and all that come
+	// through relays half of it; and never does one address have more than half.
 	MaxInboundPeers int
 	// RelayTLS holds the roots for relays without a pinned identity; nil means
 	// those of the system.
@@ -87,6 +91,7 @@ type Options struct {
 	// tests' own
 	resolve resolveFunc
 	dialTCP func(ctx context.Context, addr string) (net.Conn, error)
+	unknown *endpoint.Bounds
 }
 
 // A Formation is a set of peers that share a secret. A peer outside of it

@@ -77,6 +77,7 @@ func (t *MeshSyncTransport) register(id PeerID, addrs []string, relay string) (e
 		w.setState(StateConnected)
 	}
 	p.watchdog = w
+	t.seat(p)
 	t.wg.Go(w.run)
 	return nil, nil
 }
@@ -302,6 +303,7 @@ func (w *watchdog) finish() {
 	w.t.mu.Lock()
 	p := w.t.peers[w.peer]
 	p.watchdog = nil
+	w.t.seat(p)
 	p.lost = time.Time{}
 	w.t.events.publish(Event{Kind: EventUnregistered, Peer: w.peer})
 	w.t.tidy(p)

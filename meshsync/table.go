@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 )
 
 // The connection table holds at most one connection per peer, and both sides
@@ -60,6 +63,9 @@ type peer struct {
 	watchdog *watchdog
 	// connect is the dial that Connect's callers share.
 	connect *sharedDial
+	// place is the peer's among those who are in by their own dialing, if it is one
+	// of them.
+	place endpoint.Place
 	// lost is when the connection of a registered peer ended, until the next.
 	lost time.Time
 	// run is the one that conn is to, or was, and lastRun the one before; warned
@@ -214,8 +220,9 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 		return 0, false, ErrClosed
 	case p.refused:
 		return 0, false, ErrDisconnected
-	case !t.hasRoom(p):
-		return 0, false, ErrBusy
+	}
+	if err := t.checkRoom(p, c); err != nil {
+		return 0, false, err
 	}
 	if t.decides(c.peer) {
 		if p.isStale(h.instance, h.seq) {
@@ -251,8 +258,9 @@ func (t *MeshSyncTransport) confirm(c *Conn, seq uint64) error {
 		return ErrDisconnected
 	case p.offered != c, p.isStale(c.instance, seq):
 		return errDuplicate
-	case !t.hasRoom(p):
-		return ErrBusy
+	}
+	if err := t.checkRoom(p, c); err != nil {
+		return err
 	}
 	p.offered = nil
 	c.seq = seq
@@ -277,18 +285,35 @@ func (p *peer) isStale(instance instanceID, seq uint64) bool {
 	return p.conn != nil && p.conn.instance == instance && seq < p.conn.seq
 }
 
-// hasRoom reports whether p may be connected by its own dialing. mu is held.
-func (t *MeshSyncTransport) hasRoom(p *peer) bool {
-	if p.conn != nil || p.watchdog != nil || len(t.peers) <= t.opts.MaxInboundPeers {
-		return true
+// checkRoom returns an ErrBusy if c, by which p dials, finds no room: of
+// MaxInboundPeers, or of what strangers of its host may have of them. mu is held.
+func (t *MeshSyncTransport) checkRoom(p *peer, c *Conn) error {
+	if p.conn != nil || p.watchdog != nil {
+		return nil
 	}
-	n := 0
-	for _, q := range t.peers {
-		if q.conn != nil && !q.conn.initiator && q.watchdog == nil {
-			n++
-		}
+	if err := t.places.Check(c.qc.RemoteAddr(), !t.named(p, c)); err != nil {
+		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
-	return n < t.opts.MaxInboundPeers
+	return nil
+}
+
+// named reports whether somebody here has named the peer of c, or it has proven to
+// be one of those who were: it is no stranger. mu is held.
+func (t *MeshSyncTransport) named(p *peer, c *Conn) bool {
+	return p.watchdog != nil || c.initiator || t.opts.Authorize != nil || t.opts.Formation != nil
+}
+
+// seat gives p a place as long as it is connected by its own dialing and not
+// registered. It is called after each change of that. mu is held.
+func (t *MeshSyncTransport) seat(p *peer) {
+	inbound := p.conn != nil && !p.conn.initiator && p.watchdog == nil
+	switch {
+	case inbound && !p.place.IsTaken():
+		p.place = t.places.Take(p.conn.qc.RemoteAddr())
+	case !inbound:
+		t.places.Give(p.place)
+		p.place = endpoint.Place{}
+	}
 }
 
 // show makes c the connection to p: the only place where one begins to count.
@@ -305,6 +330,8 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	t.noteRun(p, c)
 	c.opened = time.Now()
 	p.conn = c
+	t.seat(p)
+	t.known.Note(c.qc.RemoteAddr(), t.named(p, c))
 	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c}
 	if w := p.watchdog; w != nil {
 		w.attempts, w.announced, w.lastErr = 0, 0, nil
@@ -334,6 +361,9 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 		return
 	}
 	p.conn = nil
+	if !replaced {
+		t.seat(p)
+	}
 	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause}
 	if w := p.watchdog; w != nil && !replaced {
 		p.lost = time.Now()

@@ -48,8 +48,9 @@ type MeshSyncTransport struct {
 	log      *slog.Logger
 
 	endpoint *endpoint.Endpoint
+	known    *endpoint.Known // from where peers have authenticated
 	quic     *quic.Transport // the endpoint's
-	listener *quic.Listener
+	listener *quic.EarlyListener
 	// The configurations of inbound connections and of those that are dialed, and
 	// both for connections through a relay.
 	quicConf, dialConf, relayedConf *quic.Config
@@ -75,8 +76,9 @@ type MeshSyncTransport struct {
 
 	mu     sync.Mutex
 	peers  map[PeerID]*peer
-	seq    uint64 // of the last hello or active message
-	closed bool   // no connection begins to count, no dial starts
+	places *endpoint.Places // of MaxInboundPeers
+	seq    uint64           // of the last hello or active message
+	closed bool             // no connection begins to count, no dial starts
 	// warnedOfTwins is when the last warning of that kind was logged.
 	warnedOfTwins time.Time
 }
@@ -103,8 +105,10 @@ func New(o Options) (*MeshSyncTransport, error) {
 		waits:    newWaitList(),
 		probes:   &probeBudget{fastest: 2 * opts.Reconnect.MinDelay},
 		lookups:  make(chan struct{}, maxLookups),
+		known:    endpoint.NewKnown(),
 		finished: make(chan struct{}),
 		peers:    make(map[PeerID]*peer),
+		places:   endpoint.NewPlaces(opts.MaxInboundPeers),
 	}
 	rand.Read(t.instance[:])
 	t.log = opts.Logger.With("transport", t.id.Short())
@@ -117,7 +121,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 		return nil, err
 	}
 	t.relays = newRelays(t)
-	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Divert: t.relays.send, Admitted: t.relays.pin})
+	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Divert: t.relays.send, Admitted: t.relays.pin, Known: t.known, Bounds: opts.unknown})
 	t.quic = t.endpoint.QUIC
 	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())
@@ -180,7 +184,7 @@ func (t *MeshSyncTransport) listen() error {
 		return t.quicConf, nil
 	}
 	var err error
-	t.listener, err = t.quic.Listen(identity.ServerTLS(t.cert, alpn), t.quicConf)
+	t.listener, err = t.endpoint.Listen(identity.ServerTLS(t.cert, alpn), t.quicConf)
 	if err != nil {
 		return fmt.Errorf("listen on %v: %w", t.endpoint.LocalAddr(), err)
 	}

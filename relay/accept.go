@@ -5,9 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -16,8 +15,9 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// acceptQUIC takes connections until the server closes. Each introduces itself
-// in a goroutine of its own, so none waits for another.
+// acceptQUIC takes connections, before their handshakes are complete, until the
+// server closes. Each introduces itself in a goroutine of its own, so none waits
+// for another.
 func (s *Server) acceptQUIC() {
 	for {
 		qc, err := s.quic.Accept(s.ctx)
@@ -27,7 +27,7 @@ func (s *Server) acceptQUIC() {
 		s.wg.Go(func() { s.greetQUIC(qc) })
 	}
 	s.quic.Close()
-	for { // what had completed its handshake in the meantime
+	for { // what had come so far in the meantime
 		qc, err := s.quic.Accept(context.Background())
 		if err != nil {
 			return
@@ -36,33 +36,54 @@ func (s *Server) acceptQUIC() {
 	}
 }
 
-// greetQUIC takes a connection through its hello, and then is the client's.
+// greetQUIC takes a connection through its handshake and its hello, and then is
+// the client's.
 func (s *Server) greetQUIC(qc *quic.Conn) {
 	slot := endpoint.SlotOf(qc)
 	defer slot.Release()
 	l := &quicLink{qc: qc}
-	id, err := identity.PeerOf(qc.ConnectionState().TLS)
+	c, id, err := s.introduceQUIC(l, slot)
 	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrProtocol, err)
-	} else {
-		err = s.awaitHelloQUIC(l)
-	}
-	var c *session
-	if err == nil {
-		c, err = s.admit(id, l)
-	}
-	if err != nil {
-		if err = explain(err); s.ctx.Err() != nil {
+		switch {
+		case s.ctx.Err() != nil:
 			err = ErrShutdown
+		case !slot.Release():
+			err = errGaveWay
+		default:
+			err = explain(err)
 		}
 		s.refused(qc.RemoteAddr(), id, err)
 		l.abort(codeFor(err))
 		return
 	}
-	slot.Release()
 	endpoint.Introduced(qc)
 	s.wg.Go(func() { c.readDatagrams(l) })
 	c.readControl(l)
+}
+
+// introduceQUIC returns a client, and who it is, or why there is none; its ID is
+// zero as long as it has proven none.
+func (s *Server) introduceQUIC(l *quicLink, slot *endpoint.Slot) (*session, identity.PeerID, error) {
+	// It can only be told to give way while it has the slot, so while this
+	// goroutine counts.
+	if !slot.Bind(func() { s.wg.Go(func() { l.abort(codeFull) }) }) {
+		return nil, identity.PeerID{}, errGaveWay
+	}
+	if err := endpoint.AwaitHandshake(s.ctx, l.qc); err != nil {
+		return nil, identity.PeerID{}, fmt.Errorf("%w: %w", errHandshake, err)
+	}
+	id, err := identity.PeerOf(l.qc.ConnectionState().TLS)
+	if err != nil {
+		return nil, id, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	if err := s.awaitHelloQUIC(l); err != nil {
+		return nil, id, err
+	}
+	if !slot.Release() {
+		return nil, id, errGaveWay
+	}
+	c, err := s.admit(id, l)
+	return c, id, err
 }
 
 func (s *Server) awaitHelloQUIC(l *quicLink) error {
@@ -147,40 +168,48 @@ func (s *Server) acceptTCP() {
 }
 
 func (s *Server) acceptedTCP(raw net.Conn) {
-	host := hostOf(raw.RemoteAddr())
-	if !s.greeting.take(host) {
-		s.refused(raw.RemoteAddr(), identity.PeerID{}, errTooManyHandshakes)
+	slot, err := s.greeting.Take(raw.RemoteAddr(), func() { raw.Close() })
+	if err != nil {
+		s.refused(raw.RemoteAddr(), identity.PeerID{}, err)
 		raw.Close()
 		return
 	}
 	s.wg.Go(func() {
-		var once sync.Once
-		release := func() { once.Do(func() { s.greeting.release(host) }) }
-		defer release()
-		s.greetTCP(raw, release)
+		defer slot.Release()
+		s.greetTCP(raw, slot)
 	})
 }
 
-// greetTCP takes a connection through TLS and its hello, calls introduced, and
+// greetTCP takes a connection through TLS and its hello, gives its slot back, and
 // then is the client's.
-func (s *Server) greetTCP(raw net.Conn, introduced func()) {
+func (s *Server) greetTCP(raw net.Conn, slot *endpoint.Slot) {
 	stop := context.AfterFunc(s.ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	raw.SetDeadline(time.Now().Add(helloTimeout))
-	l := &tcpLink{conn: tls.Server(raw, s.tls), raw: raw, writeTimeout: slowAfter, linger: true, batches: &s.batches}
-	id, err := s.handshakeTCP(l.conn)
+	l := &tcpLink{raw: raw, writeTimeout: slowAfter, linger: true, batches: &s.batches}
+	first, err := s.awaitFirstByte(raw)
+	var id identity.PeerID
+	if err == nil {
+		l.conn = tls.Server(first, s.tls)
+		id, err = s.handshakeTCP(l.conn)
+	}
 	if err != nil {
+		if !slot.Release() {
+			err = errGaveWay
+		}
 		s.refused(raw.RemoteAddr(), identity.PeerID{}, err)
 		raw.Close()
 		return
 	}
 	var c *session
 	if err = helloError(readHello(l.conn)); err == nil {
-		if stop() {
+		switch {
+		case !slot.Release():
+			err = errGaveWay
+		case !stop():
+			err = ErrShutdown
+		default:
 			raw.SetDeadline(time.Time{})
 			c, err = s.admit(id, l)
-		} else {
-			err = ErrShutdown
 		}
 	}
 	if err != nil {
@@ -191,8 +220,38 @@ func (s *Server) greetTCP(raw net.Conn, introduced func()) {
 		l.drain()
 		return
 	}
-	introduced()
 	c.readTCP(l)
+}
+
+// awaitFirstByte waits until a client says anything, and returns what reads that
+// again. The rest is then due within helloTimeout of the beginning.
+func (s *Server) awaitFirstByte(raw net.Conn) (net.Conn, error) {
+	began := time.Now()
+	raw.SetDeadline(began.Add(firstByteTimeout))
+	c := &begunConn{Conn: raw}
+	if _, err := io.ReadFull(raw, c.first[:]); err != nil {
+		return nil, fmt.Errorf("%w: nothing within %v: %w", errHandshake, firstByteTimeout, err)
+	}
+	raw.SetDeadline(began.Add(helloTimeout))
+	if s.ctx.Err() != nil { // or else the deadline that this set is lost
+		return nil, ErrShutdown
+	}
+	return c, nil
+}
+
+// A begunConn is a connection of which one byte has been read.
+type begunConn struct {
+	net.Conn
+	first [1]byte
+	begun bool // the byte has been read again
+}
+
+func (c *begunConn) Read(b []byte) (int, error) {
+	if c.begun || len(b) == 0 {
+		return c.Conn.Read(b)
+	}
+	c.begun = true
+	return copy(b, c.first[:]), nil
 }
 
 // handshakeTCP returns who the client is.
@@ -208,55 +267,21 @@ func (s *Server) handshakeTCP(conn *tls.Conn) (identity.PeerID, error) {
 }
 
 var (
-	errHandshake         = errors.New("TLS handshake failed")
-	errTooManyHandshakes = errors.New("too many connections that have not introduced themselves")
+	errHandshake = errors.New("TLS handshake failed")
+	// errGaveWay says that others needed the place before the client had introduced
+	// itself.
+	errGaveWay = fmt.Errorf("%w: gave way to another host: %w", ErrFull, endpoint.ErrTooMany)
 )
 
-const (
-	// maxGreeting bounds the TCP connections that have not introduced
-	// themselves, which cost about 30 KB each.
-	maxGreeting = 512
-	// maxGreetingPerHost bounds those of one IPv4 address or IPv6 /64: TCP is
-	// for the few behind a firewall that blocks UDP, which may share an address.
-	maxGreetingPerHost = 64
-)
-
-// A tcpLimit counts the TCP connections that have not introduced themselves.
-type tcpLimit struct {
-	mu      sync.Mutex
-	total   int
-	perHost map[netip.Addr]int
-}
-
-func newTCPLimit() *tcpLimit { return &tcpLimit{perHost: make(map[netip.Addr]int)} }
-
-func (l *tcpLimit) take(host netip.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.total >= maxGreeting || l.perHost[host] >= maxGreetingPerHost {
-		return false
-	}
-	l.total++
-	l.perHost[host]++
-	return true
-}
-
-func (l *tcpLimit) release(host netip.Addr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.total--
-	if l.perHost[host]--; l.perHost[host] == 0 {
-		delete(l.perHost, host)
-	}
-}
-
-// hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, or the
-// zero Addr for what is neither.
-func hostOf(a net.Addr) netip.Addr {
-	ip := addrPortOf(a).Addr()
-	if ip.Is6() {
-		prefix, _ := ip.Prefix(64) // 64 bits fit any IPv6 address
-		return prefix.Addr()
-	}
-	return ip
+// tcpBounds are those of the TCP connections that have not introduced themselves,
+// which cost about 30 KB each.
+var tcpBounds = endpoint.Bounds{
+	All:  512,
+	Kept: 64,
+	// TCP is for the few behind a firewall that blocks UDP, which may share an
+	// address.
+	PerHost:    64,
+	PerNetwork: 256,
+	// They are closed at once, and their goroutines notice soon.
+	Dying: 512,
 }

@@ -119,7 +119,9 @@ func explain(err error) error {
 	if _, ok := errors.AsType[*quic.StatelessResetError](err); ok {
 		return fmt.Errorf("%w (%w)", ErrReset, err)
 	}
-	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && te.ErrorCode == quic.ConnectionRefused {
+	// Refused at the first packet, or during the handshake, when the code of the
+	// application is not sent (RFC 9000 section 10.2.3).
+	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && (te.ErrorCode == quic.ConnectionRefused || te.ErrorCode == quic.ApplicationErrorErrorCode) {
 		return fmt.Errorf("%w (%w)", ErrFull, err)
 	}
 	return err

@@ -77,7 +77,7 @@ func TestMalformedMessagesEndTheirConnection(t *testing.T) {
 					if witness.Err() != nil || w.relay.Clients() != 1 {
 						t.Errorf("%d clients are left, the witness: %v", w.relay.Clients(), witness.Err())
 					}
-					if n := w.relay.endpoint.Unknown.Count() + w.relay.greeting.total; n != 0 {
+					if n := w.relay.endpoint.Unknown.Count() + w.relay.greeting.Count(); n != 0 {
 						t.Errorf("%d slots are still taken", n)
 					}
 				})

@@ -3,7 +3,6 @@ package relay
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -220,32 +219,6 @@ func TestBuckets(t *testing.T) {
 			t.Errorf("wait %v for a token, want 10 ms", w)
 		}
 	})
-}
-
-func TestTCPHandshakesAreBounded(t *testing.T) {
-	l := newTCPLimit()
-	for i := range maxGreeting {
-		host := hostOf(&net.TCPAddr{IP: net.IPv4(10, 0, 0, byte(i/maxGreetingPerHost))})
-		if !l.take(host) {
-			t.Fatalf("handshake %d refused", i)
-		}
-		if i%maxGreetingPerHost == maxGreetingPerHost-1 && l.take(host) {
-			t.Fatalf("one too many of %v", host)
-		}
-	}
-	if l.take(hostOf(&net.TCPAddr{IP: net.IPv4(10, 1, 1, 1)})) {
-		t.Error("one too many in all")
-	}
-	for i := range maxGreeting {
-		l.release(hostOf(&net.TCPAddr{IP: net.IPv4(10, 0, 0, byte(i/maxGreetingPerHost))}))
-	}
-	if l.total != 0 || len(l.perHost) != 0 {
-		t.Errorf("%d handshakes of %d hosts are left", l.total, len(l.perHost))
-	}
-	a := hostOf(&net.TCPAddr{IP: net.ParseIP("2001:db8::1")})
-	if a != hostOf(&net.TCPAddr{IP: net.ParseIP("2001:db8::2")}) || a == hostOf(&net.TCPAddr{IP: net.ParseIP("2001:db8:0:1::1")}) {
-		t.Error("an IPv6 /64 is not one host")
-	}
 }
 
 func gather(t *testing.T, r *prometheus.Registry) map[string]float64 {

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 )
 
 // counts are what one relay has done. They are plain counters, for each packet
@@ -56,11 +58,11 @@ var refusals = [...]struct {
 	label string
 	level slog.Level
 }{
+	{endpoint.ErrTooMany, "busy", slog.LevelWarn}, // before ErrFull: who gave way is told that
 	{ErrFull, "full", slog.LevelWarn},
 	{ErrUnauthorized, "unauthorized", slog.LevelInfo},
 	{ErrShutdown, "shutdown", slog.LevelDebug},
 	{errHandshake, "handshake", slog.LevelInfo},
-	{errTooManyHandshakes, "busy", slog.LevelWarn},
 	{errClosedByOther, "gone", slog.LevelDebug},
 	{nil, "protocol", slog.LevelInfo},
 }

@@ -132,6 +132,11 @@ func (l *pipeListener) dial(ctx context.Context, _ string) (net.Conn, error) {
 	l.n++
 	from := &net.TCPAddr{IP: net.IPv4(10, 9, byte(l.n>>8), byte(l.n)), Port: 1000}
 	l.mu.Unlock()
+	return l.dialFrom(ctx, from)
+}
+
+// dialFrom connects from an address.
+func (l *pipeListener) dialFrom(ctx context.Context, from net.Addr) (net.Conn, error) {
 	here, there := net.Pipe()
 	select {
 	case l.conns <- pipeConn{there, from}:

@@ -31,10 +31,11 @@ type Server struct {
 	refusals *refusalLog
 
 	endpoint *endpoint.Endpoint // nil: no UDP
-	quic     *quic.Listener
+	quic     *quic.EarlyListener
 	tcp      net.Listener // nil: no TCP
 	// greeting bounds the TCP connections that are not introduced yet.
-	greeting *tcpLimit
+	greeting *endpoint.Limit
+	known    *endpoint.Known // from where clients have authenticated
 
 	table   table // of the clients
 	buffers buffers
@@ -62,6 +63,11 @@ const (
 	// helloTimeout bounds a TCP connection's TLS handshake and hello together, and
 	// over QUIC either.
 	helloTimeout = 5 * time.Second
+	// firstByteTimeout bounds how long a TCP connection is silent at first. A client
+	// begins its handshake with the last packet of TCP's: it comes at once or, if it
+	// is lost, when TCP sends it again, after 1.8 s where a round trip takes 600 ms
+	// (RFC 6298 section 2).
+	firstByteTimeout = 2 * time.Second
 	// slowAfter is how long a client may leave unread what the relay writes.
 	slowAfter = 10 * time.Second
 )
@@ -77,9 +83,10 @@ func NewServer(o ServerOptions) (*Server, error) {
 		opts:     o,
 		id:       identity.FromKey(o.PrivateKey),
 		counts:   new(counts),
-		greeting: newTCPLimit(),
+		known:    endpoint.NewKnown(),
 		finished: make(chan struct{}),
 	}
+	s.greeting = endpoint.NewLimit(tcpBounds, s.known)
 	s.log = o.Logger.With("relay", s.id.Short())
 	s.refusals = newRefusalLog(s.log)
 	s.table.init(o.MaxClients)
@@ -125,12 +132,12 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 	}
 	if pc != nil {
 		s.addr = pc.LocalAddr()
-		s.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: s.opts.PrivateKey, Protocol: alpn, Log: s.log})
+		s.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: s.opts.PrivateKey, Protocol: alpn, Log: s.log, Known: s.known})
 		conf := quicConfig()
 		conf.HandshakeIdleTimeout = helloTimeout
 		conf.MaxIdleTimeout = udpIdle
 		conf.MaxIncomingStreams = 1
-		if s.quic, err = s.endpoint.QUIC.Listen(s.tls, conf); err != nil {
+		if s.quic, err = s.endpoint.Listen(s.tls, conf); err != nil {
 			return fmt.Errorf("listen on %v: %w", s.addr, err)
 		}
 	}

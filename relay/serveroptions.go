@@ -25,7 +25,11 @@ type ServerOptions struct {
 	// Authorize is asked about each client after it has proven its identity; nil:
 	// all are served. Its error is logged, not sent. It must not block for long.
 	Authorize func(identity.PeerID) error
-	// MaxClients bounds the clients; default 10,000.
+	// MaxClients bounds the clients; default 10,000. Anybody can make up
+	// identities: without Authorize, clients of one IPv4 address or IPv6 /64 have
+	// no more than a sixteenth of these places, or 1024 if that is more, those of
+	// one IPv6 /48 a quarter, or 1024; and never does one address have more than
+	// half.
 	MaxClients int
 	// BytesPerSecond bounds the packets each client sends, the excess is
 	// dropped; default 125,000,000 (1 Gbit/s). Their headers of 33 bytes count.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -48,6 +50,7 @@ type session struct {
 
 	watched map[identity.PeerID]struct{} // the peers it hears of
 	removed bool                         // it hears of nobody any more
+	place   endpoint.Place
 
 	// Guarded by out.mu, what is to be written:
 
@@ -77,11 +80,13 @@ func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
 	c.open(l, c, &s.buffers, &s.wg)
 	c.out.limit, c.out.limitEach, c.out.patience = maxForwarded, maxForwardedEach, slowAfter
 	c.out.budget = &s.budget
-	before, err := s.table.add(c)
+	from := net.UDPAddrFromAddrPort(l.remote())
+	before, err := s.table.add(c, from, s.opts.Authorize == nil)
 	if err != nil {
 		c.stop(err)
 		return nil, err
 	}
+	s.known.Note(from, s.opts.Authorize != nil)
 	if before != nil {
 		before.end(ErrSuperseded)
 	}

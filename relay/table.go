@@ -2,9 +2,11 @@ package relay
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -30,6 +32,7 @@ type table struct {
 	clients map[identity.PeerID]*session // written with mu and lookup held
 
 	mu       sync.Mutex
+	places   *endpoint.Places
 	watchers map[identity.PeerID][]*session // by whom they watch
 	watches  int                            // in all
 	closing  bool                           // nobody is let in
@@ -38,6 +41,7 @@ type table struct {
 
 func (t *table) init(most int) {
 	t.most = most
+	t.places = endpoint.NewPlaces(most)
 	t.clients = make(map[identity.PeerID]*session)
 	t.watchers = make(map[identity.PeerID][]*session)
 	t.empty = make(chan struct{})
@@ -72,20 +76,25 @@ func (t *table) set(peer identity.PeerID, c *session) (before *session) {
 	return before
 }
 
-// add lets a client in. It returns the session that it takes the place of, which
-// is to be ended, or nil.
-func (t *table) add(c *session) (before *session, err error) {
+// add lets a client in, who comes from an address, and may be a stranger. It returns
+// the session that it takes the place of, which is to be ended, or nil.
+func (t *table) add(c *session, from net.Addr, stranger bool) (before *session, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closing {
 		return nil, ErrShutdown
 	}
-	if len(t.clients) >= t.most && t.clients[c.id] == nil {
-		return nil, fmt.Errorf("%w: %d clients", ErrFull, t.most)
+	if t.clients[c.id] == nil {
+		if err := t.places.Check(from, stranger); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrFull, err)
+		}
 	}
 	if before = t.set(c.id, c); before != nil {
 		t.forgetAll(before)
 		before.removed = true
+		c.place = before.place
+	} else {
+		c.place = t.places.Take(from)
 	}
 	t.announce(c.id, true)
 	return before, nil
@@ -102,6 +111,7 @@ func (t *table) remove(c *session) {
 		return
 	}
 	t.set(c.id, nil)
+	t.places.Give(c.place)
 	t.announce(c.id, false)
 	if t.closing && len(t.clients) == 0 {
 		close(t.empty)

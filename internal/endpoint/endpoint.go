@@ -33,6 +33,10 @@ type Config struct {
 	// Admitted, if set, is told of each inbound connection that begins, with a
 	// context that ends with it. It must not block.
 	Admitted func(ctx context.Context, from net.Addr)
+	// Known tells for whom places are kept when room is short; nil: for nobody.
+	Known *Known
+	// Bounds are those of Unknown; nil: the usual ones.
+	Bounds *Bounds
 }
 
 // An Endpoint is one quic.Transport over one packet connection.
@@ -49,7 +53,14 @@ type Endpoint struct {
 // New returns an endpoint. It sends and reads nothing before its QUIC is used.
 func New(c Config) *Endpoint {
 	resets := &resetter{key: deriveKey(c.Key, c.Protocol+" stateless reset")}
-	e := &Endpoint{Unknown: newLimit(), socket: newSocket(c, resets), inviter: newInviter()}
+	if c.Known == nil {
+		c.Known = NewKnown()
+	}
+	bounds := quicBounds
+	if c.Bounds != nil {
+		bounds = *c.Bounds
+	}
+	e := &Endpoint{Unknown: NewLimit(bounds, c.Known), socket: newSocket(c, resets), inviter: newInviter()}
 	e.QUIC = &quic.Transport{
 		Conn:                e.socket,
 		ConnectionIDLength:  connIDLength,

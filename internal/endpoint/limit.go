@@ -1,128 +1,231 @@
 package endpoint
 
 import (
-	"context"
+	"container/list"
 	"errors"
 	"net"
 	"net/netip"
 	"sync"
-
-	"github.com/quic-go/quic-go"
 )
 
 // Inbound connections that have not yet said who they are cost memory, about
-// 100 KB each while the handshake lasts, so their number is bounded.
+// 100 KB each over QUIC while the handshake lasts, so their number is bounded. In
+// a flood of them those who mean well must still get in:
+//
+//   - A host has no more than its bound, and a newcomer beyond that is refused: it
+//     must not end the handshakes of its neighbours behind the same gateway.
+//   - When all places are taken, the oldest connection of the host with the most
+//     gives way, if that host has more than the newcomer's would have. So a few
+//     hosts that hold everything cannot keep the others out, and a crowd of hosts
+//     with a connection each, which may all mean well, is served in the order in
+//     which it came.
+//   - Hosts from which somebody has authenticated lately have places that nobody
+//     else can take, and those of peers that were named, by a registration or by
+//     Authorize, have some more (see Known): enough for them in a flood from so many
+//     hosts that none has more than another.
+
+// Bounds are those of one Limit.
+type Bounds struct {
+	// All bounds the connections of everybody, and Kept those that each kind of
+	// known hosts may have beyond it.
+	All, Kept int
+	// PerHost bounds those of one host: an IPv4 address, or an IPv6 /64.
+	PerHost int
+	// PerNetwork bounds those of an IPv6 /48, whose owner has 65,536 hosts.
+	PerNetwork int
+	// PerVirtual bounds those of one virtual address, and Relayed those of all.
+	PerVirtual, Relayed int
+	// Dying bounds the connections that have given way and have not yet ended.
+	Dying int
+}
+
 const (
-	// maxUnknown bounds them all.
 	maxUnknown = 2048
-	// MaxUnknownPerHost bounds those of one IPv4 address or IPv6 /64: a fleet
-	// behind one gateway may come back at once, and a hostile host still
-	// leaves room for others.
+	// MaxUnknownPerHost lets a fleet behind one gateway come back at once.
 	MaxUnknownPerHost = 512
-	// maxUnknownVirtual bounds those of one virtual address: that is one peer,
-	// which dials one connection at a time, or a few after losses.
-	maxUnknownVirtual = 16
-	// maxUnknownRelayed bounds those of all virtual addresses together, so that
-	// relays leave room for the network.
-	maxUnknownRelayed = maxUnknown / 2
 	// retryAbove is the number from which a client must first prove, with a
 	// round trip, that its address is not forged (RFC 9000 section 8.1.2).
 	retryAbove = 256
 )
 
+// quicBounds are those of connections over QUIC.
+var quicBounds = Bounds{
+	All:     maxUnknown,
+	Kept:    256,
+	PerHost: MaxUnknownPerHost,
+	// A network of a crowd of hosts may have more than one host, and two of them
+	// must not take everything without one giving way.
+	PerNetwork: maxUnknown / 2,
+	// A virtual address is one peer, which dials one connection at a time, or a few
+	// after losses; and relays leave room for the network.
+	PerVirtual: 16,
+	Relayed:    maxUnknown / 2,
+	// One whose client has not sent a whole ClientHello, or that nobody has
+	// accepted yet, cannot be closed and ends with its handshake's timeout; what
+	// gives way is the oldest, for which that is soon.
+	Dying: maxUnknown / 2,
+}
+
+// of returns the bounds for one host, and for its network.
+func (b *Bounds) of(host, network netip.Prefix) (perHost, perNetwork int) {
+	switch {
+	case network == virtualPrefix:
+		return b.PerVirtual, b.Relayed
+	case network == host:
+		return b.PerHost, b.PerHost
+	default:
+		return b.PerHost, b.PerNetwork
+	}
+}
+
 // A Limit counts the inbound connections that have not introduced themselves.
 type Limit struct {
-	mu      sync.Mutex
-	total   int
-	relayed int // of virtual addresses
-	perHost map[netip.Addr]int
+	bounds Bounds
+	known  *Known
+
+	mu    sync.Mutex
+	pools [standings]group // the places of everybody, and those that are kept
+	dying int
 }
 
-func newLimit() *Limit { return &Limit{perHost: make(map[netip.Addr]int)} }
+// NewLimit returns a Limit, with places kept for hosts that k knows.
+func NewLimit(b Bounds, k *Known) *Limit { return &Limit{bounds: b, known: k} }
 
-// errTooMany makes quic-go refuse a connection attempt.
-var errTooMany = errors.New("too many connections that have not introduced themselves")
+// ErrTooMany refuses a connection for which there is no place.
+var ErrTooMany = errors.New("too many connections that have not introduced themselves")
 
-// A Slot is one connection's place in a Limit.
+// errGaveWay ends a connection whose place another one has got.
+var errGaveWay = errors.New("gave way to a connection of another host")
+
+// A Slot is one connection's place in a Limit. The Limit's mu guards it.
 type Slot struct {
-	limit *Limit
-	host  netip.Addr
-	once  sync.Once
+	limit   *Limit
+	host    *group // nil: it is in no pool any more
+	element *list.Element
+	giveWay func()
+	state   slotState
 }
 
-type slotKey struct{}
+type slotState int
 
-// admit is quic.Transport's ConnContext: it takes a slot, which is given back
-// by Release or, if the handshake fails, with the connection's context.
-func (l *Limit) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	host := hostOf(info.RemoteAddr)
+const (
+	slotHeld     slotState = iota
+	slotReleased           // the connection has introduced itself, or ended
+	slotLost               // it gave way, and ends
+	slotEnded              // it gave way, and has ended
+)
+
+// Take returns a place for a connection, which the caller gives back. If it has
+// to give way, giveWay is called, which must begin the connection's end, not block,
+// and not call the Limit. It fails with ErrTooMany.
+func (l *Limit) Take(from net.Addr, giveWay func()) (*Slot, error) {
+	host, network := hostOf(from)
+	pools := l.pools[:l.known.standing(host)+1]
+	s := &Slot{limit: l, giveWay: giveWay}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	virtual := IsVirtual(host)
-	most := MaxUnknownPerHost
-	if virtual {
-		most = maxUnknownVirtual
+	perHost, perNetwork := l.bounds.of(host, network)
+	ofHost, ofNetwork := 0, 0
+	for i := range l.pools {
+		ofHost += l.pools[i].host(host, network)
+		ofNetwork += l.pools[i].count(network)
 	}
-	if l.total >= maxUnknown || l.perHost[host] >= most || (virtual && l.relayed >= maxUnknownRelayed) {
-		return nil, errTooMany
+	if ofHost >= perHost {
+		return nil, ErrTooMany
 	}
-	l.total++
-	if virtual {
-		l.relayed++
+	for i := range pools {
+		if ofNetwork < perNetwork && pools[i].n < l.most(standing(i)) {
+			pools[i].add(s, host, network)
+			return s, nil
+		}
 	}
-	l.perHost[host]++
-	slot := &Slot{limit: l, host: host}
-	context.AfterFunc(ctx, slot.Release)
-	return context.WithValue(ctx, slotKey{}, slot), nil
+	if l.dying >= l.bounds.Dying {
+		return nil, ErrTooMany
+	}
+	for i := len(pools) - 1; i >= 0; i-- { // the places of its own first
+		if other := pools[i].toGiveWay(host, network, ofNetwork < perNetwork); other != nil {
+			l.evict(other)
+			pools[i].add(s, host, network)
+			return s, nil
+		}
+	}
+	return nil, ErrTooMany
+}
+
+// most returns how many places a pool has.
+func (l *Limit) most(s standing) int {
+	if s == stranger {
+		return l.bounds.All
+	}
+	return l.bounds.Kept
+}
+
+// toGiveWay returns the slot of a pool that is to give way to a newcomer: one
+// whose host, or network, has more than the newcomer's then has. With its own
+// network at its bound, that one has to make room. It returns nil if there is none.
+func (g *group) toGiveWay(host, network netip.Prefix, anywhere bool) *Slot {
+	if len(g.order) == 0 {
+		return nil
+	}
+	if most := g.order[0]; anywhere && most.n > g.count(network)+1 {
+		return most.oldest()
+	}
+	own := g.members[network]
+	if own == nil {
+		return nil
+	}
+	if most := own.order[0]; most.n > own.count(host)+1 {
+		return most.oldest()
+	}
+	return nil
+}
+
+// evict takes a slot from its connection. mu is held.
+func (l *Limit) evict(s *Slot) {
+	s.remove()
+	s.state = slotLost
+	l.dying++
+	s.giveWay()
+}
+
+// Bind makes giveWay, for which the rules of Take hold, what is called from now on.
+// It returns false if the connection has given way already: it is to be closed.
+func (s *Slot) Bind(giveWay func()) bool {
+	s.limit.mu.Lock()
+	defer s.limit.mu.Unlock()
+	if s.state != slotHeld {
+		return false
+	}
+	s.giveWay = giveWay
+	return true
+}
+
+// Release gives the slot back. It returns false if the connection gave way before:
+// it has ended, or will. Further calls change nothing.
+func (s *Slot) Release() bool {
+	s.limit.mu.Lock()
+	defer s.limit.mu.Unlock()
+	switch s.state {
+	case slotHeld:
+		s.remove()
+		s.state = slotReleased
+	case slotLost:
+		s.limit.dying--
+		s.state = slotEnded
+	}
+	return s.state == slotReleased
 }
 
 // Count returns how many there are.
 func (l *Limit) Count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.total
+	n := 0
+	for i := range l.pools {
+		n += l.pools[i].n
+	}
+	return n
 }
 
 // underLoad is quic.Transport's VerifySourceAddress.
-func (l *Limit) underLoad(net.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.total > retryAbove
-}
-
-// Release gives the slot back.
-func (s *Slot) Release() {
-	s.once.Do(func() {
-		s.limit.mu.Lock()
-		defer s.limit.mu.Unlock()
-		s.limit.total--
-		if IsVirtual(s.host) {
-			s.limit.relayed--
-		}
-		if s.limit.perHost[s.host]--; s.limit.perHost[s.host] == 0 {
-			delete(s.limit.perHost, s.host)
-		}
-	})
-}
-
-// SlotOf returns the slot that an accepted connection has. It is given back once
-// the connection has introduced itself, or failed to.
-func SlotOf(qc *quic.Conn) *Slot {
-	return qc.Context().Value(slotKey{}).(*Slot)
-}
-
-// hostOf returns what counts as one host: an IPv4 address, an IPv6 /64, a virtual
-// address, or the zero Addr for what is none of them.
-func hostOf(addr net.Addr) netip.Addr {
-	u, ok := addr.(*net.UDPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	ip, _ := netip.AddrFromSlice(u.IP)
-	ip = ip.Unmap()
-	if ip.Is6() && !IsVirtual(ip) {
-		prefix, _ := ip.WithZone("").Prefix(64) // 64 bits fit any IPv6 address
-		return prefix.Addr()
-	}
-	return ip
-}
+func (l *Limit) underLoad(net.Addr) bool { return l.Count() > retryAbove }

@@ -45,7 +45,8 @@ func newSmallRate() *smallRate { return &smallRate{seed: maphash.MakeSeed(), beg
 // host sends too much is not at the expense of the others.
 func (r *smallRate) allow(from net.Addr) bool {
 	now := bucket(time.Since(r.began))
-	host := hostOf(from).As16()
+	prefix, _ := hostOf(from)
+	host := prefix.Addr().As16()
 	one := &r.hosts[maphash.Bytes(r.seed, host[:])%smallBuckets]
 	const perHost, inAll = bucket(time.Second / smallPerHost), bucket(time.Second / smallInAll)
 	if !one.has(perHost, now) || !r.all.has(inAll, now) {

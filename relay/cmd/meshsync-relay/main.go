@@ -29,7 +29,9 @@
 //	-cert file             certificate and chain, and its private key, in PEM: for
 //	-cert-key file         clients that are given relay://host:port without an ID
 //	-allow file            only these peers may connect; default: everybody
-//	-max-clients n         clients at a time; default 10000
+//	-max-clients n         clients at a time; default 10000. Without -allow, those
+//	                       of one address get a sixteenth, or 1024 if that is
+//	                       more, and never more than half
 //	-bytes-per-second n    of packets each client may send, the excess is dropped;
 //	                       default 125000000, 1 Gbit/s
 //	-metrics host:port     HTTP; none by default
