@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -195,30 +194,6 @@ func TestRings(t *testing.T) {
 	if r.rest(); next != want || len(r.items) > ringKeep {
 		t.Errorf("%d in, %d out, %d places kept", next, want, len(r.items))
 	}
-}
-
-func TestBuckets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBucket(100, 10, 10)
-		n := 0
-		for b.take(1) {
-			n++
-		}
-		if n != 10 || b.take(0.5) {
-			t.Errorf("a burst of %d, want 10", n)
-		}
-		time.Sleep(50 * time.Millisecond)
-		if !b.take(5) || b.take(1) {
-			t.Error("want 5 tokens after 50 ms")
-		}
-		time.Sleep(time.Hour)
-		if b.take(11) || !b.take(10) {
-			t.Error("want 10 tokens after an hour")
-		}
-		if w := b.until(1); w != 10*time.Millisecond {
-			t.Errorf("wait %v for a token, want 10 ms", w)
-		}
-	})
 }
 
 func gather(t *testing.T, r *prometheus.Registry) map[string]float64 {

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
-	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -40,11 +40,11 @@ type session struct {
 	pulse    *pulse      // over TCP
 
 	// The goroutine that reads packets owns these.
-	allowance bucket // of packet bytes
+	allowance rate.Bucket // of packet bytes
 	parts     reassembler
 	lastTo    *session // where the last packet went
 
-	requests bucket // the goroutine that reads control messages owns it
+	requests rate.Bucket // the goroutine that reads control messages owns it
 
 	// Guarded by the table's mu:
 
@@ -71,11 +71,11 @@ func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
 			return nil, fmt.Errorf("%w: %s: %v", ErrUnauthorized, id.Short(), err)
 		}
 	}
-	rate := float64(s.opts.BytesPerSecond)
+	bytes := float64(s.opts.BytesPerSecond)
 	c := &session{
 		server: s, id: id,
-		allowance: newBucket(rate, max(rate/10, minBurst), max(rate/100, firstBurst)),
-		requests:  newBucket(requestRate, requestBurst, requestBurst),
+		allowance: rate.NewBucket(bytes, max(bytes/10, minBurst), max(bytes/100, firstBurst)),
+		requests:  rate.NewBucket(requestRate, requestBurst, requestBurst),
 	}
 	c.open(l, c, &s.buffers, &s.wg)
 	c.out.limit, c.out.limitEach, c.out.patience = maxForwarded, maxForwardedEach, slowAfter
@@ -138,7 +138,7 @@ func (c *session) handleDatagram(b []byte) error {
 		c.drop(droppedMalformed, 1)
 		return err
 	}
-	if !c.allowance.take(float64(len(b))) {
+	if !c.allowance.Take(float64(len(b))) {
 		c.drop(droppedRate, 1)
 		return nil
 	}
@@ -183,7 +183,7 @@ func (c *session) handlePacket(frame []byte) error {
 		c.drop(droppedMalformed, 1)
 		return err
 	}
-	if !c.allowance.take(float64(len(frame))) {
+	if !c.allowance.Take(float64(len(frame))) {
 		c.drop(droppedRate, 1)
 		c.pool.put(frame)
 		return nil
@@ -227,7 +227,7 @@ func (c *session) handle(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := c.throttle(); err != nil {
+	if err := c.requests.Wait(c.ctx, 1); err != nil {
 		return err
 	}
 	switch m.kind {
@@ -250,22 +250,6 @@ func (c *session) handle(b []byte) error {
 		return fmt.Errorf("%w: message kind %d from a client", ErrProtocol, m.kind)
 	}
 	return nil
-}
-
-// throttle waits until the client may send another control message.
-func (c *session) throttle() error {
-	wait := c.requests.until(1)
-	if wait <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-c.ctx.Done():
-		return context.Cause(c.ctx)
-	}
 }
 
 // ended takes a client out whose reading ended with err.
