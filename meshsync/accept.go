@@ -67,6 +67,8 @@ func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
 func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, t.opts.DialTimeout)
 	defer cancel()
+	greeting := endpoint.Greet(qc, codeProtocol)
+	defer greeting.End()
 	id, err := identity.PeerOf(qc.ConnectionState().TLS)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -77,7 +79,7 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 	if t.refuses(id) { // before any more work for it; offer decides
 		return nil, ErrDisconnected
 	}
-	s, err := qc.AcceptStream(ctx)
+	s, err := greeting.AcceptControl(ctx)
 	if err != nil {
 		return nil, t.lateOr(ctx, err)
 	}
@@ -100,6 +102,7 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 	if t.decides(id) && !slot.Release() {
 		return c, ErrBusy
 	}
+	greeting.End() // from here on the peer is let in
 	seq, active, err := t.offer(c, m.hello)
 	if err != nil {
 		return c, err

@@ -299,7 +299,7 @@ func (r *race) add(l lookupResult) {
 func (r *race) attempt(to netip.AddrPort) {
 	r.running++
 	go func() { // run or cleanUp waits for it
-		c, won, err := r.reach(net.UDPAddrFromAddrPort(to), r.t.dialConf)
+		c, won, err := r.reach(net.UDPAddrFromAddrPort(to), r.t.windows.dial)
 		a := attemptResult{conn: c, won: won}
 		if err != nil {
 			a.failed = []CandidateError{{Addr: to.String(), Err: err}}
@@ -316,7 +316,7 @@ func (r *race) attemptRelay() {
 		a := attemptResult{relayed: true}
 		if a.failed = r.use.await(r.ctx); len(a.failed) == 0 {
 			var err error
-			if a.conn, a.won, err = r.reach(r.use.peer.addr, r.t.relayedConf); err != nil {
+			if a.conn, a.won, err = r.reach(r.use.peer.addr, r.t.windows.relayed); err != nil {
 				a.failed = []CandidateError{{Addr: r.t.relays.routeOf(r.peer), Err: err}}
 			}
 		}
@@ -335,6 +335,7 @@ func (r *race) reach(to *net.UDPAddr, conf *quic.Config) (c *Conn, won bool, err
 	if r.reached != nil {
 		r.reached.Store(true)
 	}
+	r.t.windows.note(to.AddrPort().Addr().Unmap()) // the peer that was asked for is there
 	within := max(minHello, helloShare*time.Since(began))
 	if r.from != nil { // the hellos outlive the dial's own time by no more than minHello
 		within = min(within, max(minHello, time.Until(r.end)))

@@ -65,6 +65,13 @@ type Options struct {
 	// once, if the peer answers a probe meanwhile, and how long an inbound
 	// connection may take to introduce itself; default 5 s.
 	DialTimeout time.Duration
+	// StreamWindow and ConnWindow are what the windows of flow control of one
+	// stream, and of all streams of a connection together, may grow to, in bytes;
+	// 0 means QUIC's defaults, 6 and 15 MiB. They grow while the service reads
+	// quickly. A stream is no faster than its window in each round trip; a peer
+	// that means ill, and whose data was read for a while, can make this side keep
+	// 150 times ConnWindow by sending single bytes.
+	StreamWindow, ConnWindow int64
 	// MaxConcurrentDials bounds the dials of all watchdogs together; default
 	// 64. Peers that have answered a probe go first, those lost a moment ago
 	// next. A quarter is kept for the former and another one for both, so with
@@ -179,8 +186,11 @@ func (o Options) validate() error {
 	}
 	for _, n := range []struct {
 		name  string
-		value int
-	}{{"MaxConcurrentDials", o.MaxConcurrentDials}, {"MaxInboundPeers", o.MaxInboundPeers}} {
+		value int64
+	}{
+		{"MaxConcurrentDials", int64(o.MaxConcurrentDials)}, {"MaxInboundPeers", int64(o.MaxInboundPeers)},
+		{"StreamWindow", o.StreamWindow}, {"ConnWindow", o.ConnWindow},
+	} {
 		if n.value < 0 {
 			return fmt.Errorf("%w: %s is negative: %d", ErrBadOption, n.name, n.value)
 		}

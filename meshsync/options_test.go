@@ -28,6 +28,8 @@ func TestOptionsRefuseNonsense(t *testing.T) {
 		"negative DialTimeout":    {Options{DialTimeout: -time.Second}, "DialTimeout"},
 		"negative dials":          {Options{MaxConcurrentDials: -1}, "MaxConcurrentDials"},
 		"negative peers":          {Options{MaxInboundPeers: -1}, "MaxInboundPeers"},
+		"negative stream window":  {Options{StreamWindow: -1}, "StreamWindow"},
+		"negative window":         {Options{ConnWindow: -1}, "ConnWindow"},
 		"two sockets":             {Options{PacketConn: pc, ListenAddr: "127.0.0.1:0"}, "PacketConn"},
 		"malformed home relay":    {Options{Relays: []string{"relay://"}}, "relay://"},
 		"home relay without port": {Options{Relays: []string{"relay://r.example"}}, "r.example"},

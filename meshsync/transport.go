@@ -51,16 +51,14 @@ type MeshSyncTransport struct {
 	known    *endpoint.Known // from where peers have authenticated
 	quic     *quic.Transport // the endpoint's
 	listener *quic.EarlyListener
-	// The configurations of inbound connections and of those that are dialed, and
-	// both for connections through a relay.
-	quicConf, dialConf, relayedConf *quic.Config
-	relays                          *relays
-	slots                           *dialSlots
-	waits                           *waitList
-	probes                          *probeBudget
-	lookups                         chan struct{} // full while maxLookups are under way
-	events                          *eventHub
-	metrics                         *metrics
+	windows  *windows
+	relays   *relays
+	slots    *dialSlots
+	waits    *waitList
+	probes   *probeBudget
+	lookups  chan struct{} // full while maxLookups are under way
+	events   *eventHub
+	metrics  *metrics
 
 	// ctx ends when Close or Shutdown begins: nothing new starts after it.
 	ctx  context.Context
@@ -100,6 +98,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 		opts:     opts,
 		id:       identity.FromKey(opts.PrivateKey),
 		cert:     cert,
+		windows:  newWindows(opts),
 		slots:    newDialSlots(opts.MaxConcurrentDials),
 		events:   newEventHub(),
 		waits:    newWaitList(),
@@ -136,8 +135,9 @@ func New(o Options) (*MeshSyncTransport, error) {
 }
 
 // maxStreams is how many streams of each kind a peer may have open, the
-// control stream included.
-const maxStreams = 1024
+// control stream included. One that nobody has accepted costs 1.6 KB, one that
+// only the peer writes on half of that, and a peer opens them all with one frame.
+const maxStreams = 256
 
 // minPacketSize is the UDP payload that any path for QUIC carries (RFC 9000
 // section 14), also through tunnels with an MTU of 1280; path MTU discovery
@@ -161,30 +161,12 @@ func openSocket(o Options) (net.PacketConn, error) {
 }
 
 func (t *MeshSyncTransport) listen() error {
-	t.quicConf = &quic.Config{
-		HandshakeIdleTimeout:  t.opts.DialTimeout,
-		MaxIdleTimeout:        t.opts.IdleTimeout,
-		KeepAlivePeriod:       t.opts.KeepAlive,
-		MaxIncomingStreams:    maxStreams,
-		MaxIncomingUniStreams: maxStreams,
-		InitialPacketSize:     minPacketSize,
-		EnableDatagrams:       true,
-	}
-	// A dial has an end of its own, which may be later than DialTimeout.
-	t.dialConf = t.quicConf.Clone()
-	t.dialConf.HandshakeIdleTimeout = t.opts.DialTimeout + maxPatience
-	// Through a relay larger packets would pass as well, but in two parts, which
-	// costs twice the packets.
-	t.relayedConf = t.quicConf.Clone()
-	t.relayedConf.DisablePathMTUDiscovery = true
-	t.quicConf.GetConfigForClient = func(client *quic.ClientInfo) (*quic.Config, error) {
-		if _, virtual := endpoint.VirtualNumber(client.RemoteAddr); virtual {
-			return t.relayedConf, nil
-		}
-		return t.quicConf, nil
+	conf := t.windows.direct.Clone()
+	conf.GetConfigForClient = func(client *quic.ClientInfo) (*quic.Config, error) {
+		return t.windows.inbound(client.RemoteAddr), nil
 	}
 	var err error
-	t.listener, err = t.endpoint.Listen(identity.ServerTLS(t.cert, alpn), t.quicConf)
+	t.listener, err = t.endpoint.Listen(identity.ServerTLS(t.cert, alpn), conf)
 	if err != nil {
 		return fmt.Errorf("listen on %v: %w", t.endpoint.LocalAddr(), err)
 	}

@@ -72,27 +72,30 @@ func (s *Server) introduceQUIC(l *quicLink, slot *endpoint.Slot) (*session, iden
 	if err := endpoint.AwaitHandshake(s.ctx, l.qc); err != nil {
 		return nil, identity.PeerID{}, fmt.Errorf("%w: %w", errHandshake, err)
 	}
+	greeting := endpoint.Greet(l.qc, quic.ApplicationErrorCode(codeProtocol))
+	defer greeting.End()
 	id, err := identity.PeerOf(l.qc.ConnectionState().TLS)
 	if err != nil {
 		return nil, id, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	if err := s.awaitHelloQUIC(l); err != nil {
+	if err := s.awaitHelloQUIC(l, greeting); err != nil {
 		return nil, id, err
 	}
 	if !slot.Release() {
 		return nil, id, errGaveWay
 	}
+	greeting.End()
 	c, err := s.admit(id, l)
 	return c, id, err
 }
 
-func (s *Server) awaitHelloQUIC(l *quicLink) error {
+func (s *Server) awaitHelloQUIC(l *quicLink, greeting *endpoint.Greeting) error {
 	if !l.qc.ConnectionState().SupportsDatagrams.Remote {
 		return fmt.Errorf("%w: no DATAGRAM frames", ErrProtocol)
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, helloTimeout)
 	defer cancel()
-	control, err := l.qc.AcceptStream(ctx)
+	control, err := greeting.AcceptControl(ctx)
 	if err != nil {
 		return helloError(err)
 	}

@@ -47,10 +47,11 @@ type quicLink struct {
 var _ link = (*quicLink)(nil)
 
 // Windows of flow control for the one stream there is. It carries short
-// messages, which are read as they come.
+// messages, which are read as they come, so it needs no more than this; and QUIC
+// may need 150 bytes for each that it keeps while one before it is missing.
 const (
-	initialWindow = 16 << 10
-	maxWindow     = 64 << 10
+	initialWindow = 6 << 10  // 170 watches in the first flight, or 1 MB kept
+	maxWindow     = 16 << 10 // 450 watches in a round trip
 )
 
 // minPacketSize is the UDP payload that any path for QUIC carries (RFC 9000

@@ -1,0 +1,132 @@
+package meshsync
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+)
+
+// Windows of flow control bound what a peer can make this side keep. QUIC keeps
+// an entry of 150 bytes or so for every STREAM frame that has not been read, and
+// a frame may hold a single byte: a window costs 150 times its size, if the peer
+// means ill. docs/adr/0010 tells what follows from that.
+//
+// QUIC doubles a window when half of it was read within four round trips, and
+// there is no other way to enlarge one. So a connection must begin with a window
+// that does not hold up the first flights of a fast sender, 38 KB and then twice
+// as much in each round trip, or with one that is cheap. It begins with a cheap
+// one if it comes from a host whose data nobody here has read yet. Who dials has
+// chosen the peer, by its key.
+const (
+	// firstConnWindow holds the peer of an unknown host to 1 MB.
+	firstConnWindow = 6 << 10
+	// openConnWindow and openStreamWindow slow nobody down, together with QUIC's
+	// own doubling.
+	openConnWindow   = 64 << 10
+	openStreamWindow = 48 << 10
+	// controlShare is the part of firstConnWindow that a single stream cannot
+	// take, so that the short messages of the control stream pass beside one that
+	// nobody reads.
+	controlShare = 512
+
+	firstStreamWindow = firstConnWindow - controlShare
+)
+
+// maxReaders bounds the hosts of which it is known that their data is read: one
+// takes about 60 bytes.
+const maxReaders = 4096
+
+// windows are the configurations of connections, which differ in their windows
+// and in how large packets may get.
+type windows struct {
+	// direct and relayed are for peers that this side dials, and for hosts whose
+	// data has been read.
+	direct, relayed *quic.Config
+	// dial is direct for connections that this side dials.
+	dial *quic.Config
+
+	mu   sync.Mutex
+	read map[netip.Addr]struct{} // the hosts, real or virtual, whose data has been read
+}
+
+func newWindows(o Options) *windows {
+	direct := &quic.Config{
+		HandshakeIdleTimeout:       o.DialTimeout,
+		MaxIdleTimeout:             o.IdleTimeout,
+		KeepAlivePeriod:            o.KeepAlive,
+		MaxIncomingStreams:         maxStreams,
+		MaxIncomingUniStreams:      maxStreams,
+		MaxStreamReceiveWindow:     uint64(o.StreamWindow),
+		MaxConnectionReceiveWindow: uint64(o.ConnWindow),
+		InitialPacketSize:          minPacketSize,
+		EnableDatagrams:            true,
+	}
+	begin(direct, openStreamWindow, openConnWindow)
+	// A dial has an end of its own, which may be later than DialTimeout.
+	dial := direct.Clone()
+	dial.HandshakeIdleTimeout = o.DialTimeout + maxPatience
+	// Through a relay larger packets would pass as well, but in two parts, which
+	// costs twice the packets.
+	relayed := direct.Clone()
+	relayed.DisablePathMTUDiscovery = true
+	return &windows{direct: direct, relayed: relayed, dial: dial, read: make(map[netip.Addr]struct{})}
+}
+
+// begin sets the windows that a connection begins with, as far as they may grow
+// to that.
+func begin(c *quic.Config, stream, conn uint64) {
+	c.InitialStreamReceiveWindow, c.InitialConnectionReceiveWindow = stream, conn
+	if most := c.MaxStreamReceiveWindow; most != 0 {
+		c.InitialStreamReceiveWindow = min(stream, most)
+	}
+	if most := c.MaxConnectionReceiveWindow; most != 0 {
+		c.InitialConnectionReceiveWindow = min(conn, most)
+	}
+}
+
+// inbound returns the configuration of a connection that comes from an address.
+func (w *windows) inbound(from net.Addr) *quic.Config {
+	c := w.direct
+	if _, virtual := endpoint.VirtualNumber(from); virtual {
+		c = w.relayed
+	}
+	u, ok := from.(*net.UDPAddr)
+	if !ok {
+		return c
+	}
+	host := u.AddrPort().Addr().Unmap()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.read[host]; known {
+		return c
+	}
+	c = c.Clone()
+	begin(c, firstStreamWindow, firstConnWindow)
+	// QUIC asks when the service has read half a window, and quickly.
+	c.AllowConnectionWindowIncrease = func(*quic.Conn, uint64) bool {
+		w.note(host)
+		return true
+	}
+	return c
+}
+
+// note takes note of a host whose data is read. One that it takes the place of
+// begins with small windows again.
+func (w *windows) note(host netip.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.read[host]; known {
+		return
+	}
+	for other := range w.read {
+		if len(w.read) < maxReaders {
+			break
+		}
+		delete(w.read, other)
+	}
+	w.read[host] = struct{}{}
+}
