@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
 )
 
 // A controlStream carries the messages of hello.go. One goroutine reads it;
@@ -177,13 +179,27 @@ func (c *Conn) awaitGreeted() bool {
 	}
 }
 
+// controlRate and controlBurst bound the control messages of a peer: who sends
+// more is read more slowly, which QUIC's flow control hands on. A side that drains
+// asks once in a round trip, twice if nothing is lost, and checks of a connection
+// are MinDelay apart. A peer that means ill gets a thousandth of what a connection
+// carries.
+const (
+	controlRate  = 100 // per second
+	controlBurst = 100
+)
+
 // readControl answers the peer's messages until the connection ends. The error
 // is ErrProtocol if the peer is to blame.
 func (t *MeshSyncTransport) readControl(c *Conn) error {
 	if !c.awaitGreeted() {
 		return nil
 	}
+	allowance := rate.NewBucket(controlRate, controlBurst, controlBurst)
 	for {
+		if err := allowance.Wait(c.qc.Context(), 1); err != nil {
+			return err
+		}
 		m, err := readMessage(c.control)
 		if err != nil {
 			if _, reset := errors.AsType[*quic.StreamError](err); reset || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -67,7 +67,8 @@ var (
 	ErrReset = errors.New("peer lost the connection")
 	// ErrProtocol says that one side broke the rules of the protocol.
 	ErrProtocol = errors.New("protocol violation")
-	// ErrBusy says that the peer holds as many connections as it may.
+	// ErrBusy says that the peer holds as many connections as it may, or that
+	// this side's dials replace each other too often there.
 	ErrBusy = errors.New("peer has no room for another connection")
 )
 
@@ -96,7 +97,7 @@ const (
 	codeFormation    quic.ApplicationErrorCode = 0x05 // the formation does not match
 	codeUnauthorized quic.ApplicationErrorCode = 0x06 // Authorize refused
 	codeProtocol     quic.ApplicationErrorCode = 0x07 // malformed, late or out of order
-	codeBusy         quic.ApplicationErrorCode = 0x08 // no room: MaxInboundPeers, or others have come
+	codeBusy         quic.ApplicationErrorCode = 0x08 // no room: MaxInboundPeers, or others have come, or dials replace each other too often
 	codeUnmoved      quic.ApplicationErrorCode = 0x09 // it retires there, and nothing took its place here
 )
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
 )
 
 // The connection table holds at most one connection per peer, and both sides
@@ -59,6 +60,9 @@ type peer struct {
 	greeting bool
 	// refused is set by Disconnect: the peer's dials are turned away.
 	refused bool
+	// replacing bounds how often the peer's dials replace what it has; nil if none
+	// has yet.
+	replacing *rate.Bucket
 	// watchdog is there if the peer is registered.
 	watchdog *watchdog
 	// connect is the dial that Connect's callers share.
@@ -77,6 +81,16 @@ type peer struct {
 	changed chan struct{}
 	waiters int
 }
+
+// replaceRate and replaceBurst bound how often an inbound connection takes the
+// place of another one of the same peer: an honest one does that when it has
+// restarted, or has lost its end, and a link that flaps in this way loses ten
+// connections before one waits. Who is turned away has decided nothing and heard
+// no decision, so both sides have what they had, and its next dial is as good.
+const (
+	replaceRate  = 1 // per second
+	replaceBurst = 10
+)
 
 // decides reports whether this side decides for the pair with id.
 func (t *MeshSyncTransport) decides(id PeerID) bool { return t.id.Compare(id) < 0 }
@@ -228,20 +242,40 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 		if p.isStale(h.instance, h.seq) {
 			return 0, false, errDuplicate
 		}
+		if !p.mayReplace() {
+			return 0, false, ErrBusy
+		}
 		c.instance, c.seq, c.moved = h.instance, h.seq, h.move
 		t.show(p, c)
 		return t.nextSeq(), true, nil
 	}
-	if o := p.offered; o != nil {
-		if o.instance == h.instance && h.seq < o.seq {
-			return 0, false, errDuplicate
-		}
+	o := p.offered
+	if o != nil && o.instance == h.instance && h.seq < o.seq {
+		return 0, false, errDuplicate
+	}
+	if !p.mayReplace() {
+		return 0, false, ErrBusy
+	}
+	if o != nil {
 		t.wg.Go(func() { o.close(errDuplicate) })
 	}
 	c.instance, c.seq, c.moved = h.instance, h.seq, h.move
 	p.offered = c
 	p.notify()
 	return t.nextSeq(), false, nil
+}
+
+// mayReplace reports whether an inbound connection may take the place of another
+// one of the same peer, if there is one. mu is held.
+func (p *peer) mayReplace() bool {
+	if p.conn == nil && p.offered == nil {
+		return true
+	}
+	if p.replacing == nil {
+		b := rate.NewBucket(replaceRate, replaceBurst, replaceBurst)
+		p.replacing = &b
+	}
+	return p.replacing.Take(1)
 }
 
 // confirm shows a connection that was offered, now that the decider has said,
@@ -382,7 +416,9 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 func (t *MeshSyncTransport) serve(c *Conn) {
 	path := c.Path()
 	log := t.log.With("peer", c.peer.Short(), "path", path.Kind.String(), "remote", cmp.Or(path.Remote, path.Relay))
-	log.Info("peer connected", "initiator", c.initiator)
+	if ok, left := t.lines.allow(c.peer); ok {
+		log.Info("peer connected", "initiator", c.initiator, "unlogged", left)
+	}
 
 	token, err := c.goneToken() // cannot fail once the handshake is complete
 	if err == nil {
@@ -406,5 +442,7 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 	t.mu.Unlock()
 
 	c.cancel(cause)
-	log.Info("peer disconnected", "cause", cause, "after", time.Since(c.opened))
+	if ok, left := t.lines.allow(c.peer); ok {
+		log.Info("peer disconnected", "cause", cause, "after", time.Since(c.opened), "unlogged", left)
+	}
 }

@@ -59,6 +59,7 @@ type MeshSyncTransport struct {
 	lookups  chan struct{} // full while maxLookups are under way
 	events   *eventHub
 	metrics  *metrics
+	lines    *lineLimit
 
 	// ctx ends when Close or Shutdown begins: nothing new starts after it.
 	ctx  context.Context
@@ -101,6 +102,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 		windows:  newWindows(opts),
 		slots:    newDialSlots(opts.MaxConcurrentDials),
 		events:   newEventHub(),
+		lines:    newLineLimit(),
 		waits:    newWaitList(),
 		probes:   &probeBudget{fastest: 2 * opts.Reconnect.MinDelay},
 		lookups:  make(chan struct{}, maxLookups),

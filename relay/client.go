@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -36,8 +37,9 @@ type Client struct {
 	delay    atomic.Int64 // time.Duration; set before leaving is closed
 	counters clientCounters
 
-	parts reassembler // the goroutine that reads datagrams owns it
-	pulse *pulse      // over TCP
+	messages rate.Bucket // the goroutine that reads control messages owns it
+	parts    reassembler // the goroutine that reads datagrams owns it
+	pulse    *pulse      // over TCP
 
 	// Guarded by out.mu:
 
@@ -55,10 +57,19 @@ type clientCounters struct {
 // as fill 1.5 MB.
 const maxQueued = 1024
 
+// messageRate and messageBurst bound the relay's control messages: one that sends
+// more is read more slowly. The burst lets it tell everything about as many peers
+// as a client may watch, twice.
+const (
+	messageRate  = 1000 // per second, for which a client needs a hundredth of a core
+	messageBurst = 2 * maxWatches
+)
+
 // newClient returns the client of a link to an address, on which the relay has
 // said welcome. rtt is how long that took.
 func newClient(o ClientOptions, remote netip.AddrPort, l link, w welcome, rtt time.Duration) *Client {
 	c := &Client{opts: o, remote: remote, welcome: w, stalled: make(chan struct{}), leaving: make(chan struct{})}
+	c.messages = rate.NewBucket(messageRate, messageBurst, messageBurst)
 	c.open(l, c, &c.buffers, &c.wait)
 	c.out.limit = maxQueued
 	c.watches.most = int(min(w.maxWatches, maxWatchesInAll))

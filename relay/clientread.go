@@ -90,6 +90,9 @@ func (c *Client) handle(b []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := c.messages.Wait(c.ctx, 1); err != nil {
+		return err
+	}
 	switch m.kind {
 	case kindPresent, kindGone:
 		if c.watching(m.peer) { // or else it was unwatched meanwhile

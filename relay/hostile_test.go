@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -343,6 +344,60 @@ func TestClientsSurviveAHostileRelay(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A relay that floods its client with pings, or with news of a peer, is read
+// slowly.
+func TestAFloodFromTheRelayIsReadSlowly(t *testing.T) {
+	for name, message := range map[string][]byte{
+		"pings":   appendNonce(nil, kindPing, 1),
+		"notices": appendPeer(nil, kindPresent, testID(2)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				c := w.client(1)
+				if err := c.Watch(testID(2)); err != nil {
+					t.Fatal(err)
+				}
+				c.inbox.take(time.Second)
+				const seconds = 20
+				control := w.relay.table.find(testID(1)).link.(*quicLink).control
+				began := time.Now()
+				for range (messageBurst + seconds*messageRate) / 100 {
+					if _, err := control.Write(bytes.Repeat(message, 100)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				// The last of them were written and not read yet.
+				if took := time.Since(began); took < (seconds-5)*time.Second {
+					t.Errorf("%d messages were read within %v", messageBurst+seconds*messageRate, took)
+				}
+				if c.Err() != nil {
+					t.Error("the connection ended:", c.Err())
+				}
+			})
+		})
+	}
+}
+
+// A client hears at once of all the peers it watches, twice.
+func TestTheNewsOfAllWatchedPeersIsNoFlood(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		c := w.client(1)
+		began := time.Now()
+		for i := range maxWatches {
+			if err := c.Watch(identity.PeerID{1, byte(i), byte(i >> 8)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for heard := 0; heard < maxWatches; {
+			_, notices := c.inbox.take(testRTT)
+			heard += len(notices)
+		}
+		if took := time.Since(began); took > 60*testRTT {
+			t.Errorf("the news of %d peers took %v", maxWatches, took)
+		}
+	})
 }
 
 // Of the two goroutines that read a client one may still be at work when the
