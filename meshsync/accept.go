@@ -2,6 +2,7 @@ package meshsync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,6 +33,11 @@ func (t *MeshSyncTransport) acceptLoop() {
 	}
 }
 
+// hastyPause is how long a peer whose dials replace each other too often waits to
+// hear that, so that a loop does not cost a handshake for each of its round trips.
+// A dialer waits for a second at the least.
+const hastyPause = 500 * time.Millisecond
+
 // welcome takes an inbound connection through its handshake and its hello.
 // Whatever goes wrong ends this connection and nothing else.
 func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
@@ -49,6 +55,13 @@ func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
 	if err == nil {
 		endpoint.Introduced(qc)
 		return
+	}
+	if errors.Is(err, errHasty) {
+		select {
+		case <-time.After(hastyPause):
+		case <-qc.Context().Done():
+		case <-t.ctx.Done():
+		}
 	}
 	if t.ctx.Err() != nil {
 		err = ErrClosed

@@ -72,6 +72,9 @@ var (
 	ErrBusy = errors.New("peer has no room for another connection")
 )
 
+// errHasty turns away a connection of a peer whose dials replace each other.
+var errHasty = fmt.Errorf("%w: dials that replace each other too often", ErrBusy)
+
 // errDuplicate ends the loser of two simultaneous dials. No service sees it
 // unless the winner is lost in the same instant.
 var errDuplicate = errors.New("another connection to the peer won")

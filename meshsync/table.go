@@ -243,7 +243,7 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 			return 0, false, errDuplicate
 		}
 		if !p.mayReplace() {
-			return 0, false, ErrBusy
+			return 0, false, errHasty
 		}
 		c.instance, c.seq, c.moved = h.instance, h.seq, h.move
 		t.show(p, c)
@@ -254,7 +254,7 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 		return 0, false, errDuplicate
 	}
 	if !p.mayReplace() {
-		return 0, false, ErrBusy
+		return 0, false, errHasty
 	}
 	if o != nil {
 		t.wg.Go(func() { o.close(errDuplicate) })
