@@ -63,6 +63,9 @@ const maxQueued = 1024
 const (
 	messageRate  = 1000 // per second, for which a client needs a hundredth of a core
 	messageBurst = 2 * maxWatches
+	// pingCost is what a ping counts: each is answered, and a relay has no need to
+	// ask more than now and then.
+	pingCost = 64
 )
 
 // newClient returns the client of a link to an address, on which the relay has

@@ -90,7 +90,11 @@ func (c *Client) handle(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := c.messages.Wait(c.ctx, 1); err != nil {
+	cost := 1.0
+	if m.kind == kindPing {
+		cost = pingCost
+	}
+	if err := c.messages.Wait(c.ctx, cost); err != nil {
 		return err
 	}
 	switch m.kind {
