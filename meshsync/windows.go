@@ -24,10 +24,11 @@ import (
 const (
 	// firstConnWindow holds the peer of an unknown host to 1 MB.
 	firstConnWindow = 6 << 10
-	// openConnWindow and openStreamWindow slow nobody down, together with QUIC's
-	// own doubling.
-	openConnWindow   = 64 << 10
-	openStreamWindow = 48 << 10
+	// openConnWindow and openStreamWindow are quic-go's own. Besides speed they
+	// are what lets a service write some hundred kilobytes on a stream before it
+	// reads the answer that comes meanwhile: of two sides one has dialed.
+	openConnWindow   = 768 << 10
+	openStreamWindow = 512 << 10
 	// controlShare is the part of firstConnWindow that a single stream cannot
 	// take, so that the short messages of the control stream pass beside one that
 	// nobody reads.
