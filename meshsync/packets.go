@@ -104,7 +104,7 @@ func (t *MeshSyncTransport) packetLoop() {
 func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 	switch b[0] {
 	case endpoint.TypeProbe:
-		if answer := t.endpoint.AnswerProbe(b, t.id); answer != nil {
+		if answer := t.endpoint.AnswerProbe(b, from, t.id); answer != nil {
 			t.quic.WriteTo(answer, from) // lost is lost
 		}
 	case endpoint.TypeAnswer:

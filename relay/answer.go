@@ -12,7 +12,7 @@ func (s *Server) answerProbes() {
 		if err != nil {
 			return
 		}
-		if answer := s.endpoint.AnswerProbe(b[:n], s.id); answer != nil {
+		if answer := s.endpoint.AnswerProbe(b[:n], from, s.id); answer != nil {
 			s.endpoint.QUIC.WriteTo(answer, from) // lost is lost
 		}
 	}

@@ -82,7 +82,8 @@ func (e *Endpoint) admitter(admitted func(context.Context, net.Addr)) func(conte
 		if admitted != nil {
 			admitted(ctx, info.RemoteAddr)
 		}
-		return e.inviter.begin(slotted), nil
+		host, _ := hostOf(info.RemoteAddr)
+		return e.inviter.begin(slotted, host), nil
 	}
 }
 

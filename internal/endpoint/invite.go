@@ -3,6 +3,8 @@ package endpoint
 import (
 	"context"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -19,7 +21,9 @@ import (
 // How many that is shows in the time that handshakes take here beyond their round
 // trips. While that is short, the window of handshakes under way grows by one with
 // each that ends; while it is long, it shrinks by one. (TCP Vegas does so with its
-// window, after the same sign.)
+// window, after the same sign.) What counts against the window are handshakes from
+// hosts that were invited: one who only begins handshakes, as many as it can, does
+// not fill it.
 const (
 	// minWindow is where the window begins: even a slow core does so many within
 	// maxQueueing.
@@ -38,7 +42,7 @@ const (
 	// minFollowed is the share of the invitations that is taken to be followed, at
 	// the least. Who only sends probes, as many as it can, must not keep those away
 	// that mean it.
-	minFollowed = 1.0 / 64
+	minFollowed = 1.0 / 16
 	// maxTurn bounds the wait that is asked for, and with it how late one notices
 	// that the crowd is gone. Those behind it are asked to come again for another.
 	maxTurn = 2 * time.Second
@@ -50,7 +54,7 @@ const (
 // An inviter decides which answer a probe gets.
 type inviter struct {
 	mu       sync.Mutex
-	window   int // handshakes that may be under way
+	window   int // handshakes of invited hosts that may be under way
 	underway int
 	// invited are the invitations of the present period of inviteLife and of the
 	// one before, and followed those of them that a handshake followed.
@@ -61,24 +65,32 @@ type inviter struct {
 	turn        time.Time     // the last that was given out
 }
 
+// invitations are those of one period. There are no more of them than maxWindow
+// divided by minFollowed.
 type invitations struct {
 	began          time.Time
 	sent, followed int
+	open           map[netip.Prefix]int // those not followed yet, by host
 }
 
 func newInviter() *inviter {
 	return &inviter{window: minWindow, followed: 1, interval: time.Millisecond}
 }
 
-// ask returns how long someone who asks is to wait: zero if it should come now.
-func (i *inviter) ask() (wait time.Duration) {
+// ask returns how long someone who asks from a host is to wait: zero if it should
+// come now.
+func (i *inviter) ask(host netip.Prefix) (wait time.Duration) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now := time.Now()
 	i.advance(now)
-	expected := float64(i.now.open()+i.before.open()) * i.followed
+	expected := float64(i.now.sent-i.now.followed+i.before.sent-i.before.followed) * i.followed
 	if float64(i.underway)+expected < float64(i.window) {
 		i.now.sent++
+		if i.now.open == nil {
+			i.now.open = make(map[netip.Prefix]int)
+		}
+		i.now.open[host]++
 		return 0
 	}
 	if i.turn.Before(now) {
@@ -92,8 +104,19 @@ func (i *inviter) ask() (wait time.Duration) {
 	return wait
 }
 
-// open returns how many invitations no handshake has followed yet.
-func (v *invitations) open() int { return v.sent - v.followed }
+// follow reports whether a handshake from a host follows an invitation.
+func (v *invitations) follow(host netip.Prefix) bool {
+	switch n := v.open[host]; n {
+	case 0:
+		return false
+	case 1:
+		delete(v.open, host)
+	default:
+		v.open[host] = n - 1
+	}
+	v.followed++
+	return true
+}
 
 // advance begins a new period, when it is time. mu is held.
 func (i *inviter) advance(now time.Time) {
@@ -115,44 +138,38 @@ func (i *inviter) advance(now time.Time) {
 type handshake struct {
 	inviter *inviter
 	began   time.Time
-	over    bool // inviter.mu guards it
+	counts  bool // among those under way; inviter.mu guards it
 }
 
 type handshakeKey struct{}
 
 // begin takes note of a handshake that begins, with the context of its connection.
-func (i *inviter) begin(ctx context.Context) context.Context {
+func (i *inviter) begin(ctx context.Context, host netip.Prefix) context.Context {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	h := &handshake{inviter: i, began: time.Now()}
-	i.underway++
-	for _, v := range []*invitations{&i.before, &i.now} {
-		if v.open() > 0 {
-			v.followed++
-			break
-		}
+	if i.before.follow(host) || i.now.follow(host) {
+		h.counts = true
+		i.underway++
+		context.AfterFunc(ctx, func() {
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			i.end(h)
+		})
 	}
-	context.AfterFunc(ctx, func() {
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		i.end(h)
-	})
 	return context.WithValue(ctx, handshakeKey{}, h)
 }
 
-// end takes note of the end of a handshake, however it ended; false if it has
-// before. mu is held.
-func (i *inviter) end(h *handshake) bool {
-	if h.over {
-		return false
+// end takes note of the end of a handshake, however it ended. mu is held.
+func (i *inviter) end(h *handshake) {
+	if h.counts {
+		h.counts = false
+		i.underway--
 	}
-	h.over = true
-	i.underway--
-	return true
 }
 
 // Introduced takes note that an inbound connection has introduced itself, and of
-// the time that took.
+// the time that took. It is called once.
 func Introduced(qc *quic.Conn) {
 	h, ok := qc.Context().Value(handshakeKey{}).(*handshake)
 	if !ok {
@@ -161,9 +178,8 @@ func Introduced(qc *quic.Conn) {
 	rtt := qc.ConnectionStats().MinRTT
 	h.inviter.mu.Lock()
 	defer h.inviter.mu.Unlock()
-	if h.inviter.end(h) {
-		h.inviter.completed(time.Since(h.began), rtt)
-	}
+	h.inviter.end(h)
+	h.inviter.completed(time.Since(h.began), rtt)
 }
 
 // completed takes note that a handshake took so long, on a path with the given
@@ -184,11 +200,12 @@ func (i *inviter) completed(took, rtt time.Duration) {
 
 // AnswerProbe returns the answer of the given identity to a packet of ProbeSize
 // bytes that may be a probe, or nil if it is none.
-func (e *Endpoint) AnswerProbe(b []byte, id identity.PeerID) []byte {
+func (e *Endpoint) AnswerProbe(b []byte, from net.Addr, id identity.PeerID) []byte {
 	if !IsProbePacket(b, TypeProbe, id) {
 		return nil
 	}
-	if wait := e.inviter.ask(); wait > 0 {
+	host, _ := hostOf(from)
+	if wait := e.inviter.ask(host); wait > 0 {
 		return BusyPacket(id, NonceOf(b), wait)
 	}
 	return ProbePacket(TypeAnswer, id, NonceOf(b))

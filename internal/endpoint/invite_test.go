@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,12 +44,13 @@ func crowd(t *testing.T, n int, serve, rtt time.Duration) (took time.Duration, m
 	began := time.Now()
 	core := make(chan struct{}, 1) // the one that serves
 	done := make(chan struct{})
-	for range n {
+	for k := range n {
+		host := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(k >> 8), byte(k)}), 32)
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for {
 				time.Sleep(rtt)
-				wait := i.ask()
+				wait := i.ask(host)
 				if wait == 0 {
 					break
 				}
@@ -57,7 +59,7 @@ func crowd(t *testing.T, n int, serve, rtt time.Duration) (took time.Duration, m
 			time.Sleep(rtt)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
-			h := i.begin(ctx).Value(handshakeKey{}).(*handshake)
+			h := i.begin(ctx, host).Value(handshakeKey{}).(*handshake)
 			i.mu.Lock()
 			most = max(most, i.underway)
 			i.mu.Unlock()
@@ -101,26 +103,38 @@ func TestCrowdIsInvitedAtTheHostsPace(t *testing.T) {
 	}
 }
 
-// One who only sends probes does not keep away those who mean it.
-func TestProbesAloneDoNotTakeTheInvitations(t *testing.T) {
+// Neither one who only sends probes nor one who only begins handshakes keeps away
+// those who mean it.
+func TestFloodsDoNotTakeTheInvitations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newInviter()
-		for range 20_000 { // for ten seconds
-			i.ask()
-			time.Sleep(500 * time.Microsecond)
+		host := func(n int) netip.Prefix {
+			return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 32)
 		}
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
 		invited := 0
-		for range 1000 { // every tenth of them means it
-			for range 9 {
-				i.ask()
+		const seconds, rate = 20, 2000
+		for k := range seconds * rate {
+			i.ask(host(k))                   // never comes
+			i.begin(ctx, host(1<<23+k%1000)) // was not invited, and never ends
+			if k > seconds*rate/2 && k%10 == 0 {
+				if mine := host(1<<22 + k); i.ask(mine) == 0 {
+					invited++
+					ctx, end := context.WithCancel(context.Background())
+					i.begin(ctx, mine)
+					end()
+				}
 			}
-			if i.ask() == 0 {
-				invited++
-			}
-			time.Sleep(500 * time.Microsecond)
+			time.Sleep(time.Second / rate)
 		}
-		if invited < 100 {
-			t.Errorf("%d of 1,000 are invited", invited)
+		if share := float64(invited) / (seconds * rate / 20); share < 0.3 {
+			t.Errorf("%.2f of those that mean it are invited when they ask first", share)
+		}
+		cancel()
+		synctest.Wait()
+		if i.underway != 0 {
+			t.Errorf("%d handshakes are under way at the end", i.underway)
 		}
 	})
 }
