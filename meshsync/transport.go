@@ -139,7 +139,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 // maxStreams is how many streams of each kind a peer may have open, the
 // control stream included. One that nobody has accepted costs 1.6 KB, one that
 // only the peer writes on half of that, and a peer opens them all with one frame.
-const maxStreams = 256
+const maxStreams = 1024
 
 // minPacketSize is the UDP payload that any path for QUIC carries (RFC 9000
 // section 14), also through tunnels with an MTU of 1280; path MTU discovery
