@@ -35,7 +35,8 @@ func TestDemandMakesTheWatchdogLookAtOnce(t *testing.T) {
 			b.host.Restore()
 			began := time.Now()
 			a.mustPing(b, 10*time.Second)
-			if took := time.Since(began); took > 4*testRTT {
+			// A handshake that was begun just before the return may have been lost.
+			if took := time.Since(began); took > a.MeshSyncTransport.opts.Reconnect.MinDelay+4*testRTT {
 				t.Errorf("an echo %v after the link's return (known to answer probes: %v)", took, proven)
 			}
 			a.stop()

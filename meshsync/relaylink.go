@@ -135,6 +135,9 @@ func (l *relayLink) run() {
 		case <-leaving:
 			l.client.Close() // lost sees that the relay said goodbye
 		case <-l.search.due():
+			if targets := l.located(nil); len(targets) > 0 {
+				l.search.aim(targets) // a registration that named one may have ended
+			}
 			l.search.next()
 		case a := <-l.search.answers:
 			l.heard(a)
