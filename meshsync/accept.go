@@ -53,7 +53,6 @@ func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
 		}
 	}
 	if err == nil {
-		endpoint.Introduced(qc)
 		return
 	}
 	if errors.Is(err, errHasty) {
@@ -127,6 +126,7 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 		return c, t.lateOr(ctx, err)
 	}
 	close(c.greeted)
+	endpoint.Introduced(qc) // the decider's word takes a round trip more
 	if active {
 		return c, nil
 	}

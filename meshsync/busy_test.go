@@ -123,7 +123,7 @@ func TestPatienceWithABusyPeerHasAnEnd(t *testing.T) {
 		time.Sleep(time.Minute)
 		conn.busy.Store(true)
 		b.host.Restore()
-		if took := a.awaitConnected(1, 2*maxPatience); took < maxPatience/2 || took > maxPatience+10*time.Second {
+		if took := a.awaitConnected(1, 2*maxBusy); took < maxBusy/2 || took > maxBusy+10*time.Second {
 			t.Errorf("connected to a peer that keeps saying busy after %v", took)
 		}
 		a.stop()

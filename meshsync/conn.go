@@ -30,6 +30,7 @@ type Conn struct {
 	seq      uint64
 	moved    bool // it takes another's place, which retires
 	opened   time.Time
+	twin     string // where another process with the peer's key connected from, if that is to be told
 
 	// cause is why the connection ends: the first reason of this side to end it,
 	// or what endCause found first.

@@ -51,13 +51,13 @@ type target struct {
 	// it was before the dial began: then the relay needs no head start.
 	arrived <-chan struct{}
 	isThere bool
-	// patience, if set, says how much longer than now the dial may take, whatever
-	// DialTimeout is.
-	patience <-chan time.Duration
+	// extend, if set, says how much longer than now the dial may take, whatever
+	// DialTimeout is: the peer is busy.
+	extend <-chan time.Duration
 }
 
 // dial tries to reach a peer over all its candidates, for DialTimeout at most, or
-// longer if it is told to be patient.
+// longer if the peer says that it is busy.
 // It returns a connection that counts: the dialed one, or one that came in
 // meanwhile. When it returns, nothing of it runs any more. It fails with a
 // *DialError, or with ctx's cause if ctx ended first. tried are the addresses
@@ -125,7 +125,7 @@ var errNewAddress = errors.New("new address")
 const maxLookups = 64
 
 // locate returns what a peer's addresses come down to, as far as they can be
-// resolved before ctx ends.
+// resolved within DialTimeout, once it is their turn, and before ctx ends.
 func (t *MeshSyncTransport) locate(ctx context.Context, id PeerID, addrs []string) []netip.AddrPort {
 	if slices.ContainsFunc(addrs, isName) {
 		select {
@@ -135,6 +135,8 @@ func (t *MeshSyncTransport) locate(ctx context.Context, id PeerID, addrs []strin
 			return nil
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, t.opts.DialTimeout)
+	defer cancel()
 	r := race{t: t, target: target{peer: id, addrs: addrs}, ctx: ctx}
 	r.locate()
 	return r.seen
@@ -147,7 +149,7 @@ type race struct {
 	target
 	ctx     context.Context
 	timeout *time.Timer // ends ctx
-	end     time.Time   // when it does, if nobody asks for patience
+	end     time.Time   // when it does, if it is not extended
 	tls     *tls.Config
 
 	lookups   chan lookupResult  // has room for all of them
@@ -206,7 +208,7 @@ func (r *race) run() (*Conn, error) {
 			headStart = nil
 		case <-relayStart:
 			relayStart = nil
-		case d := <-r.patience:
+		case d := <-r.extend:
 			if r.timeout.Stop() { // else it is over
 				r.timeout.Reset(d)
 			}

@@ -68,7 +68,8 @@ func (l *lineLimit) of(id PeerID) *peerLines {
 	if len(l.peers) >= maxLinePeers && time.Since(l.swept) > time.Second {
 		l.swept = time.Now()
 		for id, p := range l.peers {
-			if p.left == 0 && p.bucket.Full() {
+			if p.bucket.Full() {
+				l.rest.left += p.left
 				delete(l.peers, id)
 			}
 		}

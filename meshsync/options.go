@@ -62,7 +62,8 @@ type Options struct {
 	// and IdleTimeout plus KeepAlive later.
 	IdleTimeout time.Duration
 	// DialTimeout bounds one dial over all its candidates, which begins anew,
-	// once, if the peer answers a probe meanwhile, and how long an inbound
+	// once, if the peer answers a probe meanwhile, and lasts for up to a minute
+	// more if the peer answers that it is busy; and how long an inbound
 	// connection may take to introduce itself; default 5 s.
 	DialTimeout time.Duration
 	// StreamWindow and ConnWindow are what the windows of flow control of one

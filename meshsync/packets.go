@@ -85,8 +85,8 @@ func (l *waitList) conn(token goneToken) *Conn {
 	return l.conns[token]
 }
 
-// packetLoop reads the packets beside QUIC until the transport closes. quic-go
-// queues 32 of them and drops the rest.
+// packetLoop reads the packets beside QUIC, but for probes, which the endpoint
+// answers, until the transport closes. quic-go queues 32 of them and drops the rest.
 func (t *MeshSyncTransport) packetLoop() {
 	var b [packetSize + 1]byte // one more, to tell what is too long
 	for {
@@ -103,10 +103,6 @@ func (t *MeshSyncTransport) packetLoop() {
 // handlePacket takes a packet of packetSize bytes, from anybody.
 func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 	switch b[0] {
-	case endpoint.TypeProbe:
-		if answer := t.endpoint.AnswerProbe(b, from, t.id); answer != nil {
-			t.quic.WriteTo(answer, from) // lost is lost
-		}
 	case endpoint.TypeAnswer:
 		if p := t.waits.search(endpoint.NonceOf(b)); p != nil && endpoint.IsProbePacket(b, endpoint.TypeAnswer, p.id) {
 			p.hear(from, probeAnswer{})

@@ -20,6 +20,9 @@ const (
 	// turn: the first to a peer, and one that the service asks for. 10,000 peers
 	// that are registered at once are all asked within two seconds, at 1 Mbit/s.
 	maxUrgentRate = 5000
+	// maxUrgentWait is how long an urgent probe may wait for others: with more of
+	// them, the rest goes at the ordinary pace.
+	maxUrgentWait = 2 * time.Second
 )
 
 // A probeBudget is what all searches of a transport share.
@@ -71,17 +74,19 @@ func (b *probeBudget) gap(fresh bool) time.Duration {
 }
 
 // urgent returns how long to wait before as many urgent probes as there are
-// addresses may be sent.
-func (b *probeBudget) urgent(addrs int) time.Duration {
+// addresses may be sent; false if too many wait already.
+func (b *probeBudget) urgent(addrs int) (wait time.Duration, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	if b.nextUrgent.Before(now) {
 		b.nextUrgent = now
 	}
-	wait := b.nextUrgent.Sub(now)
+	if wait = b.nextUrgent.Sub(now); wait > maxUrgentWait {
+		return 0, false
+	}
 	b.nextUrgent = b.nextUrgent.Add(time.Duration(addrs) * time.Second / maxUrgentRate)
-	return wait
+	return wait, true
 }
 
 // probedAddrs returns how many addresses are probed.

@@ -209,8 +209,9 @@ type watchdog struct {
 	reached    *atomic.Bool         // the last dial has got a handshake done
 	onAnswer   bool                 // there was an answer for the last dial
 	answeredAt netip.AddrPort       // where the peer last answered a probe
-	patience   chan<- time.Duration // of the dial that runs: how much longer it is to wait
-	busySince  time.Time            // when the peer first said in this outage that it is busy
+	extend     chan<- time.Duration // of the dial that runs: how much longer it may take
+	busySince  time.Time            // when the peer began to say that it is busy
+	busyUntil  time.Time            // until when it said so last
 	refused    bool                 // the last dial, or connection, ended with the peer's refusal
 	refusal    string               // what was logged of the peer's refusals
 	budget     dialBudget           // of the dials that signs of life bring about
@@ -267,7 +268,7 @@ func (w *watchdog) run() {
 			w.dialEnded(r)
 		case <-w.due():
 			w.dialAgain()
-		case <-w.search.due():
+		case <-w.search.fired():
 			w.searchOn()
 		case a := <-w.search.answers:
 			w.heard(a)
@@ -348,7 +349,7 @@ func (w *watchdog) searchOn() {
 func (w *watchdog) connectionUp(c *Conn) {
 	w.leave() // an inbound connection calls the dial off
 	w.refused, w.refusal = false, ""
-	w.busySince = time.Time{}
+	w.busyUntil = time.Time{}
 	w.rendezvous.isOver()
 	w.search.stop()
 	if c.pathKind() == PathRelay {
@@ -371,7 +372,7 @@ func (w *watchdog) connLost() {
 	}
 	flapping := w.unstable && again
 	w.onAnswer, w.refused = false, isRefusal(cause)
-	w.busySince = time.Time{}
+	w.busyUntil = time.Time{}
 	w.leave() // a dial for a better path than the one that is lost
 	w.search.stop()
 	w.search.began, w.search.lost = time.Now(), true

@@ -45,7 +45,7 @@ func (w *watchdog) locate() {
 		w.searchWhileQueueing(w.t.locate(w.t.ctx, w.peer, addrs))
 		return
 	}
-	ctx, cancel := context.WithTimeout(w.t.ctx, w.t.opts.DialTimeout)
+	ctx, cancel := context.WithCancel(w.t.ctx)
 	l := &locating{make(chan []netip.AddrPort, 1), cancel}
 	w.locating = l
 	go func() { l.found <- w.t.locate(ctx, w.peer, addrs) }() // stopLocating, or run, waits for it
@@ -74,7 +74,9 @@ func (w *watchdog) searchWhileQueueing(found []netip.AddrPort) {
 		w.locating.cancel()
 		w.locating = nil
 	}
-	w.search.aim(found)
+	if len(found) > 0 { // else what was found before may still be good
+		w.search.aim(found)
+	}
 	w.search.startNow()
 }
 
@@ -95,9 +97,9 @@ func (w *watchdog) dialNow() {
 	w.search.freshen() // an answer from now on is one that the handshake should have had
 	w.search.dialed = time.Now()
 	w.budget.spend(w.t.opts.Reconnect.MaxDelay)
-	patience := make(chan time.Duration, 1)
-	w.patience = patience
-	to := target{peer: w.peer, answered: w.answeredAt, from: w.relayed, reached: w.reached, patience: patience}
+	extend := make(chan time.Duration, 1)
+	w.extend = extend
+	to := target{peer: w.peer, answered: w.answeredAt, from: w.relayed, reached: w.reached, extend: extend}
 	if to.from == nil { // else a direct path is looked for
 		w.rendezvous.addTo(&to)
 	}
@@ -154,7 +156,7 @@ func (w *watchdog) probeOnce(ctx context.Context, use *relayUse, known []netip.A
 // time may be almost over.
 func (w *watchdog) answered(from netip.AddrPort) {
 	w.search.prove(from)
-	w.answeredAt = from
+	w.answeredAt, w.busyUntil = from, time.Time{}
 	switch {
 	case w.relayed != nil:
 		w.move(priorityAnswered)
@@ -162,54 +164,62 @@ func (w *watchdog) answered(from netip.AddrPort) {
 		w.search.stop()
 	case w.onAnswer: // one answer is enough for a dial
 	case w.timer != nil, w.slot != nil, w.cancelDial != nil && (w.quiet || !w.reached.Load()):
-		w.search.stop()
-		if w.budget.allows(w.t.opts.Reconnect.MaxDelay) {
-			w.onAnswer = true
-			w.dial(priorityAnswered)
+		if !w.budget.allows(w.t.opts.Reconnect.MaxDelay) {
+			w.search.stop()
+			return
 		}
+		w.onAnswer = true // the search goes on, in case the peer becomes busy
+		w.dial(priorityAnswered)
 	}
 }
 
 // heard takes an answer to a probe.
 func (w *watchdog) heard(a probeAnswer) {
-	if a.busy && w.isPatient() {
-		w.bePatient(a)
+	if a.busy && w.believesBusy() {
+		w.awaitBusy(a)
 	} else {
 		w.answered(a.from)
 	}
 }
 
 const (
-	// maxPatience bounds for how long a peer can put this side off in one outage.
+	// maxBusy bounds for how long a peer can put this side off in one outage.
 	// A hub that is asked by 10,000 at once has served them by then.
-	maxPatience = time.Minute
-	// minBusyWait is the least time until a busy peer is asked again.
+	maxBusy = time.Minute
+	// minBusyWait and maxBusyWait bound the time until a busy peer is asked again.
 	minBusyWait = 100 * time.Millisecond
+	maxBusyWait = 5 * time.Second
 )
 
-// isPatient reports whether the peer has not said for too long that it is busy.
-func (w *watchdog) isPatient() bool {
-	if w.busySince.IsZero() {
-		w.busySince = time.Now()
+// busyWait returns when to ask again one who says that it is busy for so long.
+func busyWait(said time.Duration) time.Duration { return min(max(said, minBusyWait), maxBusyWait) }
+
+// believesBusy reports whether the peer has not said for too long that it is busy.
+func (w *watchdog) believesBusy() bool {
+	now := time.Now()
+	if now.Sub(w.busyUntil) > maxBusy { // it was something else then
+		w.busySince = now
 	}
-	return time.Since(w.busySince) < maxPatience
+	return now.Sub(w.busySince) < maxBusy
 }
 
-// bePatient asks a busy peer again when it has said. A handshake that has begun
+// awaitBusy asks a busy peer again when it has said. A handshake that has begun
 // there is about to be answered: it is given the time. None is begun.
-func (w *watchdog) bePatient(a probeAnswer) {
+func (w *watchdog) awaitBusy(a probeAnswer) {
 	w.search.prove(a.from)
-	wait := max(a.wait, minBusyWait)
-	w.search.askAgain(w.t.opts.Reconnect.jitter(wait))
-	switch patience := wait + w.t.opts.DialTimeout; {
-	case w.connected, w.onAnswer:
+	wait := w.t.opts.Reconnect.jitter(busyWait(a.wait))
+	w.busyUntil = time.Now().Add(wait)
+	w.search.askAgain(wait)
+	switch limit := wait + w.t.opts.DialTimeout; {
+	case w.connected:
 	case w.cancelDial != nil && !w.quiet:
 		select {
-		case w.patience <- patience:
+		case w.extend <- limit:
 		default: // it has yet to look at the last
 		}
 	case w.timer != nil, w.slot != nil, w.cancelDial != nil:
-		w.wait(patience) // in case it answers no more
+		w.onAnswer = false
+		w.wait(limit) // in case it answers no more
 	}
 }
 
@@ -220,6 +230,9 @@ func (w *watchdog) demanded() {
 	policy := w.t.opts.Reconnect
 	if w.connected || w.refused || w.onAnswer || (w.slot == nil && w.cancelDial == nil && w.timer == nil) {
 		return
+	}
+	if time.Now().Before(w.busyUntil) {
+		return // it will be asked then
 	}
 	w.rendezvous.relayUse().wantNow()
 	rested := time.Since(w.search.dialed) >= policy.MinDelay // else the answer to the handshake is still to come

@@ -134,7 +134,7 @@ func (l *relayLink) run() {
 			l.dial(false)
 		case <-leaving:
 			l.client.Close() // lost sees that the relay said goodbye
-		case <-l.search.due():
+		case <-l.search.fired():
 			if targets := l.located(nil); len(targets) > 0 {
 				l.search.aim(targets) // a registration that named one may have ended
 			}
@@ -160,7 +160,7 @@ func (l *relayLink) heard(a probeAnswer) {
 	switch {
 	case l.client != nil, l.answered.IsValid(), !slices.Contains(l.located(nil), a.from):
 	case a.busy:
-		l.search.askAgain(l.rs.t.opts.Reconnect.jitter(max(a.wait, minBusyWait)))
+		l.search.askAgain(l.rs.t.opts.Reconnect.jitter(busyWait(a.wait)))
 	default:
 		l.answered = a.from
 		l.dial(false)

@@ -39,6 +39,8 @@ type probing struct {
 	began   time.Time        // the outage
 	lost    bool             // it was there before
 	timer   *time.Timer      // nil: not probing
+	due     time.Time        // when it fires
+	urgent  bool             // the next probe does not wait for its turn
 	nonce   endpoint.Nonce
 	packet  []byte      // the probe with that nonce
 	share   probedShare // in what all searches probe, while there is a timer
@@ -106,23 +108,35 @@ func (p *probing) start() {
 }
 
 // startNow begins to probe, or goes on, with a probe at once; or a little later,
-// while many others want that as well.
+// while many others want that as well. However often it is called, a probe that is
+// planned does not become later.
 func (p *probing) startNow() {
-	if len(p.targets) == 0 {
+	if len(p.targets) == 0 || p.urgent {
 		return
 	}
-	d := p.t.probes.urgent(min(len(p.targets), maxProbed))
-	if p.timer == nil {
+	d, ok := p.t.probes.urgent(min(len(p.targets), maxProbed))
+	switch {
+	case !ok:
+		p.start()
+		return
+	case p.timer == nil:
 		p.startAt(d)
-	} else {
-		p.timer.Reset(d)
+	case time.Now().Add(d).Before(p.due):
+		p.reset(d)
 	}
+	p.urgent = true
+}
+
+// reset sets the time of the next probe, while there is a search.
+func (p *probing) reset(d time.Duration) {
+	p.timer.Reset(d)
+	p.due = time.Now().Add(d)
 }
 
 // askAgain sends the next probe after d, if there is a search.
 func (p *probing) askAgain(d time.Duration) {
 	if p.timer != nil {
-		p.timer.Reset(d)
+		p.reset(d)
 	}
 }
 
@@ -130,7 +144,7 @@ func (p *probing) askAgain(d time.Duration) {
 func (p *probing) startAt(d time.Duration) {
 	p.renew()
 	p.updateShare()
-	p.timer = time.NewTimer(d)
+	p.timer, p.due = time.NewTimer(d), time.Now().Add(d)
 }
 
 // renew waits for the answer to a new nonce instead of the last.
@@ -146,13 +160,14 @@ func (p *probing) renew() {
 func (p *probing) freshen() {
 	if p.timer != nil {
 		p.renew()
-		p.timer.Reset(p.interval())
+		p.reset(p.interval())
 	}
 }
 
 // stop ends the search. An answer that comes later means nothing.
 func (p *probing) stop() {
 	p.t.waits.forgetAnswer(p.nonce)
+	p.urgent = false
 	if p.timer != nil {
 		p.timer.Stop()
 		p.timer = nil
@@ -168,8 +183,8 @@ func (p *probing) updateShare() {
 // isFresh reports whether the peer was there until a moment ago.
 func (p *probing) isFresh() bool { return p.lost && time.Since(p.began) < freshFor }
 
-// due is when the next probe is: never, if there is no search.
-func (p *probing) due() <-chan time.Time {
+// fired tells when the next probe is due: never, if there is no search.
+func (p *probing) fired() <-chan time.Time {
 	if p.timer == nil {
 		return nil
 	}
@@ -179,13 +194,13 @@ func (p *probing) due() <-chan time.Time {
 // next sends probes and sets the time of the next ones.
 func (p *probing) next() {
 	p.probe()
-	p.timer.Reset(p.interval())
+	p.reset(p.interval())
 }
 
 // probe sends a probe to the targets whose turn it is.
 func (p *probing) probe() {
 	p.updateShare() // there may be others since
-	p.probed = time.Now()
+	p.probed, p.urgent = time.Now(), false
 	p.sender()(p.round())
 }
 

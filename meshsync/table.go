@@ -361,7 +361,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 			t.wg.Go(func() { old.close(ErrSuperseded) })
 		}
 	}
-	t.noteRun(p, c)
+	c.twin = t.noteRun(p, c)
 	c.opened = time.Now()
 	p.conn = c
 	t.seat(p)
@@ -418,6 +418,9 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 	log := t.log.With("peer", c.peer.Short(), "path", path.Kind.String(), "remote", cmp.Or(path.Remote, path.Relay))
 	if ok, left := t.lines.allow(c.peer); ok {
 		log.Info("peer connected", "initiator", c.initiator, "unlogged", left)
+	}
+	if c.twin != "" {
+		t.log.Warn("two processes use the same key", "peer", c.peer.Short(), "remote", cmp.Or(path.Remote, path.Relay), "other", c.twin)
 	}
 
 	token, err := c.goneToken() // cannot fail once the handshake is complete

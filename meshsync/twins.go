@@ -23,27 +23,21 @@ const (
 	twinsApart = 10 * time.Second
 )
 
-// noteRun takes note of the run of p that c is to, and warns if two of them run
-// at the same time. mu is held.
-func (t *MeshSyncTransport) noteRun(p *peer, c *Conn) {
+// noteRun takes note of the run of p that c is to. If another one runs at the same
+// time, and it is time to say so, it returns from where that connected, else "". mu
+// is held.
+func (t *MeshSyncTransport) noteRun(p *peer, c *Conn) (twin string) {
 	path := c.Path()
-	now := run{c.instance, cmp.Or(path.Remote, path.Relay)}
-	if now.instance == p.run.instance {
-		p.run = now
-		return
+	this := run{c.instance, cmp.Or(path.Remote, path.Relay)}
+	if this.instance == p.run.instance {
+		p.run = this
+		return ""
 	}
-	if now.instance == p.lastRun.instance && p.lastRun != (run{}) {
-		t.warnOfTwins(p, now, p.run)
+	back := this.instance == p.lastRun.instance && p.lastRun != (run{})
+	if now := time.Now(); back && now.Sub(p.warned) >= twinsEvery && now.Sub(t.warnedOfTwins) >= twinsApart {
+		p.warned, t.warnedOfTwins = now, now
+		twin = p.run.from
 	}
-	p.run, p.lastRun = now, p.run
-}
-
-// warnOfTwins says that two processes have the key of p. mu is held.
-func (t *MeshSyncTransport) warnOfTwins(p *peer, one, other run) {
-	now := time.Now()
-	if now.Sub(p.warned) < twinsEvery || now.Sub(t.warnedOfTwins) < twinsApart {
-		return
-	}
-	p.warned, t.warnedOfTwins = now, now
-	t.log.Warn("two processes use the same key", "peer", p.id.Short(), "remote", one.from, "other", other.from)
+	p.run, p.lastRun = this, p.run
+	return twin
 }

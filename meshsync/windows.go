@@ -69,7 +69,7 @@ func newWindows(o Options) *windows {
 	begin(direct, openStreamWindow, openConnWindow)
 	// A dial has an end of its own, which may be later than DialTimeout.
 	dial := direct.Clone()
-	dial.HandshakeIdleTimeout = o.DialTimeout + maxPatience
+	dial.HandshakeIdleTimeout = o.DialTimeout + maxBusy
 	// Through a relay larger packets would pass as well, but in two parts, which
 	// costs twice the packets.
 	relayed := direct.Clone()

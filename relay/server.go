@@ -132,7 +132,8 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 	}
 	if pc != nil {
 		s.addr = pc.LocalAddr()
-		s.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: s.opts.PrivateKey, Protocol: alpn, Log: s.log, Known: s.known})
+		s.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: s.opts.PrivateKey, Protocol: alpn, Log: s.log, Known: s.known,
+			Refused: func(from net.Addr, err error) { s.refused(from, identity.PeerID{}, err) }})
 		conf := quicConfig()
 		conf.HandshakeIdleTimeout = helloTimeout
 		conf.MaxIdleTimeout = udpIdle
@@ -150,7 +151,6 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 	s.wg.Go(func() { s.refusals.run(s.ctx) })
 	if s.quic != nil {
 		s.wg.Go(s.acceptQUIC)
-		s.wg.Go(s.answerProbes)
 	}
 	if s.tcp != nil {
 		s.wg.Go(s.acceptTCP)

@@ -33,6 +33,9 @@ type Config struct {
 	// Admitted, if set, is told of each inbound connection that begins, with a
 	// context that ends with it. It must not block.
 	Admitted func(ctx context.Context, from net.Addr)
+	// Refused, if set, is told of each inbound connection for which there is no
+	// place. It must not block.
+	Refused func(from net.Addr, err error)
 	// Known tells for whom places are kept when room is short; nil: for nobody.
 	Known *Known
 	// Bounds are those of Unknown; nil: the usual ones.
@@ -60,27 +63,31 @@ func New(c Config) *Endpoint {
 	if c.Bounds != nil {
 		bounds = *c.Bounds
 	}
-	e := &Endpoint{Unknown: NewLimit(bounds, c.Known), socket: newSocket(c, resets), inviter: newInviter()}
+	invites := newInviter()
+	e := &Endpoint{Unknown: NewLimit(bounds, c.Known), socket: newSocket(c, resets, invites), inviter: invites}
 	e.QUIC = &quic.Transport{
 		Conn:                e.socket,
 		ConnectionIDLength:  connIDLength,
 		StatelessResetKey:   &resets.key,
 		Tracer:              resets,
-		ConnContext:         e.admitter(c.Admitted),
+		ConnContext:         e.admitter(c),
 		VerifySourceAddress: e.Unknown.underLoad,
 	}
 	return e
 }
 
 // admitter returns quic.Transport's ConnContext.
-func (e *Endpoint) admitter(admitted func(context.Context, net.Addr)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
+func (e *Endpoint) admitter(c Config) func(context.Context, *quic.ClientInfo) (context.Context, error) {
 	return func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 		slotted, err := e.Unknown.admit(ctx, info)
 		if err != nil {
+			if c.Refused != nil {
+				c.Refused(info.RemoteAddr, err)
+			}
 			return nil, err
 		}
-		if admitted != nil {
-			admitted(ctx, info.RemoteAddr)
+		if c.Admitted != nil {
+			c.Admitted(ctx, info.RemoteAddr)
 		}
 		host, _ := hostOf(info.RemoteAddr)
 		return e.inviter.begin(slotted, host), nil

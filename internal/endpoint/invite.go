@@ -198,14 +198,14 @@ func (i *inviter) completed(took, rtt time.Duration) {
 	}
 }
 
-// AnswerProbe returns the answer of the given identity to a packet of ProbeSize
+// answerProbe returns the answer of the given identity to a packet of ProbeSize
 // bytes that may be a probe, or nil if it is none.
-func (e *Endpoint) AnswerProbe(b []byte, from net.Addr, id identity.PeerID) []byte {
+func (i *inviter) answerProbe(b []byte, from net.Addr, id identity.PeerID) []byte {
 	if !IsProbePacket(b, TypeProbe, id) {
 		return nil
 	}
 	host, _ := hostOf(from)
-	if wait := e.inviter.ask(host); wait > 0 {
+	if wait := i.ask(host); wait > 0 {
 		return BusyPacket(id, NonceOf(b), wait)
 	}
 	return ProbePacket(TypeAnswer, id, NonceOf(b))

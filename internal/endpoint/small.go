@@ -14,7 +14,8 @@ const (
 	// smallPerHost is how many a second one host (see hostOf) may send, and how
 	// many at once: as many probes as several transports of a fleet behind one
 	// gateway send after an outage, and twice as many answers as the searches of
-	// one transport ask for.
+	// one transport ask for in the long run. Of more registered peers behind one
+	// gateway that are all asked at once, some are heard with a later probe.
 	smallPerHost = 1000
 	// smallInAll bounds those of all hosts together in the same way. A probe that
 	// is answered takes 10 to 20 microseconds, so they take a fifth of a core at

@@ -12,6 +12,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/net/ipv4"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
 // A socket is the one packet connection under the one quic.Transport: every
@@ -31,10 +33,13 @@ type traffic struct {
 }
 
 // newSocket returns the socket that c asks for. r answers what comes in for
-// connections that QUIC does not know.
-func newSocket(c Config, r *resetter) socket {
+// connections that QUIC does not know, and i says what probes are answered.
+func newSocket(c Config, r *resetter, i *inviter) socket {
 	pc := c.PacketConn
-	d := &duties{pc: pc, resets: r, small: newSmallRate(), log: c.Log, divert: c.Divert, injected: newInjector(pc)}
+	d := &duties{
+		pc: pc, id: identity.FromKey(c.Key), resets: r, invites: i, small: newSmallRate(),
+		log: c.Log, divert: c.Divert, injected: newInjector(pc),
+	}
 	if u, ok := pc.(*net.UDPConn); ok {
 		return &udpSocket{UDPConn: u, duties: d, batch: ipv4.NewPacketConn(u)}
 	}
@@ -44,10 +49,12 @@ func newSocket(c Config, r *resetter) socket {
 // duties is what every kind of socket does with the packets of a packet
 // connection, besides carrying them.
 type duties struct {
-	pc     net.PacketConn
-	log    *slog.Logger
-	divert func(b []byte, to *net.UDPAddr)
-	counts traffic
+	pc      net.PacketConn
+	id      identity.PeerID
+	invites *inviter
+	log     *slog.Logger
+	divert  func(b []byte, to *net.UDPAddr)
+	counts  traffic
 
 	injected *injector
 	// The one goroutine that reads owns these.
@@ -84,10 +91,20 @@ func (d *duties) received(b []byte, from net.Addr) bool {
 }
 
 // admit takes note of a packet that QUIC is to be shown. It returns false for one
-// to drop: one beside those of QUIC that is of no use, or one too many.
+// to drop: one beside those of QUIC that is of no use, or one too many, or a probe,
+// which is answered here. QUIC has a queue for what is not its own, of 32 packets,
+// which loses most of what a crowd asks at once.
 func (d *duties) admit(b []byte, from net.Addr) bool {
-	if len(b) > 0 && b[0]&0xc0 == 0 && (len(b) != ProbeSize || !d.small.allow(from)) {
-		return false
+	if len(b) > 0 && b[0]&0xc0 == 0 {
+		if len(b) != ProbeSize || !d.small.allow(from) {
+			return false
+		}
+		if b[0] == TypeProbe {
+			if answer := d.invites.answerProbe(b, from, d.id); answer != nil {
+				d.writeTo(answer, from) // lost is lost
+			}
+			return false
+		}
 	}
 	d.resets.show(b, from)
 	return true

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"log/slog"
 	"net"
@@ -66,7 +67,7 @@ func TestUselessPacketsAreDroppedOnReading(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pc.Close()
-	s := newSocket(Config{PacketConn: pc, Log: slog.New(slog.DiscardHandler)}, &resetter{}).(*udpSocket)
+	s := readingSocket(pc)
 	var want [][]byte
 	send := func(b []byte, kept bool) {
 		if _, err := pc.WriteTo(b, pc.LocalAddr()); err != nil {
@@ -81,7 +82,8 @@ func TestUselessPacketsAreDroppedOnReading(t *testing.T) {
 		send(noise, false)
 		send(noise[:ProbeSize-1], false)
 		send(bytes.Repeat([]byte{0x40 + byte(i)}, 30+100*i), true)
-		send(append([]byte{TypeProbe, byte(i)}, noise[:ProbeSize-2]...), true)
+		send(append([]byte{TypeAnswer, byte(i)}, noise[:ProbeSize-2]...), true)
+		send(append([]byte{TypeProbe, byte(i)}, noise[:ProbeSize-2]...), false) // for somebody else
 		send(noise[:ProbeSize+1], false)
 	}
 	for len(want) > 0 {
@@ -102,5 +104,68 @@ func TestUselessPacketsAreDroppedOnReading(t *testing.T) {
 			}
 			want = want[1:]
 		}
+	}
+}
+
+// readingSocket returns a socket over pc.
+func readingSocket(pc net.PacketConn) *udpSocket {
+	c := Config{PacketConn: pc, Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), Log: slog.New(slog.DiscardHandler)}
+	return newSocket(c, &resetter{}, newInviter()).(*udpSocket)
+}
+
+// A crowd that asks at once is answered, every one, in the read that brings what
+// it asks; QUIC would lose all but 32.
+func TestEveryProbeOfACrowdIsAnswered(t *testing.T) {
+	const crowd = 200
+	listen := func() net.PacketConn {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pc
+	}
+	pc, asker := listen(), listen()
+	defer pc.Close()
+	defer asker.Close()
+	s := readingSocket(pc)
+	asked := make(map[Nonce]bool)
+	for range crowd {
+		n := NewNonce()
+		asked[n] = true
+		if _, err := asker.WriteTo(ProbePacket(TypeProbe, s.id, n), pc.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := bytes.Repeat([]byte{0x40}, 100)
+	if _, err := asker.WriteTo(last, pc.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	ms := make([]ipv4.Message, 8)
+	for i := range ms {
+		ms[i].Buffers = [][]byte{make([]byte, MaxPacket)}
+	}
+	if n, err := s.ReadBatch(ms, 0); err != nil || n != 1 || !bytes.Equal(ms[0].Buffers[0][:ms[0].N], last) {
+		t.Fatalf("read %d packets, %v; want the last one alone", n, err)
+	}
+	invited, b := 0, make([]byte, 100)
+	for range crowd {
+		n, _, err := asker.ReadFrom(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, busy := ParseBusy(b[:n], s.id)
+		if come := IsProbePacket(b[:n], TypeAnswer, s.id); come {
+			invited++
+		} else if !busy {
+			t.Fatalf("%x is no answer", b[:n])
+		}
+		if nonce := NonceOf(b); !asked[nonce] {
+			t.Errorf("an answer to nothing, or a second one: %x", nonce)
+		} else {
+			delete(asked, nonce)
+		}
+	}
+	if invited != minWindow {
+		t.Errorf("%d are invited at once, want %d", invited, minWindow)
 	}
 }
