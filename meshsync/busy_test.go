@@ -1,6 +1,8 @@
 package meshsync
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -111,8 +113,8 @@ func TestHandshakeWithABusyPeerIsGivenTime(t *testing.T) {
 	})
 }
 
-// Nobody is put off for ever.
-func TestPatienceWithABusyPeerHasAnEnd(t *testing.T) {
+// A peer that keeps saying busy is dialed all the same in the end.
+func TestNobodyIsPutOffForEver(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		a, b := w.node(1), w.node(2)
 		conn := b.beBusy()
@@ -129,4 +131,93 @@ func TestPatienceWithABusyPeerHasAnEnd(t *testing.T) {
 		a.stop()
 		b.stop()
 	})
+}
+
+// A service that asks again and again does not make a watchdog dial a peer that has
+// said when it is to be asked again.
+func TestDemandWaitsForABusyPeer(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.node(1), w.node(2)
+		conn := b.beBusy()
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		b.host.Blackout(testnet.Both)
+		time.Sleep(5 * time.Minute)
+		conn.busy.Store(true)
+		b.host.Restore()
+		time.Sleep(3 * time.Second) // it has heard
+		sent := a.host.Stats().Sent.Bytes
+		for range 30 {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			a.OpenStream(ctx, b.ID())
+			cancel()
+		}
+		if n := a.host.Stats().Sent.Bytes - sent; n > 1200 {
+			t.Errorf("%d bytes to a busy peer in 30 s, want probes only", n)
+		}
+		conn.busy.Store(false)
+		a.mustPing(b, 5*time.Second)
+		a.stop()
+		b.stop()
+	})
+}
+
+// What a peer said in an outage that is over, or before it fell silent again, does
+// not count when it is busy anew.
+func TestBusyPeerIsBelievedAnew(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.node(1), w.node(2)
+		conn := b.beBusy()
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		conn.busy.Store(true)
+		for _, dark := range []time.Duration{time.Minute, 5 * time.Minute} {
+			b.host.Blackout(testnet.Both)
+			time.Sleep(dark)
+			b.host.Restore()
+			time.Sleep(5 * time.Second)
+			if _, ok := a.Conn(b.ID()); ok {
+				t.Errorf("connected to a busy peer after %v", dark)
+			}
+		}
+		conn.busy.Store(false)
+		a.awaitConnected(1, 5*time.Second)
+		a.stop()
+		b.stop()
+	})
+}
+
+// A hub for which thousands fall due invites them as fast as it can serve them,
+// whether it decides about their connections or follows.
+func TestCrowdReturnsAtLongRoundTrips(t *testing.T) {
+	const spokes = 150
+	for _, decides := range []bool{true, false} {
+		t.Run(fmt.Sprint("hub decides ", decides), func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				w.net.SetDefaultLink(testnet.Link{Latency: 300 * time.Millisecond})
+				first := 0 // the key that is before all others, or after
+				for k := range spokes + 1 {
+					if before := PeerIDFromKey(testKey(k)).Compare(PeerIDFromKey(testKey(first))) < 0; before == decides {
+						first = k
+					}
+				}
+				hub := w.node(first)
+				for k := range spokes + 1 {
+					if k != first {
+						w.node(k, func(o *Options) { o.Handler = nil }).register(hub)
+					}
+				}
+				hub.awaitConnected(spokes, time.Minute)
+				time.Sleep(settled)
+				hub.host.Blackout(testnet.Both)
+				time.Sleep(2 * time.Minute)
+				hub.host.Restore()
+				if took := hub.awaitConnected(spokes, time.Minute); took > 6*time.Second { // ten round trips
+					t.Errorf("all are back after %v", took)
+				}
+			})
+		})
+	}
 }

@@ -1,8 +1,11 @@
 package meshsync
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,5 +226,80 @@ func TestManyAddressesAreProbedInTurn(t *testing.T) {
 			t.Errorf("back after %v", took)
 		}
 		a.stop()
+	})
+}
+
+// A peer whose name cannot be resolved while it queues, because the network that it
+// is on took the DNS with it, is looked for where it was.
+func TestQueueingPeerIsLookedForWhereItWas(t *testing.T) {
+	const peers = 12
+	var dns atomic.Bool
+	inWorld(t, 1, func(w *world) {
+		dns.Store(true)
+		hub := w.node(0, func(o *Options) {
+			o.MaxConcurrentDials = 4
+			o.Reconnect.MaxDelay = 2 * time.Minute
+			o.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+				if !dns.Load() {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				addr, err := netip.ParseAddr(strings.TrimSuffix(host, ".example"))
+				return []netip.Addr{addr}, err
+			}
+		})
+		for i := range peers {
+			p := w.node(1 + i)
+			if err := hub.RegisterForReconnect(p.ID(), []string{fmt.Sprintf("%s.example:%d", p.host.Addr(), testPort)}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hub.awaitConnected(peers, time.Minute)
+		time.Sleep(settled)
+		dns.Store(false)
+		hub.host.Blackout(testnet.Both)
+		time.Sleep(10 * time.Minute)
+		hub.host.Restore()
+		dns.Store(true)
+		if took := hub.awaitConnected(peers, 10*time.Minute); took > 5*time.Second {
+			t.Errorf("all are back after %v", took)
+		}
+		hub.stop()
+	})
+}
+
+// However often the service asks for many peers, their next probe comes soon.
+func TestDemandDoesNotPutProbesOff(t *testing.T) {
+	const peers = 100
+	inWorld(t, 1, func(w *world) {
+		hub, p := w.node(0), w.node(1)
+		var addrs []string
+		for k := range maxProbed {
+			addrs = append(addrs, fmt.Sprintf("10.88.0.%d:4242", k+1))
+		}
+		for i := range peers {
+			if err := hub.RegisterForReconnect(absentID(i), addrs, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hub.register(p)
+		hub.awaitConnected(1, 10*time.Second)
+		time.Sleep(settled)
+		p.host.Blackout(testnet.Both)
+		over, cancel := context.WithCancel(context.Background())
+		cancel()
+		for range 600 { // for a minute
+			for i := range peers {
+				hub.WaitConn(over, absentID(i))
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		p.host.Restore()
+		if took := hub.awaitConnected(1, time.Minute); took > 2*time.Second {
+			t.Errorf("back after %v", took)
+		}
+		if wait, ok := hub.probes.urgent(1); ok && wait > maxUrgentWait {
+			t.Errorf("the next urgent probe waits %v", wait)
+		}
 	})
 }

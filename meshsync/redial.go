@@ -189,6 +189,8 @@ const (
 	// minBusyWait and maxBusyWait bound the time until a busy peer is asked again.
 	minBusyWait = 100 * time.Millisecond
 	maxBusyWait = 5 * time.Second
+	// busyGrace is how long after that its answer may take.
+	busyGrace = time.Second
 )
 
 // busyWait returns when to ask again one who says that it is busy for so long.
@@ -208,7 +210,7 @@ func (w *watchdog) believesBusy() bool {
 func (w *watchdog) awaitBusy(a probeAnswer) {
 	w.search.prove(a.from)
 	wait := w.t.opts.Reconnect.jitter(busyWait(a.wait))
-	w.busyUntil = time.Now().Add(wait)
+	w.busyUntil = time.Now().Add(wait + busyGrace)
 	w.search.askAgain(wait)
 	switch limit := wait + w.t.opts.DialTimeout; {
 	case w.connected:
