@@ -375,7 +375,8 @@ func (w *watchdog) logRefusal(err error) {
 // for a bad quarter of an hour in which a peer comes back every minute.
 const signDials = 16
 
-// A dialBudget bounds the dials of a watchdog that signs of life bring about. It
+// A dialBudget bounds the dials of a watchdog, or of the link to a relay, that signs
+// of life bring about. It
 // grows by one dial each MaxDelay, and every dial takes from it; so in the long run
 // there are no more of them than there would be of a peer that never answers.
 type dialBudget struct {

@@ -55,6 +55,7 @@ type relayLink struct {
 	unstable   bool           // the last connection was short-lived
 	udpFailed  int            // dials in a row that did not get back to UDP
 	search     probing        // for a relay that does not answer
+	budget     dialBudget     // of the dials that its answers bring about
 	answered   netip.AddrPort // from where the answer came that the last dial is for
 }
 
@@ -159,6 +160,8 @@ func (l *relayLink) run() {
 func (l *relayLink) heard(a probeAnswer) {
 	switch {
 	case l.client != nil, l.answered.IsValid(), !slices.Contains(l.located(nil), a.from):
+	case !l.budget.allows(l.rs.t.opts.Reconnect.MaxDelay):
+		l.search.stop() // the backoff goes on
 	case a.busy:
 		l.search.askAgain(l.rs.t.opts.Reconnect.jitter(busyWait(a.wait)))
 	default:
@@ -236,6 +239,7 @@ func (l *relayLink) dial(udpOnly bool) { l.begin(udpOnly, true) }
 // begin begins a dial, by all URLs or by the next one.
 func (l *relayLink) begin(udpOnly, all bool) {
 	l.leave()
+	l.budget.spend(l.rs.t.opts.Reconnect.MaxDelay)
 	l.udpOnly, l.forNew, l.again = udpOnly, false, false
 	l.setDialing(true, nil)
 	var ctx context.Context
