@@ -226,8 +226,9 @@ func (l *relayLink) wait(d time.Duration) {
 
 // dialDue dials after a wait.
 func (l *relayLink) dialDue() {
-	if l.client != nil || l.again {
+	if forNew := l.again; l.client != nil || forNew {
 		l.dial(l.client != nil)
+		l.forNew = forNew
 	} else {
 		l.begin(false, false)
 	}
