@@ -43,15 +43,23 @@ func (n *node) beBusy() (c *busyConn) {
 	return c
 }
 
+// pairToBeBusy returns two nodes with a stable connection, which the first keeps,
+// and what makes the second busy.
+func (w *world) pairToBeBusy() (a, b *node, conn *busyConn) {
+	w.t.Helper()
+	a, b = w.node(1), w.node(2)
+	conn = b.beBusy()
+	a.register(b)
+	a.await(b, time.Second)
+	time.Sleep(settled)
+	return a, b, conn
+}
+
 // A peer that says that it is busy is asked again, and dialed when it is not any
 // more; that is no failure.
 func TestBusyPeerIsDialedWhenItInvites(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
-		a, b := w.node(1), w.node(2)
-		conn := b.beBusy()
-		a.register(b)
-		a.await(b, time.Second)
-		time.Sleep(settled)
+		a, b, conn := w.pairToBeBusy()
 		b.host.Blackout(testnet.Both)
 		time.Sleep(time.Minute)
 		conn.busy.Store(true)
@@ -78,11 +86,7 @@ func TestBusyPeerIsDialedWhenItInvites(t *testing.T) {
 // DialTimeout, and no other one is begun.
 func TestHandshakeWithABusyPeerIsGivenTime(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
-		a, b := w.node(1), w.node(2)
-		conn := b.beBusy()
-		a.register(b)
-		a.await(b, time.Second)
-		time.Sleep(settled)
+		a, b, conn := w.pairToBeBusy()
 		b.crash()
 		time.Sleep(100 * time.Millisecond)
 		b.wrap = func(pc net.PacketConn) net.PacketConn {
@@ -116,11 +120,7 @@ func TestHandshakeWithABusyPeerIsGivenTime(t *testing.T) {
 // A peer that keeps saying busy is dialed all the same in the end.
 func TestNobodyIsPutOffForEver(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
-		a, b := w.node(1), w.node(2)
-		conn := b.beBusy()
-		a.register(b)
-		a.await(b, time.Second)
-		time.Sleep(settled)
+		a, b, conn := w.pairToBeBusy()
 		b.host.Blackout(testnet.Both)
 		time.Sleep(time.Minute)
 		conn.busy.Store(true)
@@ -137,11 +137,7 @@ func TestNobodyIsPutOffForEver(t *testing.T) {
 // said when it is to be asked again.
 func TestDemandWaitsForABusyPeer(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
-		a, b := w.node(1), w.node(2)
-		conn := b.beBusy()
-		a.register(b)
-		a.await(b, time.Second)
-		time.Sleep(settled)
+		a, b, conn := w.pairToBeBusy()
 		b.host.Blackout(testnet.Both)
 		time.Sleep(5 * time.Minute)
 		conn.busy.Store(true)
@@ -167,11 +163,7 @@ func TestDemandWaitsForABusyPeer(t *testing.T) {
 // not count when it is busy anew.
 func TestBusyPeerIsBelievedAnew(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
-		a, b := w.node(1), w.node(2)
-		conn := b.beBusy()
-		a.register(b)
-		a.await(b, time.Second)
-		time.Sleep(settled)
+		a, b, conn := w.pairToBeBusy()
 		conn.busy.Store(true)
 		for _, dark := range []time.Duration{time.Minute, 5 * time.Minute} {
 			b.host.Blackout(testnet.Both)

@@ -136,6 +136,7 @@ func (p *probing) reset(d time.Duration) {
 // askAgain sends the next probe after d, if there is a search.
 func (p *probing) askAgain(d time.Duration) {
 	if p.timer != nil {
+		p.urgent = false
 		p.reset(d)
 	}
 }
@@ -160,6 +161,7 @@ func (p *probing) renew() {
 func (p *probing) freshen() {
 	if p.timer != nil {
 		p.renew()
+		p.urgent = false
 		p.reset(p.interval())
 	}
 }
