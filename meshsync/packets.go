@@ -7,21 +7,14 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 )
 
-// Some small packets travel beside those of QUIC, through the same socket: the
-// probe and its answers of package endpoint, and
-//
-//	gone     type uint8 = 3, token [24]byte
-//
-// Gone says that the sender has given up a connection because it heard nothing
+// Of the small packets that travel beside those of QUIC (see package endpoint),
+// gone says that the sender has given up a connection because it heard nothing
 // for the idle timeout. QUIC does so in silence (RFC 9000 section 10.1), and
 // the other side, if it did hear something, would hold on to a dead connection
-// for as long again. The token comes from the connection's TLS exporter, so
+// for as long again. Its token comes from the connection's TLS exporter, so
 // only its two ends know it.
 const (
-	typeGone   = 3
-	goneSize   = 24
-	packetSize = 1 + goneSize // as long as a probe
-
+	goneSize  = endpoint.ProbeSize - 1
 	goneLabel = "EXPORTER-meshsync/1 gone"
 )
 
@@ -79,28 +72,20 @@ func (l *waitList) search(n endpoint.Nonce) *probing {
 	return l.searches[n]
 }
 
-func (l *waitList) conn(token goneToken) *Conn {
+// hearGone ends the connection with a token, if there is one. It does not wait for
+// the end: QUIC must be able to read until then. That the connection still waits for
+// the token means that its goroutine runs, so no one waits for the last of them yet.
+func (l *waitList) hearGone(token goneToken) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.conns[token]
-}
-
-// packetLoop reads the packets beside QUIC, but for probes, which the endpoint
-// answers, until the transport closes. quic-go queues 32 of them and drops the rest.
-func (t *MeshSyncTransport) packetLoop() {
-	var b [packetSize + 1]byte // one more, to tell what is too long
-	for {
-		size, from, err := t.quic.ReadNonQUICPacket(t.ctx, b[:])
-		if err != nil {
-			return
-		}
-		if size == packetSize {
-			t.handlePacket(b[:size], from)
-		}
+	if c := l.conns[token]; c != nil {
+		delete(l.conns, token)
+		c.transport.wg.Go(func() { c.close(ErrReset) })
 	}
 }
 
-// handlePacket takes a packet of packetSize bytes, from anybody.
+// handlePacket takes a packet of endpoint.ProbeSize bytes, from anybody. It does not
+// block: QUIC gets no packet meanwhile.
 func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 	switch b[0] {
 	case endpoint.TypeAnswer:
@@ -113,14 +98,12 @@ func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 				p.hear(from, probeAnswer{busy: true, wait: wait})
 			}
 		}
-	case typeGone:
-		if c := t.waits.conn(goneToken(b[1:])); c != nil {
-			c.close(ErrReset)
-		}
+	case endpoint.TypeGone:
+		t.waits.hearGone(goneToken(b[1:]))
 	}
 }
 
 // sayGone tells the other side of c that this side has given it up.
 func (t *MeshSyncTransport) sayGone(c *Conn, token goneToken) {
-	t.quic.WriteTo(append([]byte{typeGone}, token[:]...), c.qc.RemoteAddr()) // lost is lost
+	t.quic.WriteTo(append([]byte{endpoint.TypeGone}, token[:]...), c.qc.RemoteAddr()) // lost is lost
 }

@@ -53,7 +53,7 @@ func TestProbeIsAnsweredOnlyByThePeerItNames(t *testing.T) {
 			"cut short":        good[:len(good)-1],
 			"too long":         append(good[:len(good):len(good)], 0),
 			"unasked answer":   endpoint.ProbePacket(endpoint.TypeAnswer, b.ID(), n),
-			"gone of nothing":  append([]byte{typeGone}, good[1:]...),
+			"gone of nothing":  append([]byte{endpoint.TypeGone}, good[1:]...),
 			"unknown type":     append([]byte{9}, good[1:]...),
 		} {
 			s.WriteTo(packet, to)
@@ -180,9 +180,9 @@ func FuzzPacketsBesideQUIC(f *testing.F) {
 	from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9} // discard
 	f.Add(endpoint.ProbePacket(endpoint.TypeProbe, tr.ID(), endpoint.Nonce{1}))
 	f.Add(endpoint.ProbePacket(endpoint.TypeAnswer, tr.ID(), endpoint.Nonce{1}))
-	f.Add(append([]byte{typeGone}, make([]byte, goneSize)...))
+	f.Add(append([]byte{endpoint.TypeGone}, make([]byte, goneSize)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) == packetSize {
+		if len(b) == endpoint.ProbeSize {
 			tr.handlePacket(b, from)
 		}
 	})
@@ -281,7 +281,7 @@ func (n *node) dropProbes(on *atomic.Bool) {
 	n.w.t.Helper()
 	n.restart(func() {
 		n.wrap = func(pc net.PacketConn) net.PacketConn {
-			return &faultyConn{PacketConn: pc, drop: func(b []byte) bool { return on.Load() && len(b) == packetSize }}
+			return &faultyConn{PacketConn: pc, drop: func(b []byte) bool { return on.Load() && len(b) == endpoint.ProbeSize }}
 		}
 	})
 }

@@ -453,7 +453,7 @@ func TestRelayedPeerMustBeWhoTheRelaySays(t *testing.T) {
 		}
 		var client *relay.Client
 		ep := endpoint.New(endpoint.Config{PacketConn: sock, Key: testKey(66), Protocol: alpn, Log: slog.New(slog.DiscardHandler),
-			Divert: func(b []byte, _ *net.UDPAddr) { client.Send(a.ID(), b) }})
+			Divert: func(b []byte, _ int, _ *net.UDPAddr) error { client.Send(a.ID(), b); return nil }})
 		client, err = relay.Dial(ctx, relay.ClientOptions{URL: mustURL(r.url()), PrivateKey: testKey(66), QUIC: ep.QUIC,
 			Receive: func(_ PeerID, b []byte) { ep.Inject(b, endpoint.VirtualAddr(1)) }})
 		if err != nil {

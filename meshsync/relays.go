@@ -15,7 +15,7 @@ import (
 
 // A packet through a relay takes this way:
 //
-//	QUIC writes to the peer's virtual address -> send -> the client of the
+//	QUIC writes to the peer's virtual address -> divert -> the client of the
 //	relay that the peer's route leads over -> the relay -> the peer's client of
 //	it -> receive -> QUIC reads it, from our virtual address
 //
@@ -189,6 +189,17 @@ func (rs *relays) pin(ctx context.Context, addr net.Addr) {
 		p.pins--
 		rs.estrange(p)
 	})
+}
+
+// divert takes packets of size bytes for a virtual address, of which the last may be
+// shorter.
+func (rs *relays) divert(b []byte, size int, to *net.UDPAddr) error {
+	for len(b) > 0 {
+		n := min(size, len(b))
+		rs.send(b[:n], to)
+		b = b[n:]
+	}
+	return nil
 }
 
 // send takes a packet for a virtual address. It does not wait, and what cannot

@@ -27,9 +27,28 @@ type Config struct {
 	Key      ed25519.PrivateKey
 	Protocol string
 	Log      *slog.Logger
-	// Divert takes the packets for virtual addresses; nil drops them. It is
-	// called from several goroutines, must not block, and must not keep b.
-	Divert func(b []byte, to *net.UDPAddr)
+	// Divert takes what is sent to virtual addresses: packets of size bytes one
+	// after another in b, of which the last may be shorter. nil drops them. It is
+	// called from several goroutines, must not block, and must not keep b. Its error
+	// is what QUIC is told, as if the socket had said it: ErrTooLong makes the
+	// discovery of the path's MTU (RFC 8899) go lower.
+	Divert func(b []byte, size int, to *net.UDPAddr) error
+	// Forward, for a relay, takes the forwarded packets (TypeForwarded) that one read
+	// brought from one address: datagrams of size bytes one after another, the last
+	// of which may be shorter. Each is of that kind and longer than ForwardedHeader.
+	// It is called from the goroutine that reads, may change b, must not keep it, and
+	// must not block. nil: see Unwrap.
+	Forward func(b []byte, size int, from *net.UDPAddr)
+	// Unwrap, for a client of relays, says what a forwarded packet, which is longer
+	// than ForwardedHeader, holds, and from which virtual address QUIC is to see it
+	// come; as == nil drops it. packet is part of b. It is called from the goroutine
+	// that reads, must not block, and must not keep b. nil drops them all.
+	Unwrap func(b []byte, from *net.UDPAddr) (packet []byte, as *net.UDPAddr)
+	// Small takes the packets of ProbeSize beside QUIC that the endpoint does not
+	// answer itself: TypeAnswer, TypeGone and TypeBusy, from anybody, but of one host
+	// not more than smallPerHost a second. It is called from the goroutine that
+	// reads, must not block, and must not keep b. nil drops them.
+	Small func(b []byte, from net.Addr)
 	// Admitted, if set, is told of each inbound connection that begins, with a
 	// context that ends with it. It must not block.
 	Admitted func(ctx context.Context, from net.Addr)
@@ -109,6 +128,30 @@ func (e *Endpoint) BytesSent() uint64 { return e.socket.traffic().sent.Load() }
 
 // BytesReceived counts the UDP payload that came in.
 func (e *Endpoint) BytesReceived() uint64 { return e.socket.traffic().received.Load() }
+
+// Reads counts the reads from the system that brought something, and Datagrams the
+// datagrams that they brought: many for each read where coalescing works.
+func (e *Endpoint) Reads() uint64 { return e.socket.traffic().reads.Load() }
+
+// Datagrams: see Reads.
+func (e *Endpoint) Datagrams() uint64 { return e.socket.traffic().datagrams.Load() }
+
+// WriteRun sends datagrams of size bytes one after another in b, of which the last
+// may be shorter, in as few calls as the system allows: on Linux many at once
+// (UDP_SEGMENT, udp(7)), where the interface can; elsewhere, and on a packet
+// connection that is no socket of the system, one by one. On Linux it does not wait
+// for room in the socket's buffer.
+//
+// local, if it is not nil and the socket is bound to the unspecified address, is the
+// address to send from, of which only the IP counts. It returns how many datagrams
+// the system took. The first error ends the run, and what was not taken is lost;
+// that there was no room is an error, too.
+func (e *Endpoint) WriteRun(b []byte, size int, to, local net.Addr) (sent int, err error) {
+	if size <= 0 || size > len(b) {
+		size = len(b)
+	}
+	return e.socket.writeRun(b, size, to, local)
+}
 
 // Inject makes QUIC read a packet of up to MaxPacket bytes that seems to come
 // from a virtual address. It does not keep b. It returns false if the packet is

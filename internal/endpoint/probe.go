@@ -10,17 +10,10 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// Three small packets that travel beside those of QUIC, through the same socket:
-//
-//	probe    type uint8 = 1, nonce [8]byte, tag [16]byte
-//	answer   type uint8 = 2, nonce [8]byte, tag [16]byte
-//	busy     type uint8 = 4, nonce [8]byte, wait uint16 in milliseconds, tag [14]byte
-//
-// The first two bits of their type are 0, which no QUIC packet has (RFC 9443
-// section 3). A probe asks whether a peer, or a relay, can be reached at all,
-// and an answer says yes. A probe takes 25 bytes where a QUIC handshake that
-// nobody answers takes ten packets of 1,200, so one can afford many of them and
-// notices the return of a link, or of the other side, soon. The tag is
+// A probe asks whether a peer, or a relay, can be reached at all, and an answer
+// says yes (the layouts are in kinds.go). A probe takes 25 bytes where a QUIC
+// handshake that nobody answers takes ten packets of 1,200, so one can afford many
+// of them and notices the return of a link, or of the other side, soon. The tag is
 // HMAC-SHA256 under the PeerID of the one that is asked, cut to 16 bytes, over
 // what is before it: it answers only those who know its PeerID, and the
 // answer comes from the one that was meant and not from who has its address now.
@@ -31,14 +24,8 @@ import (
 // serve: another one would only be late, and delay the others. It asks for patience
 // with a handshake that has begun, and otherwise for another probe after the wait.
 const (
-	TypeProbe  = 1
-	TypeAnswer = 2
-	TypeBusy   = 4 // 3 is a packet of two peers
-
 	nonceSize = 8
 	tagSize   = 16
-	// ProbeSize is the length of each.
-	ProbeSize = 1 + nonceSize + tagSize
 	// MaxWait is the longest wait that busy can ask for.
 	MaxWait = 0xffff * time.Millisecond
 )

@@ -22,14 +22,17 @@ type socket interface {
 	net.PacketConn
 	traffic() *traffic
 	inject(b []byte, from *net.UDPAddr) bool
+	// writeRun is Endpoint.WriteRun. size is that of b at most.
+	writeRun(b []byte, size int, to, local net.Addr) (sent int, err error)
 	// beginClose makes the next read that fails the last one.
 	beginClose()
 	isLost() bool
 }
 
-// traffic counts the UDP payload bytes a socket has carried.
+// traffic counts what a socket has carried.
 type traffic struct {
-	sent, received atomic.Uint64
+	sent, received   atomic.Uint64 // bytes of UDP payload
+	reads, datagrams atomic.Uint64 // see Endpoint.Reads
 }
 
 // newSocket returns the socket that c asks for. r answers what comes in for
@@ -38,10 +41,10 @@ func newSocket(c Config, r *resetter, i *inviter) socket {
 	pc := c.PacketConn
 	d := &duties{
 		pc: pc, id: identity.FromKey(c.Key), resets: r, invites: i, small: newSmallRate(),
-		log: c.Log, divert: c.Divert, injected: newInjector(pc),
+		log: c.Log, divert: c.Divert, forward: c.Forward, unwrap: c.Unwrap, toSmall: c.Small, injected: newInjector(pc),
 	}
 	if u, ok := pc.(*net.UDPConn); ok {
-		return &udpSocket{UDPConn: u, duties: d, batch: ipv4.NewPacketConn(u)}
+		return &udpSocket{UDPConn: u, duties: d, system: newSystem(u), batch: ipv4.NewPacketConn(u)}
 	}
 	return &packetSocket{PacketConn: pc, duties: d}
 }
@@ -53,8 +56,13 @@ type duties struct {
 	id      identity.PeerID
 	invites *inviter
 	log     *slog.Logger
-	divert  func(b []byte, to *net.UDPAddr)
 	counts  traffic
+
+	// Those of Config.
+	divert  func(b []byte, size int, to *net.UDPAddr) error
+	forward func(b []byte, size int, from *net.UDPAddr)
+	unwrap  func(b []byte, from *net.UDPAddr) ([]byte, *net.UDPAddr)
+	toSmall func(b []byte, from net.Addr)
 
 	injected *injector
 	// The one goroutine that reads owns these.
@@ -79,36 +87,6 @@ func (d *duties) beginClose() {
 }
 
 func (d *duties) isLost() bool { return d.lost.Load() }
-
-// received takes note of a packet that came in over pc. It returns false for
-// one to drop: nobody out there has a virtual address.
-func (d *duties) received(b []byte, from net.Addr) bool {
-	d.counts.received.Add(uint64(len(b)))
-	if _, virtual := VirtualNumber(from); virtual {
-		return false
-	}
-	return d.admit(b, from)
-}
-
-// admit takes note of a packet that QUIC is to be shown. It returns false for one
-// to drop: one beside those of QUIC that is of no use, or one too many, or a probe,
-// which is answered here. QUIC has a queue for what is not its own, of 32 packets,
-// which loses most of what a crowd asks at once.
-func (d *duties) admit(b []byte, from net.Addr) bool {
-	if len(b) > 0 && b[0]&0xc0 == 0 {
-		if len(b) != ProbeSize || !d.small.allow(from) {
-			return false
-		}
-		if b[0] == TypeProbe {
-			if answer := d.invites.answerProbe(b, from, d.id); answer != nil {
-				d.writeTo(answer, from) // lost is lost
-			}
-			return false
-		}
-	}
-	d.resets.show(b, from)
-	return true
-}
 
 // resetUnknown resets the connections that QUIC did not know when it was shown
 // the packets of the last read.
@@ -185,7 +163,7 @@ func isLoss(b, oob []byte, err error) bool {
 	switch {
 	case err == nil, len(b) == 0, b[0]&0x80 != 0: // RFC 9000 section 17.2: a long header
 		return false
-	case errors.Is(err, net.ErrClosed), errors.Is(err, errTooLong):
+	case errors.Is(err, net.ErrClosed), errors.Is(err, ErrTooLong):
 		return false
 	case errors.Is(err, syscall.EIO) && segmentSize(oob) > 0: // udp(7), UDP_SEGMENT
 		return false
@@ -200,7 +178,8 @@ func isLoss(b, oob []byte, err error) bool {
 type udpSocket struct {
 	*net.UDPConn
 	*duties
-	batch *ipv4.PacketConn // reads IPv6 as well
+	system system
+	batch  *ipv4.PacketConn // reads IPv6 as well
 }
 
 var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
@@ -224,27 +203,46 @@ func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	}
 }
 
-// readBatch reads from the system, and closes the gaps that packets to drop leave.
+// readBatch reads from the system, and closes the gaps that packets leave which are
+// not for QUIC.
 func (s *udpSocket) readBatch(ms []ipv4.Message, flags int) (kept int, err error) {
 	n, err := s.batch.ReadBatch(ms, flags)
+	if n > 0 {
+		s.counts.reads.Add(1)
+	}
 	for i := range ms[:max(n, 0)] {
-		if !s.received(ms[i].Buffers[0][:ms[i].N], ms[i].Addr) {
+		m := &ms[i]
+		if m.Flags&truncated != 0 {
 			continue
 		}
-		if kept < i {
-			copyMessage(&ms[kept], &ms[i])
+		a := s.read(m.Buffers[0][:m.N], m.N, m.Addr)
+		packet, from, ok := s.nextForQUIC(&a)
+		if !ok {
+			continue
 		}
+		keep(&ms[kept], packet, from, controlFor(m, from))
 		kept++
 	}
 	return kept, err
 }
 
-// copyMessage copies one message with one buffer over another: QUIC keeps track
-// of the buffers, so they stay where they are.
-func copyMessage(to, from *ipv4.Message) {
-	to.N = copy(to.Buffers[0], from.Buffers[0][:from.N])
-	to.NN = copy(to.OOB, from.OOB[:from.NN])
-	to.Addr, to.Flags = from.Addr, from.Flags
+// controlFor returns the control messages of the datagram m with which QUIC is to
+// see a packet of it that seems to come from the given address: none if that is
+// another one, as QUIC would send what it answers from the local address that they
+// tell (IP_PKTINFO).
+func controlFor(m *ipv4.Message, from net.Addr) []byte {
+	if from != m.Addr {
+		return nil
+	}
+	return m.OOB[:m.NN]
+}
+
+// keep puts a packet into a message with one buffer. QUIC keeps track of the
+// buffers, so they stay where they are.
+func keep(m *ipv4.Message, packet []byte, from net.Addr, oob []byte) {
+	m.N = copy(m.Buffers[0], packet)
+	m.NN = copy(m.OOB, oob)
+	m.Addr, m.Flags = from, 0
 }
 
 // injectedBatch returns injected packets, if there are any. Between two batches
@@ -276,7 +274,9 @@ func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) int {
 // WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.
 func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	if _, virtual := VirtualNumber(addr); virtual {
-		s.divertAll(b, segmentSize(oob), addr)
+		if err := s.divertAll(b, oob, addr); err != nil {
+			return 0, 0, err
+		}
 		return len(b), len(oob), nil
 	}
 	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
@@ -341,16 +341,22 @@ func (d *duties) readFrom(b []byte) (int, net.Addr, error) {
 		if d.again(err) {
 			continue
 		}
-		if err == nil && !d.received(b[:n], addr) {
-			continue
+		if err != nil {
+			return n, addr, err
 		}
-		return n, addr, err
+		d.counts.reads.Add(1)
+		a := d.read(b[:n], n, addr)
+		if packet, from, ok := d.nextForQUIC(&a); ok {
+			return copy(b, packet), from, nil
+		}
 	}
 }
 
 func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
 	if _, virtual := VirtualNumber(addr); virtual {
-		d.divertAll(b, len(b), addr.(*net.UDPAddr))
+		if err := d.divertAll(b, nil, addr.(*net.UDPAddr)); err != nil {
+			return 0, err
+		}
 		return len(b), nil
 	}
 	n, err := d.pc.WriteTo(b, addr)
@@ -360,20 +366,20 @@ func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
 	return len(b), nil
 }
 
-// divertAll hands over what was sent to a virtual address: packets of the given
-// size one after another, the last of which may be shorter.
-func (d *duties) divertAll(b []byte, size int, to *net.UDPAddr) {
+// divertAll hands over what was sent to a virtual address with the control messages
+// oob, and returns what quic-go is to be told.
+func (d *duties) divertAll(b, oob []byte, to *net.UDPAddr) error {
 	if d.divert == nil {
-		return // lost
+		return nil // lost
 	}
+	size := segmentSize(oob)
 	if size <= 0 {
 		size = len(b)
 	}
-	for len(b) > 0 {
-		n := min(size, len(b))
-		d.divert(b[:n], to)
-		b = b[n:]
+	if err := d.divert(b, size, to); !isLoss(b, oob, err) {
+		return err
 	}
+	return nil
 }
 
 // Reaches reports whether packets can be sent to the given address: a socket

@@ -2,7 +2,6 @@ package endpoint
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"errors"
 	"log/slog"
 	"net"
@@ -52,7 +51,7 @@ func TestErrorsOfSendingCountAsLoss(t *testing.T) {
 		{"probe", []byte{TypeProbe}, wrap(syscall.EACCES), true},
 		{"handshake", handshake, wrap(syscall.EACCES), false},
 		{"closed socket", established, &net.OpError{Op: "write", Net: "udp", Err: net.ErrClosed}, false},
-		{"too long", established, wrap(errTooLong), false},
+		{"too long", established, wrap(ErrTooLong), false},
 	} {
 		if got := isLoss(tc.packet, nil, tc.err); got != tc.loss {
 			t.Errorf("%s: loss is %v, want %v", tc.name, got, tc.loss)
@@ -82,8 +81,8 @@ func TestUselessPacketsAreDroppedOnReading(t *testing.T) {
 		send(noise, false)
 		send(noise[:ProbeSize-1], false)
 		send(bytes.Repeat([]byte{0x40 + byte(i)}, 30+100*i), true)
-		send(append([]byte{TypeAnswer, byte(i)}, noise[:ProbeSize-2]...), true)
-		send(append([]byte{TypeProbe, byte(i)}, noise[:ProbeSize-2]...), false) // for somebody else
+		send(append([]byte{TypeAnswer, byte(i)}, noise[:ProbeSize-2]...), false) // nobody asks for it
+		send(append([]byte{TypeProbe, byte(i)}, noise[:ProbeSize-2]...), false)  // for somebody else
 		send(noise[:ProbeSize+1], false)
 	}
 	for len(want) > 0 {
@@ -109,7 +108,7 @@ func TestUselessPacketsAreDroppedOnReading(t *testing.T) {
 
 // readingSocket returns a socket over pc.
 func readingSocket(pc net.PacketConn) *udpSocket {
-	c := Config{PacketConn: pc, Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), Log: slog.New(slog.DiscardHandler)}
+	c := Config{PacketConn: pc, Key: testKey(0), Log: slog.New(slog.DiscardHandler)}
 	return newSocket(c, &resetter{}, newInviter()).(*udpSocket)
 }
 

@@ -4,8 +4,11 @@ package endpoint
 
 import "syscall"
 
-// errTooLong is that of a packet which is longer than the path takes.
-const errTooLong = syscall.EMSGSIZE
+// ErrTooLong is the error of sending a packet that is longer than the path takes.
+const ErrTooLong = syscall.EMSGSIZE
 
 // dontWait is the flag of a read that returns at once.
 const dontWait = syscall.MSG_DONTWAIT
+
+// truncated is the flag of a datagram that was longer than the buffer for it.
+const truncated = syscall.MSG_TRUNC

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -32,7 +33,7 @@ type side struct {
 
 // newSide returns an endpoint on the loopback interface. plain hides from it
 // that its packet connection is the system's.
-func newSide(t *testing.T, seed byte, plain bool, divert func([]byte, *net.UDPAddr)) *side {
+func newSide(t *testing.T, seed byte, plain bool, divert func([]byte, int, *net.UDPAddr) error) *side {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -41,7 +42,7 @@ func newSide(t *testing.T, seed byte, plain bool, divert func([]byte, *net.UDPAd
 	if plain {
 		pc = struct{ net.PacketConn }{pc}
 	}
-	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
+	key := testKey(seed)
 	e := New(Config{PacketConn: pc, Key: key, Protocol: testALPN, Log: slog.New(slog.DiscardHandler), Divert: divert})
 	t.Cleanup(func() { e.Close() })
 	s := &side{Endpoint: e, key: key}
@@ -64,8 +65,15 @@ func certificate(t *testing.T, key ed25519.PrivateKey) tls.Certificate {
 // number 7.
 func crossed(t *testing.T, plain bool) (a, b *side) {
 	var toA, toB func([]byte) bool
-	a = newSide(t, 1, plain, func(p []byte, to *net.UDPAddr) { toB(p) })
-	b = newSide(t, 2, plain, func(p []byte, to *net.UDPAddr) { toA(p) })
+	divert := func(to *func([]byte) bool) func([]byte, int, *net.UDPAddr) error {
+		return func(b []byte, size int, _ *net.UDPAddr) error {
+			for sent := (arrival{b: b, size: size}); len(sent.b) > 0; {
+				(*to)(sent.next())
+			}
+			return nil
+		}
+	}
+	a, b = newSide(t, 1, plain, divert(&toB)), newSide(t, 2, plain, divert(&toA))
 	toA = func(p []byte) bool { return a.Inject(p, VirtualAddr(7)) }
 	toB = func(p []byte) bool { return b.Inject(p, VirtualAddr(7)) }
 	return a, b
@@ -188,8 +196,11 @@ func TestInjectIsBounded(t *testing.T) {
 // network, and nobody is told to dial there.
 func TestVirtualAddressesAreNotOnTheNetwork(t *testing.T) {
 	d := &duties{resets: &resetter{}}
-	if d.received([]byte{0x40}, VirtualAddr(3)) || !d.received([]byte{0x40}, &net.UDPAddr{IP: net.ParseIP("101::1")}) {
-		t.Error("wrong packets are dropped")
+	if a := d.read([]byte{0x40}, 1, VirtualAddr(3)); len(a.b) != 0 {
+		t.Error("a packet from a virtual address is taken")
+	}
+	if a := d.read([]byte{0x40}, 1, &net.UDPAddr{IP: net.ParseIP("101::1")}); len(a.b) != 1 {
+		t.Error("a packet from another address is dropped")
 	}
 	e := &Endpoint{socket: &packetSocket{}}
 	if e.Reaches(netip.MustParseAddr("100::1")) {
@@ -205,14 +216,31 @@ func TestVirtualAddressesAreNotOnTheNetwork(t *testing.T) {
 	}
 }
 
-// One write may hold several packets.
-func TestSegmentsAreDivertedOneByOne(t *testing.T) {
-	var sizes []int
-	d := &duties{divert: func(b []byte, to *net.UDPAddr) { sizes = append(sizes, len(b)) }}
-	d.divertAll(make([]byte, 2500), 1200, VirtualAddr(1))
-	d.divertAll(make([]byte, 900), 0, VirtualAddr(1))
-	if len(sizes) != 4 || sizes[0] != 1200 || sizes[1] != 1200 || sizes[2] != 100 || sizes[3] != 900 {
-		t.Errorf("sizes %v", sizes)
+// What takes the packets to a virtual address says whether they are too long for
+// QUIC to send there; anything else that keeps it from taking them is loss.
+func TestErrorOfDivertingIsThatOfSending(t *testing.T) {
+	var said error
+	divert := func(b []byte, size int, to *net.UDPAddr) error { return said }
+	for _, plain := range []bool{false, true} {
+		a := newSide(t, 1, plain, divert)
+		write := func() error {
+			_, err := a.socket.WriteTo([]byte{0x40}, VirtualAddr(1))
+			return err
+		}
+		if s, ok := a.socket.(*udpSocket); ok {
+			write = func() error {
+				_, _, err := s.WriteMsgUDP([]byte{0x40}, nil, VirtualAddr(1))
+				return err
+			}
+		}
+		for _, tc := range []struct{ said, want error }{
+			{nil, nil}, {ErrTooLong, ErrTooLong}, {net.ErrClosed, net.ErrClosed}, {errors.New("no way"), nil},
+		} {
+			said = tc.said
+			if err := write(); err != tc.want {
+				t.Errorf("plain is %v: QUIC is told %v after %v, want %v", plain, err, tc.said, tc.want)
+			}
+		}
 	}
 }
 
@@ -228,7 +256,7 @@ func TestInjectedPacketDoesNotHoldUpClose(t *testing.T) {
 		if plain {
 			pc = struct{ net.PacketConn }{pc}
 		}
-		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+		key := testKey(1)
 		e := New(Config{PacketConn: pc, Key: key, Protocol: testALPN, Log: slog.New(slog.DiscardHandler)})
 		packets := 2
 		read := func() error {

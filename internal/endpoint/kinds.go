@@ -1,0 +1,169 @@
+package endpoint
+
+import "net"
+
+// Some packets travel beside those of QUIC, through the same socket. The first
+// two bits of their kind, the first byte, are 0, which no QUIC packet has (RFC
+// 9443 section 3):
+//
+//	probe      kind uint8 = 1, nonce [8]byte, tag [16]byte
+//	answer     kind uint8 = 2, nonce [8]byte, tag [16]byte
+//	gone       kind uint8 = 3, token [24]byte
+//	busy       kind uint8 = 4, nonce [8]byte, wait uint16 in milliseconds, tag [14]byte
+//	forwarded  kind uint8 = 5, channel uint64, packet of 1 byte at least
+//
+// Probes and what answers them are those of probe.go, gone is what one of two
+// peers says to the other, and forwarded packets go from a relay's client to the
+// relay, and from there to another client. Integers are big-endian. What is of
+// another kind, or not as long as its kind is, is dropped.
+//
+// All of them are taken out of what comes in right where it is read: quic-go has
+// a queue for what is not its own, of 32 packets, which loses most of what a
+// crowd asks at once.
+const (
+	TypeProbe     = 1
+	TypeAnswer    = 2
+	TypeGone      = 3
+	TypeBusy      = 4
+	TypeForwarded = 5
+
+	// ProbeSize is the length of the first four kinds, the small ones.
+	ProbeSize = 1 + nonceSize + tagSize
+	// ForwardedHeader is the length of what is before a forwarded packet.
+	ForwardedHeader = 1 + 8
+)
+
+// isBeside reports whether b is a packet beside QUIC. b is not empty.
+func isBeside(b []byte) bool { return b[0]&0xc0 == 0 }
+
+// An arrival is what one read brought from one address, or what is left of it:
+// datagrams of size bytes one after another, the last of which may be shorter.
+type arrival struct {
+	b    []byte
+	size int
+	from net.Addr
+}
+
+// next takes the first datagram off.
+func (a *arrival) next() []byte {
+	n := min(max(a.size, 1), len(a.b))
+	p := a.b[:n:n]
+	a.b = a.b[n:]
+	return p
+}
+
+// nextForwarded takes the forwarded packets off that are first, which may be none.
+// One that is too short to hold a packet ends them, and is left out.
+func (a *arrival) nextForwarded() (run []byte) {
+	size := max(a.size, 1)
+	n := 0
+	for n < len(a.b) && a.b[n] == TypeForwarded && len(a.b)-n > ForwardedHeader && size > ForwardedHeader {
+		n = min(n+size, len(a.b))
+	}
+	run, a.b = a.b[:n:n], a.b[n:]
+	return run
+}
+
+// read takes note of what one read brought, and returns what is left of it to look
+// at. Nobody out there has a virtual address, so what claims to come from one is
+// dropped.
+func (d *duties) read(b []byte, size int, from net.Addr) arrival {
+	if size <= 0 || size > len(b) {
+		size = len(b)
+	}
+	d.counts.received.Add(uint64(len(b)))
+	d.counts.datagrams.Add(uint64(datagrams(len(b), size)))
+	if _, virtual := VirtualNumber(from); virtual {
+		return arrival{}
+	}
+	return arrival{b, size, from}
+}
+
+// datagrams returns how many datagrams of the given size make up n bytes, if the
+// last may be shorter.
+func datagrams(n, size int) int {
+	if n <= size {
+		return 1 // which may be empty
+	}
+	return (n + size - 1) / size
+}
+
+// nextForQUIC takes packets off until there is one for QUIC, and returns it and the
+// address from which QUIC is to see it come. It returns false when there is none
+// left.
+func (d *duties) nextForQUIC(a *arrival) (packet []byte, from net.Addr, ok bool) {
+	for len(a.b) > 0 {
+		if d.forward != nil {
+			if run := a.nextForwarded(); len(run) > 0 {
+				if u, ok := a.from.(*net.UDPAddr); ok {
+					d.forward(run, min(a.size, len(run)), u)
+				}
+				continue
+			}
+		}
+		packet, from = a.next(), a.from
+		if packet[0] == TypeForwarded {
+			if packet, from = d.unwrapped(packet, from); packet == nil {
+				continue
+			}
+		}
+		if d.admit(packet, from) {
+			return packet, from, true
+		}
+	}
+	return nil, nil, false
+}
+
+// unwrapped returns what a forwarded packet holds and from where QUIC is to see it
+// come, or nil if it is to be dropped.
+func (d *duties) unwrapped(b []byte, from net.Addr) ([]byte, net.Addr) {
+	u, ok := from.(*net.UDPAddr)
+	if !ok || d.unwrap == nil || len(b) <= ForwardedHeader {
+		return nil, nil
+	}
+	packet, as := d.unwrap(b, u)
+	if as == nil {
+		return nil, nil
+	}
+	return packet, as
+}
+
+// admit takes note of a packet that QUIC is to be shown. It returns false for one
+// to drop, and for one beside QUIC, which is dealt with.
+func (d *duties) admit(b []byte, from net.Addr) bool {
+	if len(b) == 0 {
+		return false
+	}
+	if isBeside(b) {
+		d.takeSmall(b, from)
+		return false
+	}
+	d.resets.show(b, from)
+	return true
+}
+
+// takeSmall deals with a packet beside QUIC that is no forwarded one, or has been
+// forwarded: a probe, which is answered at once, or one for Config.Small. Of those
+// that one host sends only so many are looked at.
+func (d *duties) takeSmall(b []byte, from net.Addr) {
+	if len(b) != ProbeSize {
+		return
+	}
+	switch kind := b[0]; kind {
+	case TypeProbe:
+	case TypeAnswer, TypeGone, TypeBusy:
+		if d.toSmall == nil {
+			return
+		}
+	default:
+		return
+	}
+	if !d.small.allow(from) {
+		return
+	}
+	if b[0] != TypeProbe {
+		d.toSmall(b, from)
+	} else if answer := d.invites.answerProbe(b, from, d.id); answer != nil {
+		d.writeTo(answer, from) // lost is lost
+	}
+}
