@@ -318,7 +318,7 @@ func (r *race) attemptRelay() {
 		a := attemptResult{relayed: true}
 		if a.failed = r.use.await(r.ctx); len(a.failed) == 0 {
 			var err error
-			if a.conn, a.won, err = r.reach(r.use.peer.addr, r.t.windows.relayed); err != nil {
+			if a.conn, a.won, err = r.reach(r.use.peer.addr, r.t.windows.direct); err != nil {
 				a.failed = []CandidateError{{Addr: r.t.relays.routeOf(r.peer), Err: err}}
 			}
 		}

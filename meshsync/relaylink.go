@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -268,6 +269,7 @@ func (l *relayLink) connect(ctx context.Context, o relay.ClientOptions) linkDial
 	o.KeepAlive, o.IdleTimeout, o.DialTimeout = t.opts.KeepAlive, t.opts.IdleTimeout, t.opts.DialTimeout
 	o.Resolve, o.Reaches, o.DialTCP = t.opts.resolve, t.endpoint.Reaches, t.opts.dialTCP
 	o.Resolved = func(u relay.URL, addrs []netip.AddrPort) { d.found[u] = addrs }
+	o.Forward = func(b []byte, size int, to net.Addr) (int, error) { return t.endpoint.WriteRun(b, size, to, nil) }
 	o.Receive = func(from PeerID, b []byte) { l.rs.receive(l, from, b) }
 	o.Presence = func(peer PeerID, there bool) { l.heardOf(source, peer, there) }
 	d.client, d.err = relay.Dial(ctx, o)
@@ -406,6 +408,9 @@ func (l *relayLink) install(c *relay.Client, err error) {
 	l.client, l.suspect = c, false
 	if c != nil {
 		l.rs.clients[c] = struct{}{}
+		if c.Carrier() == relay.CarrierUDP {
+			l.rs.overUDP = append(l.rs.overUDP, udpRelay{c.Remote(), c, l})
+		}
 		l.url = l.urlOf(c.Remote())
 	}
 	l.prune()
@@ -424,6 +429,7 @@ func (l *relayLink) install(c *relay.Client, err error) {
 		old.Close()
 		l.rs.mu.Lock()
 		delete(l.rs.clients, old)
+		l.rs.overUDP = slices.DeleteFunc(l.rs.overUDP, func(r udpRelay) bool { return r.client == old })
 		l.rs.past.add(old.Stats())
 		l.rs.mu.Unlock()
 	}

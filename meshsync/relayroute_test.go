@@ -214,7 +214,7 @@ func (w *world) relayThatLeaves(delay uint32) *rudeRelay {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	l, err := r.QUIC.Listen(identity.ServerTLS(cert, "meshsync-relay/1"), &quic.Config{EnableDatagrams: true})
+	l, err := r.QUIC.Listen(identity.ServerTLS(cert, "meshsync-relay/2"), &quic.Config{EnableDatagrams: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func (w *world) relayThatLeaves(delay uint32) *rudeRelay {
 					return
 				}
 				io.ReadFull(s, make([]byte, 4)) // the hello
-				welcome := append([]byte{0, 32, 2, 1}, make([]byte, 4+8+16+2)...)
+				welcome := append([]byte{0, 32, 2, 2}, make([]byte, 4+8+16+2)...)
 				welcome[1] = byte(len(welcome) - 2)
 				s.Write(welcome)
 				s.Write(binary.BigEndian.AppendUint32([]byte{0, 5, 9}, delay))

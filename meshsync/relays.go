@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,9 +16,12 @@ import (
 
 // A packet through a relay takes this way:
 //
-//	QUIC writes to the peer's virtual address -> divert -> the client of the
+//	QUIC writes to the peer's virtual address -> send -> the client of the
 //	relay that the peer's route leads over -> the relay -> the peer's client of
-//	it -> receive -> QUIC reads it, from our virtual address
+//	it -> unwrap, or receive -> QUIC reads it, from our virtual address
+//
+// unwrap is for packets that are forwarded as they are, receive for those that
+// come inside the connection to the relay.
 //
 // A peer has one virtual address, whatever relay its packets take. So a
 // connection does not notice when a relay fails and another takes over.
@@ -39,7 +43,15 @@ type relays struct {
 	number    uint64                  // the last one given out
 	strangers *list.List              // of *relayedPeer, the latest heard from first
 	clients   map[*relay.Client]struct{}
+	overUDP   []udpRelay  // those of clients that may forward packets beside QUIC
 	past      relayCounts // of clients that are over
+}
+
+// A udpRelay is a client whose relay may forward packets to it beside QUIC.
+type udpRelay struct {
+	addr   netip.AddrPort // the relay's
+	client *relay.Client
+	link   *relayLink
 }
 
 // maxStrangers bounds the peers that are remembered only because packets came
@@ -66,6 +78,7 @@ type relayedPeer struct {
 	sentAt  time.Time     // when the last packet went over route
 	waiting bool          // what was sent since unheard wants an answer
 	held    []byte        // the last packet that no relay could take, until one can
+	longest int           // of the packets that were sent to it
 	changed chan struct{} // closed when one of its relays has news; nil if nobody waits
 }
 
@@ -191,28 +204,24 @@ func (rs *relays) pin(ctx context.Context, addr net.Addr) {
 	})
 }
 
-// divert takes packets of size bytes for a virtual address, of which the last may be
-// shorter.
-func (rs *relays) divert(b []byte, size int, to *net.UDPAddr) error {
-	for len(b) > 0 {
-		n := min(size, len(b))
-		rs.send(b[:n], to)
-		b = b[n:]
-	}
-	return nil
-}
-
-// send takes a packet for a virtual address. It does not wait, and what cannot
-// be sent is lost.
-func (rs *relays) send(b []byte, to *net.UDPAddr) {
+// send takes packets of size bytes, of which the last may be shorter, for a virtual
+// address. It does not wait, and what cannot be sent is lost. QUIC hears only of a
+// packet that is longer than the path takes: one that asks whether it is.
+func (rs *relays) send(b []byte, size int, to *net.UDPAddr) error {
 	n, _ := endpoint.VirtualNumber(to)
+	longest := min(size, len(b))
 	rs.mu.Lock()
 	p := rs.numbers[n]
 	var client *relay.Client
 	if p != nil {
 		client = rs.clientFor(p)
+		if client != nil && longest > max(p.longest, minPacketSize) && !client.Takes(p.id, longest) {
+			rs.mu.Unlock()
+			return endpoint.ErrTooLong
+		}
+		p.longest = max(p.longest, longest)
 		if p.route == nil || p.route.worth(p.id) < worthTrying {
-			p.held = append(p.held[:0], b...)
+			p.held = append(p.held[:0], b[(len(b)-1)/size*size:]...)
 		} else {
 			p.held = nil // this one does what it was for
 		}
@@ -220,10 +229,11 @@ func (rs *relays) send(b []byte, to *net.UDPAddr) {
 	}
 	rs.mu.Unlock()
 	if client == nil {
-		rs.lost.Add(1)
-		return
+		rs.lost.Add(uint64((len(b) + size - 1) / size))
+		return nil
 	}
-	client.Send(p.id, b) // it counts what it drops
+	client.SendRun(p.id, b, size) // it counts what it drops
+	return nil
 }
 
 // clientFor returns what takes packets to p, nil if nothing does. mu is held.
@@ -270,13 +280,42 @@ func (rs *relays) reroute(p *relayedPeer) {
 	}
 }
 
-// receive takes a packet that came over l from a peer, as the relay says. QUIC
-// finds out whether it did.
+// receive takes a packet that came over l from a peer, as the relay says, inside
+// the connection to the relay.
 func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
 	rs.mu.Lock()
+	addr := rs.cameOver(l, from)
+	rs.mu.Unlock()
+	if addr != nil && !rs.t.endpoint.Inject(b, addr) {
+		rs.refused.Add(1)
+	}
+}
+
+// unwrap returns what a packet holds that came beside QUIC from an address, and from
+// which virtual address QUIC is to see it come; nil if it is from none of our relays,
+// or for nobody.
+func (rs *relays) unwrap(b []byte, from *net.UDPAddr) (packet []byte, as *net.UDPAddr) {
+	addr := from.AddrPort()
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, r := range rs.overUDP {
+		if r.addr != addr {
+			continue
+		}
+		if sender, packet, ok := r.client.Unwrap(b); ok {
+			return packet, rs.cameOver(r.link, sender)
+		}
+	}
+	return nil, nil
+}
+
+// cameOver takes note of a packet of a peer that came over l, as the relay says:
+// QUIC finds out whether it did. It returns the peer's virtual address, or nil if
+// the packet is to be dropped. mu is held.
+func (rs *relays) cameOver(l *relayLink, from PeerID) *net.UDPAddr {
 	if rs.closed || from == rs.t.id {
-		rs.mu.Unlock()
-		return
+		return nil
 	}
 	p := rs.peerFor(from)
 	if p.element != nil {
@@ -288,11 +327,7 @@ func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
 	if p.route == l {
 		p.noteHeard()
 	}
-	addr := p.addr
-	rs.mu.Unlock()
-	if !rs.t.endpoint.Inject(b, addr) {
-		rs.refused.Add(1)
-	}
+	return p.addr
 }
 
 // noteSent takes note of a packet that goes over the route. One alone may be a

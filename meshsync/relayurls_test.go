@@ -265,7 +265,7 @@ func TestSomebodyElseAtAStaleURL(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := &quic.Transport{Conn: sock}
-		if _, err = other.Listen(identity.ServerTLS(cert, "meshsync-relay/1"), &quic.Config{EnableDatagrams: true}); err != nil {
+		if _, err = other.Listen(identity.ServerTLS(cert, "meshsync-relay/2"), &quic.Config{EnableDatagrams: true}); err != nil {
 			t.Fatal(err)
 		}
 		defer other.Close()

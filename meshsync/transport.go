@@ -122,7 +122,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 		return nil, err
 	}
 	t.relays = newRelays(t)
-	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Divert: t.relays.divert, Small: t.handlePacket, Admitted: t.relays.pin, Known: t.known, Bounds: opts.unknown})
+	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Divert: t.relays.send, Unwrap: t.relays.unwrap, Small: t.handlePacket, Admitted: t.relays.pin, Known: t.known, Bounds: opts.unknown})
 	t.quic = t.endpoint.QUIC
 	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())

@@ -6,8 +6,6 @@ import (
 	"sync"
 
 	"github.com/quic-go/quic-go"
-
-	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 )
 
 // Windows of flow control bound what a peer can make this side keep. QUIC keeps
@@ -41,13 +39,11 @@ const (
 // takes about 60 bytes.
 const maxReaders = 4096
 
-// windows are the configurations of connections, which differ in their windows
-// and in how large packets may get.
+// windows are the configurations of connections, which differ in their windows.
 type windows struct {
-	// direct and relayed are for peers that this side dials, and for hosts whose
-	// data has been read.
-	direct, relayed *quic.Config
-	// dial is direct for connections that this side dials.
+	// direct is for hosts whose data has been read, and for dials through relays.
+	direct *quic.Config
+	// dial is direct with the patience of other dials.
 	dial *quic.Config
 
 	mu   sync.Mutex
@@ -70,11 +66,7 @@ func newWindows(o Options) *windows {
 	// A dial has an end of its own, which may be later than DialTimeout.
 	dial := direct.Clone()
 	dial.HandshakeIdleTimeout = o.DialTimeout + maxBusy
-	// Through a relay larger packets would pass as well, but in two parts, which
-	// costs twice the packets.
-	relayed := direct.Clone()
-	relayed.DisablePathMTUDiscovery = true
-	return &windows{direct: direct, relayed: relayed, dial: dial, read: make(map[netip.Addr]struct{})}
+	return &windows{direct: direct, dial: dial, read: make(map[netip.Addr]struct{})}
 }
 
 // begin sets the windows that a connection begins with, as far as they may grow
@@ -92,9 +84,6 @@ func begin(c *quic.Config, stream, conn uint64) {
 // inbound returns the configuration of a connection that comes from an address.
 func (w *windows) inbound(from net.Addr) *quic.Config {
 	c := w.direct
-	if _, virtual := endpoint.VirtualNumber(from); virtual {
-		c = w.relayed
-	}
 	u, ok := from.(*net.UDPAddr)
 	if !ok {
 		return c

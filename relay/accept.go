@@ -53,6 +53,9 @@ func (s *Server) greetQUIC(qc *quic.Conn) {
 			err = explain(err)
 		}
 		s.refused(qc.RemoteAddr(), id, err)
+		if errors.Is(err, ErrVersion) { // its code is unknown to older clients
+			qc.CloseWithError(quic.ApplicationErrorCode(codeVersion), err.Error())
+		}
 		l.abort(codeFor(err))
 		return
 	}
@@ -74,9 +77,13 @@ func (s *Server) introduceQUIC(l *quicLink, slot *endpoint.Slot) (*session, iden
 	}
 	greeting := endpoint.Greet(l.qc, quic.ApplicationErrorCode(codeProtocol))
 	defer greeting.End()
-	id, err := identity.PeerOf(l.qc.ConnectionState().TLS)
+	state := l.qc.ConnectionState().TLS
+	id, err := identity.PeerOf(state)
 	if err != nil {
 		return nil, id, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	if err := checkALPN(state.NegotiatedProtocol); err != nil {
+		return nil, id, err
 	}
 	if err := s.awaitHelloQUIC(l, greeting); err != nil {
 		return nil, id, err
@@ -153,6 +160,9 @@ func (s *Server) acceptTCP() {
 		raw, err := s.tcp.Accept()
 		if err == nil {
 			failing = false
+			if err := boundMemory(raw); err != nil {
+				s.log.Debug("TCP connection's memory cannot be bounded", "error", err)
+			}
 			s.acceptedTCP(raw)
 			continue
 		}
@@ -204,7 +214,10 @@ func (s *Server) greetTCP(raw net.Conn, slot *endpoint.Slot) {
 		return
 	}
 	var c *session
-	if err = helloError(readHello(l.conn)); err == nil {
+	if err = checkALPN(l.conn.ConnectionState().NegotiatedProtocol); err == nil {
+		err = helloError(readHello(l.conn))
+	}
+	if err == nil {
 		switch {
 		case !slot.Release():
 			err = errGaveWay
@@ -263,10 +276,18 @@ func (s *Server) handshakeTCP(conn *tls.Conn) (identity.PeerID, error) {
 		return identity.PeerID{}, fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	cs := conn.ConnectionState()
-	if cs.NegotiatedProtocol != alpn {
+	if cs.NegotiatedProtocol == "" { // TLS lets a client say nothing
 		return identity.PeerID{}, fmt.Errorf("%w: no %s over TLS", errHandshake, alpn)
 	}
 	return identity.PeerOf(cs)
+}
+
+// checkALPN refuses clients of an older version.
+func checkALPN(negotiated string) error {
+	if negotiated != alpn {
+		return fmt.Errorf("%w: this relay speaks %s, the client %s", ErrVersion, alpn, negotiated)
+	}
+	return nil
 }
 
 var (

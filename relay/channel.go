@@ -10,6 +10,7 @@ type channel struct {
 	link link
 	out  outbox
 	pool *buffers
+	path path // of forwarded packets
 	// ctx ends with the channel; its cause says why.
 	ctx  context.Context
 	stop context.CancelCauseFunc

@@ -37,6 +37,9 @@ type Client struct {
 	delay    atomic.Int64 // time.Duration; set before leaving is closed
 	counters clientCounters
 
+	channels channels
+	runs     runs
+
 	messages rate.Bucket // the goroutine that reads control messages owns it
 	parts    reassembler // the goroutine that reads datagrams owns it
 	pulse    *pulse      // over TCP
@@ -47,6 +50,7 @@ type Client struct {
 	probe   probe
 	pong    uint64 // the nonce to answer
 	pongDue bool
+	known   []uint64 // the numbers to say ready to
 }
 
 type clientCounters struct {
@@ -89,13 +93,23 @@ func newClient(o ClientOptions, remote netip.AddrPort, l link, w welcome, rtt ti
 }
 
 // Send sends a packet of 1 to MaxPacket bytes to another client. It copies the
-// packet and never blocks. false says that it was dropped: the queue is full,
-// the packet too long, or the connection closed. true promises nothing.
+// packet and never blocks. false says that it was dropped: the queue, or the
+// socket's buffer, is full, the packet too long, or the connection closed. true
+// promises nothing. Of clients that do not watch this one the relay takes little:
+// see ServerOptions.
 func (c *Client) Send(to identity.PeerID, packet []byte) bool {
 	if len(packet) < 1 || len(packet) > MaxPacket {
 		c.counters.dropped.Add(1)
 		return false
 	}
+	if number := c.forwardable(to, len(packet)); number != 0 && !isTest(packet) {
+		return c.forward(number, packet, len(packet)) == 1
+	}
+	return c.enclose(to, packet)
+}
+
+// enclose sends a packet inside the connection; false if it is dropped.
+func (c *Client) enclose(to identity.PeerID, packet []byte) bool {
 	frame := appendPacket(c.pool.get(), to, packet)
 	if !c.out.put(outgoing{frame: frame}) {
 		c.pool.put(frame)
@@ -177,6 +191,10 @@ func (c *Client) appendControl(b []byte) []byte {
 	if c.pongDue {
 		b, c.pongDue = appendNonce(b, kindPong, c.pong), false
 	}
-	b = c.probe.append(b)
+	b = c.path.append(c.probe.append(b))
+	for len(c.known) > 0 && cap(b)-len(b) >= lengthSize+1+numberSize {
+		b = appendReady(b, c.known[0])
+		c.known = c.known[1:]
+	}
 	return c.watches.append(b)
 }

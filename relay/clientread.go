@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
 // readControl reads the control stream until the connection ends.
@@ -102,6 +104,16 @@ func (c *Client) handle(b []byte) error {
 		if c.watching(m.peer) { // or else it was unwatched meanwhile
 			c.opts.Presence(m.peer, m.kind == kindPresent)
 		}
+	case kindReceive:
+		c.learn(m.peer, m.number)
+	case kindSend:
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		if c.watches.has(m.peer) {
+			c.channels.setSend(m.peer, m.number)
+		}
+	case kindFits:
+		c.path.answered(int(m.size))
 	case kindPing:
 		c.out.mu.Lock()
 		defer c.out.mu.Unlock()
@@ -125,4 +137,19 @@ func (c *Client) handle(b []byte) error {
 		return fmt.Errorf("%w: message kind %d from the relay", ErrProtocol, m.kind)
 	}
 	return nil
+}
+
+// learn takes the number under which packets of a peer come, and says so. A relay
+// that gives more of them than there are peers that are watched gets no answer.
+func (c *Client) learn(peer identity.PeerID, number uint64) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if c.opts.Forward == nil || !c.watches.has(peer) || len(c.known) > c.watches.most {
+		return
+	}
+	c.channels.setReceive(peer, number)
+	if number != 0 {
+		c.known = append(c.known, number)
+		c.out.notify()
+	}
 }

@@ -25,6 +25,6 @@
 // queue is full or a sender exceeds its rate, and may overtake each other. They
 // are never changed, and the sender's identity is never another's.
 //
-// The protocol, ALPN meshsync-relay/1, runs over QUIC and, where UDP is blocked,
+// The protocol, ALPN meshsync-relay/2, runs over QUIC and, where UDP is blocked,
 // over TLS 1.3 on TCP at the same port; protocol.go is its specification.
 package relay

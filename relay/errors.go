@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -32,6 +33,8 @@ var (
 	ErrUnauthorized = errors.New("relay does not authorize this client")
 	// ErrProtocol says that one side broke the rules of the protocol.
 	ErrProtocol = errors.New("relay protocol violation")
+	// ErrVersion says that the two sides speak different versions of the protocol.
+	ErrVersion = errors.New("other version of the relay protocol")
 	// ErrFull says that the relay has as many clients, or watches, as it may.
 	ErrFull = errors.New("relay is full")
 	// ErrSlow says that this side did not read what the relay had to tell it.
@@ -62,6 +65,7 @@ const (
 	codeProtocol     closeCode = 4 // malformed, late or out of order
 	codeFull         closeCode = 5 // MaxClients, or the watches of all clients
 	codeSlow         closeCode = 6 // does not read its control stream
+	codeVersion      closeCode = 7 // speaks a version that is not spoken any more
 )
 
 // closeReasons pairs each close code with what it means on both sides.
@@ -76,6 +80,7 @@ var closeReasons = [...]struct {
 	{codeProtocol, ErrProtocol},
 	{codeFull, ErrFull},
 	{codeSlow, ErrSlow},
+	{codeVersion, ErrVersion},
 }
 
 // codeFor returns the close code that tells the other side about err.
@@ -124,7 +129,21 @@ func explain(err error) error {
 	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && (te.ErrorCode == quic.ConnectionRefused || te.ErrorCode == quic.ApplicationErrorErrorCode) {
 		return fmt.Errorf("%w (%w)", ErrFull, err)
 	}
+	if isOtherVersion(err) {
+		return fmt.Errorf("%w, this side speaks version %d (%w)", ErrVersion, protocolVersion, err)
+	}
 	return err
+}
+
+// isOtherVersion reports whether a handshake ended because the other side does not
+// speak this version's ALPN (RFC 7301 section 3.2).
+func isOtherVersion(err error) bool {
+	const noApplicationProtocol = tls.AlertError(120)
+	if te, ok := errors.AsType[*quic.TransportError](err); ok {
+		return te.ErrorCode == 0x100+quic.TransportErrorCode(noApplicationProtocol) // RFC 9001 section 4.8
+	}
+	alert, ok := errors.AsType[tls.AlertError](err)
+	return ok && alert == noApplicationProtocol
 }
 
 // A GoodbyeError says that the relay announced that it would close, and asked

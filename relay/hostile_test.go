@@ -48,7 +48,7 @@ func TestMalformedMessagesEndTheirConnection(t *testing.T) {
 		"long packet":               {bytes: message(kindPacket, append(id[:], make([]byte, MaxPacket+1)...)...), greeted: true, only: CarrierTCP},
 		"a packet before the hello": {bytes: message(kindPacket, append(id[:], 'x')...)},
 		"a watch before the hello":  {bytes: appendPeer(nil, kindWatch, id)},
-		"another version":           {bytes: message(kindHello, 2)},
+		"another version":           {bytes: message(kindHello, protocolVersion-1)},
 		"a long hello":              {bytes: message(kindHello, 1, 1)},
 		"silence":                   {},
 	} {

@@ -41,12 +41,17 @@ const (
 	droppedRate                         // the sender exceeds its rate
 	droppedMalformed                    // and the sender is disconnected
 	droppedIncomplete                   // a part got lost
-	droppedUnsent                       // the destination left while it waited
+	droppedUnsent                       // the destination left while it waited, or the system had no room
+	droppedUnknown                      // forwarded under no channel's number
+	droppedAddress                      // forwarded from an address that is not the sender's
+	droppedTooLong                      // for the destination's path, as none before it was
+	droppedStranger                     // the destination watches the sender not, and gets too much of such
 )
 
 var dropReasons = [...]string{
 	droppedAbsent: "absent", droppedSelf: "self", droppedQueue: "queue", droppedRate: "rate",
 	droppedMalformed: "malformed", droppedIncomplete: "incomplete", droppedUnsent: "unsent",
+	droppedUnknown: "unknown", droppedAddress: "address", droppedTooLong: "too_long", droppedStranger: "stranger",
 }
 
 // refusals are why connections did not become a client's, and how much that
@@ -62,6 +67,7 @@ var refusals = [...]struct {
 	{ErrFull, "full", slog.LevelWarn},
 	{ErrUnauthorized, "unauthorized", slog.LevelInfo},
 	{ErrShutdown, "shutdown", slog.LevelDebug},
+	{ErrVersion, "version", slog.LevelInfo},
 	{errHandshake, "handshake", slog.LevelInfo},
 	{errClosedByOther, "gone", slog.LevelDebug},
 	{nil, "protocol", slog.LevelInfo},

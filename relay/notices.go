@@ -40,6 +40,46 @@ func (c *session) unnotice(peer identity.PeerID) {
 	delete(c.notices, peer)
 }
 
+// A channelNotice is what a client is to be told about the channels of one peer.
+type channelNotice struct {
+	receive, send       uint64
+	receiveDue, sendDue bool
+}
+
+func (n *channelNotice) append(b []byte, peer identity.PeerID) []byte {
+	if n.receiveDue {
+		b = appendChannel(b, kindReceive, peer, n.receive)
+	}
+	if n.sendDue {
+		b = appendChannel(b, kindSend, peer, n.send)
+	}
+	return b
+}
+
+// tellChannel is to tell the client a channel number for a peer, or that there is
+// none any more: kindReceive or kindSend.
+func (c *session) tellChannel(peer identity.PeerID, kind uint8, number uint64) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if c.out.closing {
+		return
+	}
+	if c.channels == nil {
+		c.channels = make(map[identity.PeerID]*channelNotice)
+	}
+	n := c.channels[peer]
+	if n == nil {
+		n = new(channelNotice)
+		c.channels[peer] = n
+	}
+	if kind == kindReceive {
+		n.receive, n.receiveDue = number, true
+	} else {
+		n.send, n.sendDue = number, true
+	}
+	c.out.notify()
+}
+
 // appendControl is asked by the outbox for what waits to be written.
 func (c *session) appendControl(b []byte) []byte {
 	if !c.greeted {
@@ -55,6 +95,15 @@ func (c *session) appendControl(b []byte) []byte {
 	if c.pongDue {
 		b, c.pongDue = appendNonce(b, kindPong, c.pong), false
 	}
+	b = c.path.append(b)
+	for peer, n := range c.channels {
+		if cap(b)-len(b) < 2*channelSize {
+			return b
+		}
+		b = n.append(b, peer)
+		delete(c.channels, peer)
+	}
+	c.channels = nil
 	for peer, present := range c.notices {
 		if cap(b)-len(b) < presenceSize {
 			return b

@@ -44,6 +44,12 @@ type ClientOptions struct {
 	// QUIC is where UDP is dialed from. It is shared with other connections and
 	// never closed by the client. nil: TCP only.
 	QUIC *quic.Transport
+	// Forward sends datagrams of size bytes one after another, of which the last may
+	// be shorter, from QUIC's socket to the relay, beside QUIC, and returns how many
+	// the system took. It must not block or keep b. What the relay sends in the same
+	// way is to be given to Unwrap. nil: all packets go inside the connection, which
+	// costs more on both sides.
+	Forward func(b []byte, size int, to net.Addr) (sent int, err error)
 	// TLS holds the root certificates, and whatever else, for a URL without an
 	// ID. nil: those of the system.
 	TLS *tls.Config

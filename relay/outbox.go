@@ -17,18 +17,20 @@ type outbox struct {
 	owner outboxOwner
 	pool  *buffers
 	wg    *sync.WaitGroup // counts the goroutine
-	// limit bounds the packets, and limitEach, if it is not 0, those of one
-	// source.
-	limit, limitEach int
+	// limit bounds the packets, limitEach, if it is not 0, those of one source, and
+	// limitStrangers, if it is not 0, how many there may be when one of a source that
+	// is not watched is put in.
+	limit, limitEach, limitStrangers int
 	// patience, if it is not 0, is how long nothing may be written of what waits
 	// before the connection counts as slow.
 	patience time.Duration
-	// budget, if it is not nil, bounds the bytes of packets in the queues of all
-	// outboxes that share it.
+	// budget, if it is not nil, bounds what the packets of all outboxes that share it
+	// take up.
 	budget *budget
 
 	mu      sync.Mutex
 	packets ring[outgoing]
+	writing int // packets that the goroutine has taken out
 	// taken counts the packets that were ever in the queue and are not any more,
 	// and moved those of them that were written or dropped.
 	taken, moved uint64
@@ -60,20 +62,38 @@ type outboxOwner interface {
 type outgoing struct {
 	frame []byte
 	from  identity.PeerID // zero on a client
+	// watched says that the destination watches the source.
+	watched bool
 }
 
-// A budget bounds bytes that several goroutines hold.
+// A budget bounds how many buffers several outboxes hold together. Each may hold a
+// share of what is left over: so those that fill up leave room to those that do not,
+// however many they are, and the budget is never used up (Choudhury and Hahne,
+// "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
+// Transactions on Networking 6(2), 1998).
 type budget struct {
 	most int64
 	held atomic.Int64
 }
 
-func (b *budget) take(n int) bool {
-	if b == nil || b.held.Add(int64(n)) <= b.most {
+// budgetShare is that share: one sixteenth. A thousand outboxes that are full leave
+// a sixty-fourth of the budget.
+const budgetShare = 16
+
+// take takes a buffer for an outbox that has so many.
+func (b *budget) take(has int) bool {
+	if b == nil {
 		return true
 	}
-	b.held.Add(-int64(n))
-	return false
+	for {
+		held := b.held.Load()
+		if int64(has) >= (b.most-held)/budgetShare {
+			return false
+		}
+		if b.held.CompareAndSwap(held, held+1) {
+			return true
+		}
+	}
 }
 
 func (b *budget) giveBack(n int) {
@@ -83,13 +103,13 @@ func (b *budget) giveBack(n int) {
 }
 
 // outboxBatch is how many packets are taken out of the queue at a time.
-const outboxBatch = 32
+const outboxBatch = 16
 
 // put takes in a packet, whose frame it then owns; false if there is no room.
 func (o *outbox) put(p outgoing) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.fits(p.from) || !o.budget.take(len(p.frame)) {
+	if !o.fits(p) || !o.budget.take(o.packets.n+o.writing) {
 		return false
 	}
 	o.packets.push(p)
@@ -100,9 +120,9 @@ func (o *outbox) put(p outgoing) bool {
 }
 
 // fits reports whether there is room for a packet. mu is held.
-func (o *outbox) fits(from identity.PeerID) bool {
+func (o *outbox) fits(p outgoing) bool {
 	n := o.packets.n
-	if o.closing || n >= o.limit {
+	if o.closing || n >= o.limit || (!p.watched && o.limitStrangers != 0 && n >= o.limitStrangers) {
 		return false
 	}
 	if o.limitEach == 0 || n < o.limitEach {
@@ -110,7 +130,7 @@ func (o *outbox) fits(from identity.PeerID) bool {
 	}
 	same := 0
 	for i := range n {
-		if o.packets.at(i).from == from {
+		if o.packets.at(i).from == p.from {
 			same++
 		}
 	}
@@ -215,12 +235,12 @@ func (o *outbox) next(control []byte, batch []outgoing, moved int, progress, flu
 	if moved > 0 {
 		o.moved += uint64(moved)
 		o.tell()
+		o.writing = 0
+		o.budget.giveBack(moved)
 	}
 	if o.closing {
 		left := o.packets.n
-		for i := range left {
-			o.budget.giveBack(len(o.packets.at(i).frame))
-		}
+		o.budget.giveBack(left)
 		o.packets = ring[outgoing]{}
 		o.moved, o.taken = o.moved+uint64(left), o.taken+uint64(left)
 		o.tell()
@@ -234,9 +254,7 @@ func (o *outbox) next(control []byte, batch []outgoing, moved int, progress, flu
 	messages = o.owner.appendControl(control)
 	n = o.packets.take(batch)
 	o.taken += uint64(n)
-	for i := range batch[:n] {
-		o.budget.giveBack(len(batch[i].frame))
-	}
+	o.writing = n
 	switch {
 	case !o.slowSet:
 	case len(messages)+n == 0:

@@ -24,7 +24,8 @@ type probe struct {
 	before  uint64    // the last ping but one, which must be answered when the timer fires
 	asked   uint64    // the last one
 	heard   [2]uint64 // link.received at the last two
-	sent    uint64    // out.position when it was asked
+	sent    uint64    // active when it was asked
+	active  uint64    // how many packets, or runs of them, were sent
 	stalled bool
 	timer   *time.Timer
 }
@@ -91,8 +92,18 @@ func (c *Client) ping() {
 	c.out.notify()
 }
 
+// asks takes note of packets that are forwarded.
+func (c *Client) asks() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if !c.out.closing {
+		c.queued()
+	}
+}
+
 // queued is told by the outbox that a packet was put in.
 func (c *Client) queued() {
+	c.probe.active++
 	if !c.probe.asking && !c.probe.stalled {
 		c.ask()
 	}
@@ -107,7 +118,7 @@ func (c *Client) ask() {
 	}
 	p.asking = true
 	p.heard[0], p.heard[1] = p.heard[1], c.link.received()
-	p.asked, p.sent = p.next(), c.out.position()
+	p.asked, p.sent = p.next(), p.active
 	c.out.notify()
 	if p.timer == nil {
 		p.timer = time.AfterFunc(p.stallAfter()/2, c.askAgain)
@@ -126,7 +137,7 @@ func (c *Client) askAgain() {
 	case p.answered < p.before && c.link.received() == p.heard[0]:
 		p.stalled = true
 		close(c.stalled)
-	case p.answered < p.asked, c.out.position() > p.sent:
+	case p.answered < p.asked, p.active > p.sent:
 		c.ask()
 		return
 	}

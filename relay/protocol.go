@@ -9,15 +9,19 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// The protocol runs between a client and a relay, over QUIC (version 1 or 2,
-// with DATAGRAM frames, RFC 9221) or over TLS 1.3 on TCP. Both sides present a
-// certificate; the client's identity is the Ed25519 key of its own.
+// The protocol, version 2, runs between a client and a relay, over QUIC (version 1
+// or 2, with DATAGRAM frames, RFC 9221) or over TLS 1.3 on TCP. Both sides present
+// a certificate; the client's identity is the Ed25519 key of its own.
 //
 //	client                               relay
 //	hello                        ->
 //	                             <-      welcome
 //	watch, unwatch, packet, part ->
 //	                             <-      present, gone, packet, part
+//	                             <-      receive, send
+//	ready                        ->
+//	forwarded                    <->     forwarded
+//	fits                         <->     fits
 //	ping                         ->      pong    (or the other way round)
 //	                             <-      goodbye (before it shuts down)
 //	close                        <->     close   (over TCP)
@@ -31,11 +35,41 @@ import (
 // they are messages as well. Integers are big-endian, a peer is the 32 bytes of
 // a PeerID. Every body has exactly the bytes that its kind says.
 //
+// # Forwarded packets
+//
+// A packet between two clients that watch each other need not go inside the
+// connections to the relay: that encrypts it twice more than its own encryption
+// does, and runs a second congestion control around the first. Once the first
+// such packet has come in a DATAGRAM frame or a message, the relay gives each
+// direction channel numbers, random ones of 64 bits: one under which the sender
+// sends, if it is on UDP, and another one under which the receiver gets the
+// packets, if that is on UDP. From then on they travel beside QUIC, on the same
+// UDP port (see internal/endpoint for the other kinds there are):
+//
+//	forwarded  kind uint8 = 5, channel uint64, packet of 1 to 1,443 bytes
+//
+// The relay tells the receiver its number first (receive), and the sender its own
+// (send) when the receiver has answered (ready): so no packet comes under a number
+// that nobody knows yet. Until then, and again when the number is taken back, the
+// packets go as before; none waits. Numbers are taken back when one of the two
+// leaves, or stops watching, and when none of both has sent for a while.
+//
+// Forwarded packets are used only where one has been seen to pass, and only up to
+// the length of the longest one: a packet whose first byte is 0, which none is of
+// QUIC (RFC 9443) or of those beside it, is a test. It is not passed on; who gets it answers
+// on the control stream (fits). So it is with each direction of each client's
+// path.
+//
+// A number is no secret that matters. Who knows one, because it is on the path,
+// can send as the client only from the client's address; and what it then brings
+// about is what anybody on the path of a UDP packet can: a packet more, which the
+// receiver's QUIC drops.
+//
 //	kind     body                                              sent by
 const (
-	kindHello = 1 // version uint8 = 1                         the client, first and once
+	kindHello = 1 // version uint8 = 2                         the client, first and once
 
-	kindWelcome = 2 // version uint8 = 1, max watches uint32,  the relay, in answer, first and once;
+	kindWelcome = 2 // version uint8 = 2, max watches uint32,  the relay, in answer, first and once;
 	//                 bytes per second uint64,                observed is where it sees the client,
 	//                 observed ip [16]byte, port uint16       IPv4 mapped to IPv6, port 0 if unknown
 
@@ -65,6 +99,15 @@ const (
 	//                 payload of 1 to 1,451 bytes             that does not fit into one DATAGRAM frame:
 	//                                                         its beginning (0) and the rest (1), 1,452
 	//                                                         bytes together at most
+
+	kindReceive = 13 // peer, number uint64                    the relay: the peer's packets may come under
+	//                                                         the number; 0: no more
+	kindReady = 14 //   number uint64                          the client, in answer
+	kindSend  = 15 //   peer, number uint64                    the relay: packets to the peer may be sent
+	//                                                         under the number; 0: no more. Of several
+	//                                                         only the last may be sent; so with receive
+	kindFits = 16 //    size uint16                            either side: a test came of so many bytes of
+	//                                                         UDP payload, more than any before
 )
 
 // A side that gets anything else (malformed, of a wrong length, of an unknown
@@ -72,8 +115,9 @@ const (
 // code for protocol violations.
 
 const (
-	alpn            = "meshsync-relay/1"
-	protocolVersion = 1
+	alpn            = "meshsync-relay/2"
+	alpnBefore      = "meshsync-relay/1" // of clients that are told to be too old
+	protocolVersion = 2
 
 	// pinnedName is the TLS server name of clients that pin the relay's key: a
 	// relay that also has a certificate of the web knows which one to show.
@@ -93,17 +137,22 @@ const (
 	helloSize    = 1
 	welcomeSize  = 1 + 4 + 8 + 16 + 2
 	nonceSize    = 8
-	presenceSize = lengthSize + 1 + peerSize // a whole message about one peer
+	numberSize   = 8
+	fitsSize     = 2
+	presenceSize = lengthSize + 1 + peerSize              // a whole message about one peer
+	channelSize  = lengthSize + 1 + peerSize + numberSize // and about a channel
 
 	// maxControl is the longest kind and body of any message but a packet.
-	maxControl = 1 + peerSize
+	maxControl = 1 + peerSize + numberSize
 )
 
 // A message is what is read from a stream. Which fields are set depends on the
 // kind.
 type message struct {
 	kind    uint8
-	peer    identity.PeerID // watch, unwatch, present, gone
+	peer    identity.PeerID // watch, unwatch, present, gone, receive, send
+	number  uint64          // receive, ready, send
+	size    uint16          // fits
 	nonce   uint64          // ping, pong
 	delay   uint32          // goodbye, in milliseconds
 	code    closeCode       // close
@@ -172,6 +221,12 @@ func parseMessage(b []byte) (message, error) {
 		return m, checkVersion(body[0])
 	case kindWatch, kindUnwatch, kindPresent, kindGone:
 		m.peer = identity.PeerID(body)
+	case kindReceive, kindSend:
+		m.peer, m.number = identity.PeerID(body[:peerSize]), binary.BigEndian.Uint64(body[peerSize:])
+	case kindReady:
+		m.number = binary.BigEndian.Uint64(body)
+	case kindFits:
+		m.size = binary.BigEndian.Uint16(body)
 	case kindPing, kindPong:
 		m.nonce = binary.BigEndian.Uint64(body)
 	case kindGoodbye:
@@ -193,6 +248,12 @@ func bodySize(kind uint8) (n int, known bool) {
 		return peerSize, true
 	case kindPing, kindPong:
 		return nonceSize, true
+	case kindReceive, kindSend:
+		return peerSize + numberSize, true
+	case kindReady:
+		return numberSize, true
+	case kindFits:
+		return fitsSize, true
 	case kindGoodbye:
 		return 4, true
 	case kindClose:
@@ -282,6 +343,19 @@ func appendPeer(b []byte, kind uint8, peer identity.PeerID) []byte {
 // appendNonce is for ping and pong.
 func appendNonce(b []byte, kind uint8, nonce uint64) []byte {
 	return binary.BigEndian.AppendUint64(appendHeader(b, kind, nonceSize), nonce)
+}
+
+// appendChannel is for receive and send.
+func appendChannel(b []byte, kind uint8, peer identity.PeerID, number uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(appendHeader(b, kind, peerSize+numberSize), peer[:]...), number)
+}
+
+func appendReady(b []byte, number uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendHeader(b, kindReady, numberSize), number)
+}
+
+func appendFits(b []byte, size uint16) []byte {
+	return binary.BigEndian.AppendUint16(appendHeader(b, kindFits, fitsSize), size)
 }
 
 func appendGoodbye(b []byte, delay uint32) []byte {

@@ -115,6 +115,7 @@ func TestPacketsOfAllSizesStayInOrder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
 				a, b := w.client(1, set[0]...), w.client(2, set[1]...)
+				b.wants(a)
 				const packets = 100
 				for i := range packets {
 					p := make([]byte, MaxPacket)
@@ -198,6 +199,7 @@ func TestFlushMeansThatPacketsHaveLeft(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
 				a, b := w.client(1, set[0]...), w.client(2, set[1]...)
+				b.wants(a)
 				var want []received
 				for i := range 100 {
 					p := fmt.Append(nil, "packet ", i)
@@ -223,6 +225,7 @@ func TestFlushMeansThatPacketsHaveLeft(t *testing.T) {
 func TestFlushWaitsForALongQueue(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		a, b := w.client(1), w.client(2)
+		b.wants(a)
 		w.net.SetLink(a.host, w.host, testnet.Link{Latency: testRTT / 2, Rate: 1 << 20, Queue: 2 << 20})
 		const packets = 900
 		for range packets {

@@ -90,7 +90,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	s.log = o.Logger.With("relay", s.id.Short())
 	s.refusals = newRefusalLog(s.log)
 	s.table.init(o.MaxClients)
-	s.budget.most = maxForwardedInAll
+	s.budget.most = maxForwardedInAll / bufferSize
 	if s.tls, err = serverTLS(o); err != nil {
 		return nil, err
 	}
@@ -133,6 +133,7 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 	if pc != nil {
 		s.addr = pc.LocalAddr()
 		s.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: s.opts.PrivateKey, Protocol: alpn, Log: s.log, Known: s.known,
+			Forward: s.forwarded,
 			Refused: func(from net.Addr, err error) { s.refused(from, identity.PeerID{}, err) }})
 		conf := quicConfig()
 		conf.HandshakeIdleTimeout = helloTimeout
@@ -149,6 +150,7 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 		return err
 	}
 	s.wg.Go(func() { s.refusals.run(s.ctx) })
+	s.wg.Go(s.watchFlows)
 	if s.quic != nil {
 		s.wg.Go(s.acceptQUIC)
 	}

@@ -106,6 +106,7 @@ func serverTLS(o ServerOptions) (*tls.Config, error) {
 		return nil, err
 	}
 	pinned := identity.ServerTLS(cert, alpn)
+	pinned.NextProtos = append(pinned.NextProtos, alpnBefore)
 	pinned.DynamicRecordSizingDisabled = true // the outbox decides about records
 	if o.TLS == nil {
 		return pinned, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
@@ -13,14 +14,17 @@ import (
 )
 
 const (
-	// maxForwarded bounds the packets that wait for one client, to about
-	// 0.75 MB, and maxForwardedEach those of one sender, so that one that floods
-	// leaves room for others.
-	maxForwarded     = 512
-	maxForwardedEach = maxForwarded / 2
+	// maxForwarded bounds the packets that wait for one client on TCP, to 0.8 MB, and
+	// maxEnclosed those for one on UDP, which get only the first ones of a flow in
+	// their connection and those that are too long. Of one sender there are at most
+	// half as many, so that one that floods leaves room for others, and packets of
+	// senders that the client does not watch come in only as long as seven eighths
+	// are left for the others.
+	maxForwarded = 512
+	maxEnclosed  = 256
 
 	// maxForwardedInAll bounds the bytes that wait for all clients together.
-	maxForwardedInAll = 256 << 20
+	maxForwardedInAll = 128 << 20
 
 	// requestRate and requestBurst bound a client's control messages: who sends
 	// more is read more slowly. The burst lets a client that returns watch
@@ -39,10 +43,16 @@ type session struct {
 	left     atomic.Bool // remove was called, or is about to be
 	pulse    *pulse      // over TCP
 
-	// The goroutine that reads packets owns these.
-	allowance rate.Bucket // of packet bytes
-	parts     reassembler
-	lastTo    *session // where the last packet went
+	rateMu    sync.Mutex
+	allowance rate.Bucket // of packet bytes that it sends; rateMu guards it
+	reception reception   // rateMu guards it
+
+	flows map[identity.PeerID]*flow // from it, by receiver; flows.mu guards it
+
+	// The goroutine that reads packets in the connection owns these.
+	parts    reassembler
+	lastTo   *session // where the last packet went
+	lastFlow *flow
 
 	requests rate.Bucket // the goroutine that reads control messages owns it
 
@@ -59,7 +69,8 @@ type session struct {
 	goodbye    uint32 // milliseconds
 	pongDue    bool
 	pong       uint64
-	notices    map[identity.PeerID]bool // of watched peers, the latest; nil at first
+	notices    map[identity.PeerID]bool           // of watched peers, the latest; nil at first
+	channels   map[identity.PeerID]*channelNotice // nil at first
 }
 
 // admit makes a client of a link on which id was proven and hello said. Its
@@ -76,9 +87,14 @@ func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
 		server: s, id: id,
 		allowance: rate.NewBucket(bytes, max(bytes/10, minBurst), max(bytes/100, firstBurst)),
 		requests:  rate.NewBucket(requestRate, requestBurst, requestBurst),
+		reception: newReception(),
 	}
 	c.open(l, c, &s.buffers, &s.wg)
-	c.out.limit, c.out.limitEach, c.out.patience = maxForwarded, maxForwardedEach, slowAfter
+	c.out.limit, c.out.patience = maxEnclosed, slowAfter
+	if l.carrier() == CarrierTCP {
+		c.out.limit = maxForwarded
+	}
+	c.out.limitEach, c.out.limitStrangers = c.out.limit/2, c.out.limit/8
 	c.out.budget = &s.budget
 	from := net.UDPAddrFromAddrPort(l.remote())
 	before, err := s.table.add(c, from, s.opts.Authorize == nil)
@@ -126,7 +142,7 @@ func (c *session) readDatagrams(l *quicLink) {
 		}
 		if err != nil {
 			c.ended(err)
-			c.lastTo = nil // or else who is gone would hold on to who is gone
+			c.lastTo, c.lastFlow = nil, nil // or else who is gone would hold on to who is gone
 			return
 		}
 	}
@@ -138,12 +154,12 @@ func (c *session) handleDatagram(b []byte) error {
 		c.drop(droppedMalformed, 1)
 		return err
 	}
-	if !c.allowance.Take(float64(len(b))) {
+	if c.allow(len(b), 1) == 0 {
 		c.drop(droppedRate, 1)
 		return nil
 	}
 	if d.kind == kindPacket {
-		c.forward(d.peer, b)
+		c.route(d.peer, b)
 		return nil
 	}
 	frame, complete, lost := c.parts.add(d, appendPacket(c.pool.get(), d.peer, nil))
@@ -151,7 +167,7 @@ func (c *session) handleDatagram(b []byte) error {
 		c.drop(droppedIncomplete, lost)
 	}
 	if complete {
-		c.forward(d.peer, frame)
+		c.route(d.peer, frame)
 	} else {
 		c.pool.put(frame)
 	}
@@ -172,7 +188,7 @@ func (c *session) readTCP(l *tcpLink) {
 		return c.handle(frame)
 	})
 	c.ended(err)
-	c.lastTo = nil
+	c.lastTo, c.lastFlow = nil, nil
 	l.drain()
 }
 
@@ -183,39 +199,17 @@ func (c *session) handlePacket(frame []byte) error {
 		c.drop(droppedMalformed, 1)
 		return err
 	}
-	if !c.allowance.Take(float64(len(frame))) {
+	if c.allow(len(frame), 1) == 0 {
 		c.drop(droppedRate, 1)
 		c.pool.put(frame)
 		return nil
 	}
-	c.forward(d.peer, frame)
+	c.route(d.peer, frame)
 	return nil
 }
 
-// forward sends a packet's frame on its way. The peer in it becomes the sender,
-// which is who this client has proven to be.
-func (c *session) forward(to identity.PeerID, frame []byte) {
-	if to == c.id {
-		c.drop(droppedSelf, 1)
-		c.pool.put(frame)
-		return
-	}
-	dst := c.lastTo
-	if dst == nil || dst.id != to || dst.replaced.Load() {
-		dst = c.server.table.find(to)
-		c.lastTo = dst
-	}
-	if dst == nil {
-		c.drop(droppedAbsent, 1)
-		c.pool.put(frame)
-		return
-	}
-	copy(frame[1:packetHeader], c.id[:])
-	if !dst.out.put(outgoing{frame: frame, from: c.id}) {
-		c.drop(droppedQueue, 1)
-		c.pool.put(frame)
-	}
-}
+// overUDP reports whether packets can be forwarded to the client, and from it.
+func (c *session) overUDP() bool { return c.link.carrier() == CarrierUDP }
 
 func (c *session) drop(reason dropReason, n int) {
 	c.server.counts.dropped[reason].Add(uint64(n))
@@ -240,6 +234,10 @@ func (c *session) handle(b []byte) error {
 		defer c.out.mu.Unlock()
 		c.pong, c.pongDue = m.nonce, true
 		c.out.notify()
+	case kindReady:
+		c.server.table.flows.known(c, m.number)
+	case kindFits:
+		c.path.answered(int(m.size))
 	case kindPong: // nobody asked, nobody minds
 	case kindClose:
 		if c.link.carrier() != CarrierTCP {

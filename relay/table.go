@@ -26,7 +26,8 @@ const (
 // every watcher hears of them in their order. Forwarding needs only the lookup,
 // which they hold up no longer than an entry of a map takes.
 type table struct {
-	most int
+	most  int
+	flows flows // between the clients
 
 	lookup  sync.RWMutex
 	clients map[identity.PeerID]*session // written with mu and lookup held
@@ -45,6 +46,7 @@ func (t *table) init(most int) {
 	t.clients = make(map[identity.PeerID]*session)
 	t.watchers = make(map[identity.PeerID][]*session)
 	t.empty = make(chan struct{})
+	t.flows.init(most)
 }
 
 // find returns the session of a peer, or nil.
@@ -118,6 +120,21 @@ func (t *table) remove(c *session) {
 	}
 }
 
+// introduce reports whether a client watches the one that sends to it. If both watch
+// each other it returns the flow from the one to the other, which it opens if there is
+// none; nil if there are too many.
+func (t *table) introduce(from, to *session) (f *flow, watched bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, watched = to.watched[from.id]; !watched {
+		return nil, false
+	}
+	if _, mutual := from.watched[to.id]; !mutual || t.clients[from.id] != from || t.clients[to.id] != to {
+		return nil, true
+	}
+	return t.flows.open(from, to), true
+}
+
 // announce tells those who watch a peer. mu is held.
 func (t *table) announce(peer identity.PeerID, present bool) {
 	for _, w := range t.watchers[peer] {
@@ -159,6 +176,7 @@ func (t *table) unwatch(c *session, peer identity.PeerID) {
 	}
 	delete(c.watched, peer)
 	t.forget(c, peer)
+	t.flows.close(c, peer)
 	c.unnotice(peer)
 }
 
@@ -168,6 +186,7 @@ func (t *table) forgetAll(c *session) {
 		t.forget(c, peer)
 	}
 	c.watched = nil
+	t.flows.closeAll(c)
 }
 
 // forget takes c out of a peer's watchers. mu is held.

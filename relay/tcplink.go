@@ -18,6 +18,12 @@ const (
 	// more (RFC 8446 section 5.1): one system call sends ten packets.
 	tcpBatch = 16 << 10
 
+	// tcpUnsent is how many bytes the system takes in beyond those that are under way,
+	// where it can be told: one batch is then on its way into it while the other one
+	// leaves. tcpSendBuffer bounds both together elsewhere.
+	tcpUnsent     = tcpBatch
+	tcpSendBuffer = 256 << 10
+
 	// closeTimeout bounds how long the last message may take, and how long a
 	// side then waits for the other to close first.
 	closeTimeout = time.Second

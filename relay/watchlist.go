@@ -50,6 +50,7 @@ func (c *Client) Unwatch(peer identity.PeerID) {
 		return
 	}
 	delete(w.watched, peer)
+	c.channels.forget(peer)
 	if _, unsent := w.begin[peer]; unsent {
 		delete(w.begin, peer)
 		return
@@ -62,7 +63,11 @@ func (c *Client) Unwatch(peer identity.PeerID) {
 func (c *Client) watching(peer identity.PeerID) bool {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
-	_, ok := c.watches.watched[peer]
+	return c.watches.has(peer)
+}
+
+func (w *watchList) has(peer identity.PeerID) bool {
+	_, ok := w.watched[peer]
 	return ok
 }
 

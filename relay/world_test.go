@@ -225,6 +225,17 @@ func (c *client) expect(want ...received) {
 	}
 }
 
+// wants makes a client watch another one, so that it gets more than a stranger's
+// share of its packets.
+func (c *client) wants(other *client) {
+	c.w.t.Helper()
+	id := identity.FromKey(other.opts.PrivateKey)
+	if err := c.Watch(id); err != nil {
+		c.w.t.Fatal(err)
+	}
+	c.hears(notice{id, true})
+}
+
 // hears checks that exactly these notices come in, in this order.
 func (c *client) hears(want ...notice) {
 	c.w.t.Helper()

@@ -33,6 +33,17 @@ func (b *Bucket) Take(n float64) bool {
 	return true
 }
 
+// TakeSome takes n tokens as often as it can, at most most times, and returns how
+// often that was.
+func (b *Bucket) TakeSome(n float64, most int) int {
+	if b.tokens < n*float64(most) {
+		b.fill()
+	}
+	took := max(0, min(most, int(b.tokens/n)))
+	b.tokens -= n * float64(took)
+	return took
+}
+
 // Full reports whether the bucket holds its burst, as a new one does.
 func (b *Bucket) Full() bool {
 	b.fill()

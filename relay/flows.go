@@ -1,0 +1,231 @@
+package relay
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// A flow is one direction between two clients that watch each other: the channel
+// numbers under which its packets are forwarded. Its life:
+//
+//	the first packet comes                  flows.open makes both directions' flows
+//	the receiver is told its number         receive; not over TCP, which needs none
+//	it has answered                         ready
+//	the sender is told its number           send; not over TCP
+//	one of them leaves or stops watching,   flows.close: both are told, and the
+//	or both are silent for flowIdle         numbers mean nothing any more
+type flow struct {
+	from, to *session
+	number   uint64 // under which packets come in; 0: from is on TCP
+	out      uint64 // under which they go out; 0: to is on TCP
+	back     *flow  // the other direction
+
+	ready  atomic.Bool // out is known to the receiver
+	closed atomic.Bool
+	used   atomic.Int64 // when the last packet came, counted from flows.began
+	// longest is the longest packet that has passed, or had to: one that is longer,
+	// and does not fit the receiver's path in one piece, is an attempt to find out,
+	// and is dropped.
+	longest atomic.Int32
+}
+
+const (
+	// flowIdle is after how long without a packet either way numbers are taken
+	// back: several keep-alives of a connection between the two.
+	flowIdle = 2 * time.Minute
+	// maxFlows bounds the flows of all clients, which take about 100 MB then, but
+	// for the share that each client has for certain.
+	maxFlows = 1 << 18
+)
+
+// flows are all flows of a relay. Its lock is taken after the table's, and before
+// that of an outbox.
+type flows struct {
+	most  int // clients
+	began time.Time
+
+	mu  sync.RWMutex
+	in  map[uint64]*flow // by number
+	out map[uint64]*flow
+	n   int
+}
+
+func (fs *flows) init(most int) {
+	fs.most, fs.began = most, time.Now()
+	fs.in, fs.out = make(map[uint64]*flow), make(map[uint64]*flow)
+}
+
+// find returns the flow that a number leads to, or nil.
+func (fs *flows) find(number uint64) *flow {
+	fs.mu.RLock()
+	defer fs.mu.RUnlock()
+	return fs.in[number]
+}
+
+// to returns the flow from a client to a peer, or nil.
+func (fs *flows) to(from *session, peer identity.PeerID) *flow {
+	fs.mu.RLock()
+	defer fs.mu.RUnlock()
+	return from.flows[peer]
+}
+
+// open returns the flow between two clients that watch each other, or nil if there
+// are as many as there may be: then only those have another one that have no more
+// than their share. Both clients must be in the table, whose mu is held.
+func (fs *flows) open(from, to *session) *flow {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f := from.flows[to.id]; f != nil {
+		return f
+	}
+	if share := max(1, maxFlows/2/fs.most); fs.n+2 > maxFlows && max(len(from.flows), len(to.flows)) >= share {
+		return nil
+	}
+	f, back := &flow{from: from, to: to}, &flow{from: to, to: from}
+	f.back, back.back = back, f
+	for _, one := range []*flow{f, back} {
+		if one.from.overUDP() {
+			one.number = fs.number(fs.in)
+			fs.in[one.number] = one
+		}
+		if one.to.overUDP() {
+			one.out = fs.number(fs.out)
+			fs.out[one.out] = one
+			one.to.tellChannel(one.from.id, kindReceive, one.out)
+		}
+		if one.from.flows == nil {
+			one.from.flows = make(map[identity.PeerID]*flow)
+		}
+		one.from.flows[one.to.id] = one
+		one.note(fs.now())
+		fs.n++
+	}
+	for _, one := range []*flow{f, back} {
+		if one.out == 0 {
+			one.becomeReady()
+		}
+	}
+	return f
+}
+
+// number returns a number that nobody can guess and that is not in use. mu is held.
+func (fs *flows) number(used map[uint64]*flow) uint64 {
+	for {
+		var b [8]byte
+		rand.Read(b[:])
+		n := binary.BigEndian.Uint64(b[:])
+		if _, taken := used[n]; n != 0 && !taken {
+			return n
+		}
+	}
+}
+
+// known takes note that a client knows a number of its flows. One that is not its
+// own, or none any more, means nothing.
+func (fs *flows) known(to *session, number uint64) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f := fs.out[number]; f != nil && f.to == to && !f.ready.Load() {
+		f.becomeReady()
+	}
+}
+
+// becomeReady tells the sender its number. flows.mu is held.
+func (f *flow) becomeReady() {
+	f.ready.Store(true)
+	if f.number != 0 {
+		f.from.tellChannel(f.to.id, kindSend, f.number)
+	}
+}
+
+// close takes the numbers of both directions back, if there are any.
+func (fs *flows) close(a *session, peer identity.PeerID) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f := a.flows[peer]; f != nil {
+		fs.drop(f)
+	}
+}
+
+// closeAll takes those of a client that leaves.
+func (fs *flows) closeAll(c *session) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, f := range c.flows {
+		fs.drop(f)
+	}
+}
+
+// drop takes back the numbers of a flow and of its other direction. mu is held.
+func (fs *flows) drop(f *flow) {
+	for _, one := range []*flow{f, f.back} {
+		one.closed.Store(true)
+		delete(fs.in, one.number)
+		delete(fs.out, one.out)
+		delete(one.from.flows, one.to.id)
+		if one.out != 0 {
+			one.to.tellChannel(one.from.id, kindReceive, 0)
+		}
+		if one.number != 0 && one.ready.Load() {
+			one.from.tellChannel(one.to.id, kindSend, 0)
+		}
+		fs.n--
+	}
+}
+
+// dropIdle takes back the numbers of those that have been silent.
+func (fs *flows) dropIdle() {
+	limit := fs.now() - int64(flowIdle)
+	idle := func(f *flow) bool { return max(f.used.Load(), f.back.used.Load()) < limit }
+	var silent []*flow
+	fs.mu.RLock()
+	for _, all := range []map[uint64]*flow{fs.in, fs.out} {
+		for _, f := range all {
+			if idle(f) {
+				silent = append(silent, f)
+			}
+		}
+	}
+	fs.mu.RUnlock()
+	for part := range slices.Chunk(silent, 1000) { // who forwards does not wait for all
+		fs.mu.Lock()
+		for _, f := range part {
+			if !f.closed.Load() && idle(f) {
+				fs.drop(f)
+			}
+		}
+		fs.mu.Unlock()
+	}
+}
+
+// watchFlows takes the numbers of silent flows back until the server closes.
+func (s *Server) watchFlows() {
+	ticker := time.NewTicker(flowIdle / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.table.flows.dropIdle()
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func (fs *flows) now() int64 { return int64(time.Since(fs.began)) }
+
+// note takes note of a packet.
+func (f *flow) note(now int64) { f.used.Store(now) }
+
+// grow takes note of the length of a packet that passes.
+func (f *flow) grow(n int) {
+	if int32(n) > f.longest.Load() {
+		f.longest.Store(int32(n)) // two that meet here differ little
+	}
+}
