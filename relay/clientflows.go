@@ -100,8 +100,12 @@ func (c *Client) forwardable(to identity.PeerID, n int) uint64 {
 }
 
 // Takes reports whether a packet of n bytes to another client passes in one piece:
-// inside a connection over QUIC it may not.
+// inside a connection over QUIC it may not. Over TCP it says what a connection over
+// QUIC, which may follow, can take at best.
 func (c *Client) Takes(to identity.PeerID, n int) bool {
+	if n+endpoint.ForwardedHeader > maxForwardedPacket {
+		return false
+	}
 	return c.Carrier() == CarrierTCP || c.forwardable(to, n) != 0
 }
 

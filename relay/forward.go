@@ -65,23 +65,27 @@ func (c *session) allow(n, packets int) int {
 // from an address. Those for one client, which are all, as a rule, are sent on as
 // they are, under another number.
 func (s *Server) forwarded(b []byte, size int, from *net.UDPAddr) {
-	sender := from.AddrPort()
-	sender = netip.AddrPortFrom(sender.Addr().Unmap().WithZone(""), sender.Port())
-	var flow *flow
+	sender := addrPortOf(from)
+	split(b, size, func(p []byte, last *flow) *flow { return s.flowOf(p, last, sender) }, func(f *flow, run []byte) { s.passOn(f, run, size) })
+}
+
+// split hands on packets of size bytes in runs of one flow each. flowOf says whose a
+// packet is, given the flow of the one before; nil drops it.
+func split(b []byte, size int, flowOf func(p []byte, last *flow) *flow, handOn func(f *flow, run []byte)) {
+	var f *flow
 	start := 0
 	for off := 0; off < len(b); off += size {
-		p := b[off:min(off+size, len(b))]
-		next := s.flowOf(p, flow, sender)
-		if next != flow {
-			s.passOn(flow, b[start:off], size)
-			start, flow = off, next
+		next := flowOf(b[off:min(off+size, len(b))], f)
+		if next == f {
+			continue
 		}
-		if next == nil {
-			start = off + len(p)
+		if f != nil {
+			handOn(f, b[start:off])
 		}
+		f, start = next, off
 	}
-	if flow != nil {
-		s.passOn(flow, b[min(start, len(b)):], size)
+	if f != nil {
+		handOn(f, b[start:])
 	}
 }
 
@@ -125,9 +129,6 @@ func isTest(packet []byte) bool { return packet[0] == 0 }
 // passOn sends a run of packets on to the receiver of their flow, as many as the
 // sender's rate permits.
 func (s *Server) passOn(f *flow, run []byte, size int) {
-	if len(run) == 0 {
-		return
-	}
 	packets := (len(run) + size - 1) / size
 	most := f.from.allow(min(size, len(run)), packets)
 	if most < packets {

@@ -19,6 +19,9 @@ type counts struct {
 	dropped        [len(dropReasons)]atomic.Uint64
 	refused        [len(refusals)]atomic.Uint64
 	unwatched      atomic.Uint64 // watches that were refused
+
+	// What the UDP socket counts, as of the last look.
+	reads, datagrams atomic.Uint64
 }
 
 // carriers are the values of relay_connections_total's label.
@@ -131,6 +134,10 @@ var relayMetrics = [...]metric{
 				report(c.refused[i].Load(), r.label)
 			}
 		}},
+	{newDesc("udp_reads_total", "Reads of the UDP socket. Datagrams divided by reads says how well the system coalesces what comes in."),
+		func(c *counts, report func(uint64, ...string)) { report(c.reads.Load()) }},
+	{newDesc("udp_datagrams_total", "Datagrams that came in over the UDP socket."),
+		func(c *counts, report func(uint64, ...string)) { report(c.datagrams.Load()) }},
 	{newDesc("watches_refused_total", "Watches that stay unanswered because clients have too many."),
 		func(c *counts, report func(uint64, ...string)) { report(c.unwatched.Load()) }},
 }
@@ -174,13 +181,22 @@ func (m *metrics) attach(s *Server) bool {
 func (m *metrics) detach(s *Server) {
 	m.mu.Lock()
 	delete(m.servers, s)
-	m.gone.add(s.counts)
+	m.gone.add(s.counted())
 	m.retired = len(m.servers) == 0
 	retired := m.retired
 	m.mu.Unlock()
 	if retired && m.registerer != nil {
 		m.registerer.Unregister(m)
 	}
+}
+
+// counted returns what the server has done so far.
+func (s *Server) counted() *counts {
+	if s.endpoint != nil {
+		s.counts.reads.Store(s.endpoint.Reads())
+		s.counts.datagrams.Store(s.endpoint.Datagrams())
+	}
+	return s.counts
 }
 
 // add adds another's counts.
@@ -191,6 +207,8 @@ func (c *counts) add(o *counts) {
 	c.packets.Add(o.packets.Load())
 	c.bytes.Add(o.bytes.Load())
 	c.unwatched.Add(o.unwatched.Load())
+	c.reads.Add(o.reads.Load())
+	c.datagrams.Add(o.datagrams.Load())
 	for i := range c.dropped {
 		c.dropped[i].Add(o.dropped[i].Load())
 	}
@@ -214,7 +232,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.mu.Lock()
 	sum.add(&m.gone)
 	for s := range m.servers {
-		sum.add(s.counts)
+		sum.add(s.counted())
 		clients += s.Clients()
 	}
 	m.mu.Unlock()

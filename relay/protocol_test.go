@@ -51,6 +51,8 @@ func FuzzReadMessage(f *testing.F) {
 	f.Add(appendPeer(nil, kindWatch, testID(1)))
 	f.Add(appendNonce(nil, kindPing, 1))
 	f.Add(appendClose(appendGoodbye(nil, 1), codeFull))
+	f.Add(appendChannel(appendChannel(nil, kindReceive, testID(1), 77), kindSend, testID(2), 0))
+	f.Add(appendFits(appendReady(nil, 1<<63), 1452))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
 		var header [lengthSize]byte
@@ -85,6 +87,12 @@ func encode(m message) []byte {
 		return appendHello(nil)
 	case kindWelcome:
 		return appendWelcome(nil, m.welcome)
+	case kindReceive, kindSend:
+		return appendChannel(nil, m.kind, m.peer, m.number)
+	case kindReady:
+		return appendReady(nil, m.number)
+	case kindFits:
+		return appendFits(nil, m.size)
 	case kindPing, kindPong:
 		return appendNonce(nil, m.kind, m.nonce)
 	case kindGoodbye:
