@@ -95,8 +95,7 @@ func newClient(o ClientOptions, remote netip.AddrPort, l link, w welcome, rtt ti
 // Send sends a packet of 1 to MaxPacket bytes to another client. It copies the
 // packet and never blocks. false says that it was dropped: the queue, or the
 // socket's buffer, is full, the packet too long, or the connection closed. true
-// promises nothing. Of clients that do not watch this one the relay takes little:
-// see ServerOptions.
+// promises nothing. To a client that does not watch this one little passes.
 func (c *Client) Send(to identity.PeerID, packet []byte) bool {
 	if len(packet) < 1 || len(packet) > MaxPacket {
 		c.counters.dropped.Add(1)

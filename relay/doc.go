@@ -25,6 +25,11 @@
 // queue is full or a sender exceeds its rate, and may overtake each other. They
 // are never changed, and the sender's identity is never another's.
 //
+// The packets of two clients that watch each other pass at the sender's rate, and over
+// UDP are forwarded as they are, beside the connections to the relay. All senders that
+// a client does not watch share 512 KiB a second, enough for handshakes, and 96 KiB
+// while it exchanges packets with clients that it watches.
+//
 // The protocol, ALPN meshsync-relay/2, runs over QUIC and, where UDP is blocked,
 // over TLS 1.3 on TCP at the same port; protocol.go is its specification.
 package relay

@@ -4,9 +4,9 @@ import "github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 
 // A packet that does not fit into one DATAGRAM frame travels in two parts, over
 // one link; the relay puts it together before it forwards it, for the next link
-// may be another kind. This is not rare: a peer's QUIC finds that the way
-// through the relay carries packets of 1,452 bytes, and the relay's own link has
-// no more than that either, of which its headers take some.
+// may be another kind. Full packets need it as long as they are not forwarded beside
+// the connection: at first, where a firewall lets nothing but QUIC pass, and where the
+// path has become narrower than it was.
 
 // reassemblySlots is how many packets may be incomplete at a time on one link: a
 // sender collects the rests of a dozen at most, and rarely more than a few are

@@ -32,7 +32,7 @@ type ServerOptions struct {
 	// half.
 	MaxClients int
 	// BytesPerSecond bounds the packets each client sends, the excess is
-	// dropped; default 125,000,000 (1 Gbit/s). Their headers of 33 bytes count.
+	// dropped; default 125,000,000 (1 Gbit/s). Their headers count: 33 bytes, or 9 of forwarded ones.
 	// Bursts of a tenth of a second, or 256 KiB if that is more, pass; right after
 	// the client has connected, of a tenth of that or 32 KiB.
 	BytesPerSecond int
