@@ -168,5 +168,7 @@ func (e *Endpoint) Close() error { return errors.Join(e.Release(), e.socket.Clos
 // Release ends everything but leaves the packet connection open.
 func (e *Endpoint) Release() error {
 	e.socket.beginClose()
-	return e.QUIC.Close()
+	err := e.QUIC.Close() // waits for the goroutine that reads
+	e.socket.detach()
+	return err
 }

@@ -36,58 +36,6 @@ const (
 // isBeside reports whether b is a packet beside QUIC. b is not empty.
 func isBeside(b []byte) bool { return b[0]&0xc0 == 0 }
 
-// An arrival is what one read brought from one address, or what is left of it:
-// datagrams of size bytes one after another, the last of which may be shorter.
-type arrival struct {
-	b    []byte
-	size int
-	from net.Addr
-}
-
-// next takes the first datagram off.
-func (a *arrival) next() []byte {
-	n := min(max(a.size, 1), len(a.b))
-	p := a.b[:n:n]
-	a.b = a.b[n:]
-	return p
-}
-
-// nextForwarded takes the forwarded packets off that are first, which may be none.
-// One that is too short to hold a packet ends them, and is left out.
-func (a *arrival) nextForwarded() (run []byte) {
-	size := max(a.size, 1)
-	n := 0
-	for n < len(a.b) && a.b[n] == TypeForwarded && len(a.b)-n > ForwardedHeader && size > ForwardedHeader {
-		n = min(n+size, len(a.b))
-	}
-	run, a.b = a.b[:n:n], a.b[n:]
-	return run
-}
-
-// read takes note of what one read brought, and returns what is left of it to look
-// at. Nobody out there has a virtual address, so what claims to come from one is
-// dropped.
-func (d *duties) read(b []byte, size int, from net.Addr) arrival {
-	if size <= 0 || size > len(b) {
-		size = len(b)
-	}
-	d.counts.received.Add(uint64(len(b)))
-	d.counts.datagrams.Add(uint64(datagrams(len(b), size)))
-	if _, virtual := VirtualNumber(from); virtual {
-		return arrival{}
-	}
-	return arrival{b, size, from}
-}
-
-// datagrams returns how many datagrams of the given size make up n bytes, if the
-// last may be shorter.
-func datagrams(n, size int) int {
-	if n <= size {
-		return 1 // which may be empty
-	}
-	return (n + size - 1) / size
-}
-
 // nextForQUIC takes packets off until there is one for QUIC, and returns it and the
 // address from which QUIC is to see it come. It returns false when there is none
 // left.

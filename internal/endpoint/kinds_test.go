@@ -103,7 +103,7 @@ func TestEveryKindGoesWhereItBelongs(t *testing.T) {
 		t.Run(strings.ReplaceAll(tc.name, " ", "_"), func(t *testing.T) {
 			s := newSink(tc.forward, tc.unwrap, tc.small)
 			var toQUIC []string
-			a := s.read(tc.b, tc.size, from)
+			a := s.arrived(tc.b, tc.size, from)
 			for {
 				packet, as, ok := s.nextForQUIC(&a)
 				if !ok {
@@ -132,7 +132,7 @@ func TestOnlySmallPacketsAreRated(t *testing.T) {
 	const n = 3 * smallPerHost
 	for range n {
 		for _, b := range [][]byte{padded([]byte{TypeAnswer}, ProbeSize), forwarded(1, 0x40)} {
-			a := s.read(b, len(b), from)
+			a := s.arrived(b, len(b), from)
 			s.nextForQUIC(&a)
 		}
 	}
@@ -171,7 +171,7 @@ func FuzzArrival(f *testing.F) {
 				t.Fatalf("%x is taken for a small packet", b)
 			}
 		}
-		a := s.read(b, size, from)
+		a := s.arrived(b, size, from)
 		for {
 			packet, _, ok := s.nextForQUIC(&a)
 			if !ok {

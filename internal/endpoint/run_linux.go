@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,34 +16,6 @@ const (
 	// are segmented.
 	maxRunBytes = 1<<16 - 1 - 20 - 8
 )
-
-// system is what a udpSocket needs of the operating system.
-type system struct {
-	raw      syscall.RawConn
-	inet6    bool // an IPv6 socket, for which an IPv4 address is written as an IPv6 one
-	anywhere bool // bound to the unspecified address
-	segments bool // there is segmentation offload
-	writers  *sync.Pool
-}
-
-func newSystem(u *net.UDPConn) system {
-	s := system{writers: &sync.Pool{New: func() any { return newRunWriter() }}}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return s // it is closed: nothing can be sent
-	}
-	s.raw = raw
-	if bound, ok := u.LocalAddr().(*net.UDPAddr); ok {
-		s.anywhere = bound.IP.IsUnspecified()
-	}
-	raw.Control(func(fd uintptr) {
-		domain, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
-		s.inet6 = domain == unix.AF_INET6
-		_, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT)
-		s.segments = err == nil
-	})
-	return s
-}
 
 // A runWriter is what one call of writeRun needs.
 type runWriter struct {

@@ -10,9 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/quic-go/quic-go"
-	"golang.org/x/net/ipv4"
-
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -26,6 +23,8 @@ type socket interface {
 	writeRun(b []byte, size int, to, local net.Addr) (sent int, err error)
 	// beginClose makes the next read that fails the last one.
 	beginClose()
+	// detach leaves the packet connection as it was found. Nobody reads any more.
+	detach()
 	isLost() bool
 }
 
@@ -44,7 +43,7 @@ func newSocket(c Config, r *resetter, i *inviter) socket {
 		log: c.Log, divert: c.Divert, forward: c.Forward, unwrap: c.Unwrap, toSmall: c.Small, injected: newInjector(pc),
 	}
 	if u, ok := pc.(*net.UDPConn); ok {
-		return &udpSocket{UDPConn: u, duties: d, system: newSystem(u), batch: ipv4.NewPacketConn(u)}
+		return newUDPSocket(u, d)
 	}
 	return &packetSocket{PacketConn: pc, duties: d}
 }
@@ -65,6 +64,7 @@ type duties struct {
 	toSmall func(b []byte, from net.Addr)
 
 	injected *injector
+	restore  func() // see detach; nil: nothing was changed
 	// The one goroutine that reads owns these.
 	resets *resetter
 	small  *smallRate
@@ -84,6 +84,12 @@ func (d *duties) inject(b []byte, from *net.UDPAddr) bool { return d.injected.pu
 func (d *duties) beginClose() {
 	d.closing.Store(true)
 	d.injected.end()
+}
+
+func (d *duties) detach() {
+	if d.restore != nil {
+		d.restore()
+	}
 }
 
 func (d *duties) isLost() bool { return d.lost.Load() }
@@ -172,152 +178,6 @@ func isLoss(b, oob []byte, err error) bool {
 	}
 }
 
-// udpSocket is a socket of the operating system. It embeds *net.UDPConn and has
-// ReadBatch, which is what quic-go needs to use its fast paths: batched reads,
-// ECN and, on Linux, segmentation offload.
-type udpSocket struct {
-	*net.UDPConn
-	*duties
-	system system
-	batch  *ipv4.PacketConn // reads IPv6 as well
-}
-
-var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
-
-// ReadBatch is how quic-go reads where the system can read several packets at
-// once.
-func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
-	s.resetUnknown()
-	for {
-		if n := s.injectedBatch(ms, flags); n > 0 {
-			return n, nil
-		}
-		n, err := s.readBatch(ms, flags)
-		if n > 0 {
-			s.failed = 0
-			return n, nil // the next read says the error again, if it matters
-		}
-		if !s.again(err) && err != nil {
-			return 0, err
-		}
-	}
-}
-
-// readBatch reads from the system, and closes the gaps that packets leave which are
-// not for QUIC.
-func (s *udpSocket) readBatch(ms []ipv4.Message, flags int) (kept int, err error) {
-	n, err := s.batch.ReadBatch(ms, flags)
-	if n > 0 {
-		s.counts.reads.Add(1)
-	}
-	for i := range ms[:max(n, 0)] {
-		m := &ms[i]
-		if m.Flags&truncated != 0 {
-			continue
-		}
-		a := s.read(m.Buffers[0][:m.N], m.N, m.Addr)
-		packet, from, ok := s.nextForQUIC(&a)
-		if !ok {
-			continue
-		}
-		keep(&ms[kept], packet, from, controlFor(m, from))
-		kept++
-	}
-	return kept, err
-}
-
-// controlFor returns the control messages of the datagram m with which QUIC is to
-// see a packet of it that seems to come from the given address: none if that is
-// another one, as QUIC would send what it answers from the local address that they
-// tell (IP_PKTINFO).
-func controlFor(m *ipv4.Message, from net.Addr) []byte {
-	if from != m.Addr {
-		return nil
-	}
-	return m.OOB[:m.NN]
-}
-
-// keep puts a packet into a message with one buffer. QUIC keeps track of the
-// buffers, so they stay where they are.
-func keep(m *ipv4.Message, packet []byte, from net.Addr, oob []byte) {
-	m.N = copy(m.Buffers[0], packet)
-	m.NN = copy(m.OOB, oob)
-	m.Addr, m.Flags = from, 0
-}
-
-// injectedBatch returns injected packets, if there are any. Between two batches
-// of them the socket has its turn: neither keeps the other waiting.
-func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) int {
-	if s.injected.empty() {
-		s.run = 0
-		return 0
-	}
-	if s.run > 0 {
-		s.run = 0
-		s.injected.settle()
-		if n, _ := s.readBatch(ms, flags|dontWait); n > 0 {
-			return n
-		}
-	}
-	s.run++
-	for i := range ms {
-		m := &ms[i]
-		n, from, ok := s.take(m.Buffers[0])
-		if !ok {
-			return i
-		}
-		m.N, m.NN, m.Addr = n, 0, from
-	}
-	return len(ms)
-}
-
-// WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.
-func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if _, virtual := VirtualNumber(addr); virtual {
-		if err := s.divertAll(b, oob, addr); err != nil {
-			return 0, 0, err
-		}
-		return len(b), len(oob), nil
-	}
-	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
-	if err = s.sent(b, oob, n, err); err != nil {
-		return n, 0, err
-	}
-	return len(b), len(oob), nil
-}
-
-// ReadFrom is how quic-go reads elsewhere.
-func (s *udpSocket) ReadFrom(b []byte) (int, net.Addr, error) { return s.readFrom(b) }
-
-// WriteTo is how quic-go writes elsewhere.
-func (s *udpSocket) WriteTo(b []byte, addr net.Addr) (int, error) { return s.writeTo(b, addr) }
-
-// packetSocket is any other packet connection.
-type packetSocket struct {
-	net.PacketConn
-	*duties
-}
-
-// SetReadBuffer passes on quic-go's wish for a larger buffer.
-func (s *packetSocket) SetReadBuffer(bytes int) error {
-	if c, ok := s.PacketConn.(interface{ SetReadBuffer(int) error }); ok {
-		return c.SetReadBuffer(bytes)
-	}
-	return nil // what has no buffer has none that is too small
-}
-
-// SetWriteBuffer does the same for what is sent.
-func (s *packetSocket) SetWriteBuffer(bytes int) error {
-	if c, ok := s.PacketConn.(interface{ SetWriteBuffer(int) error }); ok {
-		return c.SetWriteBuffer(bytes)
-	}
-	return nil
-}
-
-func (s *packetSocket) ReadFrom(b []byte) (int, net.Addr, error) { return s.readFrom(b) }
-
-func (s *packetSocket) WriteTo(b []byte, addr net.Addr) (int, error) { return s.writeTo(b, addr) }
-
 // A reader that cannot read without waiting looks at pc after each maxRun
 // injected packets, and waits no longer than shortRead for what may be there.
 const (
@@ -345,7 +205,7 @@ func (d *duties) readFrom(b []byte) (int, net.Addr, error) {
 			return n, addr, err
 		}
 		d.counts.reads.Add(1)
-		a := d.read(b[:n], n, addr)
+		a := d.arrived(b[:n], n, addr)
 		if packet, from, ok := d.nextForQUIC(&a); ok {
 			return copy(b, packet), from, nil
 		}

@@ -196,10 +196,10 @@ func TestInjectIsBounded(t *testing.T) {
 // network, and nobody is told to dial there.
 func TestVirtualAddressesAreNotOnTheNetwork(t *testing.T) {
 	d := &duties{resets: &resetter{}}
-	if a := d.read([]byte{0x40}, 1, VirtualAddr(3)); len(a.b) != 0 {
+	if a := d.arrived([]byte{0x40}, 1, VirtualAddr(3)); len(a.b) != 0 {
 		t.Error("a packet from a virtual address is taken")
 	}
-	if a := d.read([]byte{0x40}, 1, &net.UDPAddr{IP: net.ParseIP("101::1")}); len(a.b) != 1 {
+	if a := d.arrived([]byte{0x40}, 1, &net.UDPAddr{IP: net.ParseIP("101::1")}); len(a.b) != 1 {
 		t.Error("a packet from another address is dropped")
 	}
 	e := &Endpoint{socket: &packetSocket{}}

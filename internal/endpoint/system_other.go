@@ -9,10 +9,10 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// system is what a udpSocket needs of the operating system: nothing here.
+// system is what a udpSocket knows of the operating system: nothing here.
 type system struct{}
 
-func newSystem(*net.UDPConn) system { return system{} }
+func (s *udpSocket) setUp() {}
 
 // writeRun sends one by one: segmentation offload is Linux's.
 func (s *udpSocket) writeRun(b []byte, size int, to, local net.Addr) (sent int, err error) {

@@ -1,0 +1,119 @@
+package endpoint
+
+import (
+	"net"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/net/ipv4"
+)
+
+// udpSocket is a socket of the operating system. It embeds *net.UDPConn and has
+// ReadBatch, which is what quic-go needs to use its fast paths: batched reads,
+// ECN and, on Linux, segmentation offload. Only ReadBatch may read where the system
+// coalesces datagrams.
+type udpSocket struct {
+	*net.UDPConn
+	*duties
+	// readBatch reads from the system, and keeps what is for QUIC.
+	readBatch func(ms []ipv4.Message, flags int) (kept int, err error)
+	system    system
+}
+
+func newUDPSocket(u *net.UDPConn, d *duties) *udpSocket {
+	s := &udpSocket{UDPConn: u, duties: d}
+	s.setUp()
+	if s.readBatch == nil {
+		s.readBatch = (&singles{ipv4.NewPacketConn(u), d}).readBatch
+	}
+	return s
+}
+
+var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
+
+// ReadBatch is how quic-go reads where the system can read several packets at
+// once.
+func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	s.resetUnknown()
+	for {
+		if n := s.injectedBatch(ms, flags); n > 0 {
+			return n, nil
+		}
+		n, err := s.readBatch(ms, flags)
+		if n > 0 {
+			s.failed = 0
+			return n, nil // the next read says the error again, if it matters
+		}
+		if !s.again(err) && err != nil {
+			return 0, err
+		}
+	}
+}
+
+// singles reads each datagram to where QUIC wants it.
+type singles struct {
+	batch *ipv4.PacketConn // reads IPv6 as well
+	*duties
+}
+
+// readBatch closes the gaps that packets leave which are not for QUIC.
+func (s *singles) readBatch(ms []ipv4.Message, flags int) (kept int, err error) {
+	n, err := s.batch.ReadBatch(ms, flags)
+	if n > 0 {
+		s.counts.reads.Add(1)
+	}
+	for i := range ms[:max(n, 0)] {
+		a := s.read(&ms[i], 0)
+		if packet, from, ok := s.nextForQUIC(&a); ok {
+			a.keep(&ms[kept], packet, from)
+			kept++
+		}
+	}
+	return kept, err
+}
+
+// injectedBatch returns injected packets, if there are any. Between two batches
+// of them the socket has its turn: neither keeps the other waiting.
+func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) int {
+	if s.injected.empty() {
+		s.run = 0
+		return 0
+	}
+	if s.run > 0 {
+		s.run = 0
+		s.injected.settle()
+		if n, _ := s.readBatch(ms, flags|dontWait); n > 0 {
+			return n
+		}
+	}
+	s.run++
+	for i := range ms {
+		m := &ms[i]
+		n, from, ok := s.take(m.Buffers[0])
+		if !ok {
+			return i
+		}
+		m.N, m.NN, m.Addr = n, 0, from
+	}
+	return len(ms)
+}
+
+// WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.
+func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	if _, virtual := VirtualNumber(addr); virtual {
+		if err := s.divertAll(b, oob, addr); err != nil {
+			return 0, 0, err
+		}
+		return len(b), len(oob), nil
+	}
+	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
+	if err = s.sent(b, oob, n, err); err != nil {
+		return n, 0, err
+	}
+	return len(b), len(oob), nil
+}
+
+// ReadFrom is how quic-go reads elsewhere.
+func (s *udpSocket) ReadFrom(b []byte) (int, net.Addr, error) { return s.readFrom(b) }
+
+// WriteTo is how quic-go writes elsewhere.
+func (s *udpSocket) WriteTo(b []byte, addr net.Addr) (int, error) { return s.writeTo(b, addr) }
