@@ -20,6 +20,11 @@ const (
 	strangersBusy = 96 << 10
 	// strangersBurst is what they can send at once: ten handshakes.
 	strangersBurst = 64 << 10
+	// maxUnheard bounds the packets of senders that a client does not watch that go
+	// inside its connection over QUIC since anything came from it: it acknowledges
+	// every other one. At one that has fallen silent they would come to nothing, and
+	// QUIC holds them until it is given up.
+	maxUnheard = 16
 	// busyFor is for how long after a packet of a peer that it watches a client
 	// counts as busy: longer than a connection is silent.
 	busyFor = 10 * time.Second
@@ -27,9 +32,12 @@ const (
 
 // A reception is what a relay knows of what one client receives. Several
 // goroutines send to it.
+// The session's rateMu guards it.
 type reception struct {
-	idle, busy rate.Bucket // of strangers' bytes; the session's rateMu guards them
-	last       time.Time   // when the last packet of a watched peer came; rateMu guards it
+	idle, busy rate.Bucket // of strangers' bytes
+	last       time.Time   // when the last packet of a watched peer came
+	heard      uint64      // link.received when anything was last seen to have come
+	unheard    int         // packets of senders it does not watch since
 }
 
 func newReception() reception {
@@ -52,6 +60,24 @@ func (c *session) admits(n int, watched bool) bool {
 		return c.reception.busy.Take(float64(n))
 	}
 	return c.reception.idle.Take(float64(n))
+}
+
+// isSilent reports whether nothing has come from a client for too many packets of
+// senders that it does not watch, and counts one more. Over TCP its system says so,
+// by taking in no more.
+func (c *session) isSilent() bool {
+	if !c.overUDP() {
+		return false
+	}
+	received := c.link.received()
+	c.rateMu.Lock()
+	defer c.rateMu.Unlock()
+	r := &c.reception
+	if received != r.heard {
+		r.heard, r.unheard = received, 0
+	}
+	r.unheard++
+	return r.unheard > maxUnheard
 }
 
 // allow returns how many of a client's packets of n bytes may pass now.
@@ -231,7 +257,7 @@ func (c *session) route(to identity.PeerID, frame []byte) {
 	if !watched {
 		f, watched = c.server.table.introduce(c, dst)
 	}
-	if !dst.admits(len(frame), watched) {
+	if (!watched && dst.isSilent()) || !dst.admits(len(frame), watched) {
 		c.drop(droppedStranger, 1)
 		c.pool.put(frame)
 		return

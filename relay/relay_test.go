@@ -23,6 +23,7 @@ func TestPacketsOfEverySizeArriveUnchanged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
 				a, b := w.client(1, set[0]...), w.client(2, set[1]...)
+				b.wants(a)
 				for _, round := range []string{"before path MTU discovery", "after it"} {
 					var want []received
 					for n := 1; n <= MaxPacket; n = min(n+13, max(n+1, MaxPacket)) {

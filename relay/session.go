@@ -17,11 +17,12 @@ const (
 	// maxForwarded bounds the packets that wait for one client on TCP, to 0.8 MB, and
 	// maxEnclosed those for one on UDP, which get only the first ones of a flow in
 	// their connection and those that are too long. Of one sender there are at most
-	// half as many, so that one that floods leaves room for others, and packets of
-	// senders that the client does not watch come in only as long as seven eighths
-	// are left for the others.
+	// half as many, so that one that floods leaves room for others. Packets of senders
+	// that the client does not watch come in only while less than maxStrangers wait:
+	// what its network cannot take is dropped for strangers first.
 	maxForwarded = 512
 	maxEnclosed  = 256
+	maxStrangers = 8
 
 	// maxForwardedInAll bounds the bytes that wait for all clients together.
 	maxForwardedInAll = 128 << 20
@@ -94,7 +95,7 @@ func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
 	if l.carrier() == CarrierTCP {
 		c.out.limit = maxForwarded
 	}
-	c.out.limitEach, c.out.limitStrangers = c.out.limit/2, c.out.limit/8
+	c.out.limitEach, c.out.limitStrangers = c.out.limit/2, maxStrangers
 	c.out.budget = &s.budget
 	from := net.UDPAddrFromAddrPort(l.remote())
 	before, err := s.table.add(c, from, s.opts.Authorize == nil)

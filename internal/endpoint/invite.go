@@ -96,7 +96,9 @@ func (i *inviter) ask(host netip.Prefix) (wait time.Duration) {
 	if i.turn.Before(now) {
 		i.turn = now
 	}
-	i.turn = i.turn.Add(i.interval)
+	// A little earlier than the host has time: who comes too early asks once more, but a
+	// place that nobody takes is lost.
+	i.turn = i.turn.Add(i.interval * 3 / 4)
 	if wait = i.turn.Sub(now); wait > maxTurn {
 		i.turn = now.Add(maxTurn)
 		wait = maxTurn/2 + rand.N(maxTurn/2)
