@@ -16,6 +16,9 @@ import (
 type ClientStats struct {
 	PacketsSent, PacketsReceived uint64
 	BytesSent, BytesReceived     uint64 // of packets, without headers
+	// Forwarded counts those of PacketsSent that went beside the connection, as they
+	// are.
+	Forwarded uint64
 	// Dropped counts the packets that Send refused, those that were not sent
 	// after all, and those that came in incomplete.
 	Dropped uint64
@@ -54,7 +57,7 @@ type Client struct {
 }
 
 type clientCounters struct {
-	packetsSent, packetsReceived, bytesSent, bytesReceived, dropped atomic.Uint64
+	packetsSent, packetsReceived, bytesSent, bytesReceived, forwarded, dropped atomic.Uint64
 }
 
 // maxQueued bounds the packets that wait to be sent to the relay: about as many
@@ -149,7 +152,7 @@ func (c *Client) Stats() ClientStats {
 	return ClientStats{
 		PacketsSent: c.counters.packetsSent.Load(), PacketsReceived: c.counters.packetsReceived.Load(),
 		BytesSent: c.counters.bytesSent.Load(), BytesReceived: c.counters.bytesReceived.Load(),
-		Dropped: c.counters.dropped.Load(),
+		Forwarded: c.counters.forwarded.Load(), Dropped: c.counters.dropped.Load(),
 	}
 }
 

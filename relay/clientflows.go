@@ -131,6 +131,7 @@ func (c *Client) forward(number uint64, packets []byte, size int) (sent int) {
 	c.asks()
 	sent, _ = c.opts.Forward(*run, size+endpoint.ForwardedHeader, net.UDPAddrFromAddrPort(c.remote))
 	c.counters.packetsSent.Add(uint64(sent))
+	c.counters.forwarded.Add(uint64(sent))
 	c.counters.bytesSent.Add(uint64(min(len(packets), sent*size)))
 	c.counters.dropped.Add(uint64(n - sent))
 	return sent
