@@ -1,10 +1,15 @@
 package relay
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
+	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -12,21 +17,24 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
 // A crowd talks in pairs through one relay on real sockets, while one over each
-// carrier never reads and gets more than anyone. Nobody else loses a packet.
-func TestACrowdLosesNothingToOneThatNeverReads(t *testing.T) {
-	pairs, rounds := 500, 5
+// carrier never reads and gets more than anyone, and one floods the relay with
+// forwarded packets, under numbers of its own and others. Nobody else loses a packet.
+func TestACrowdLosesNothingToWhoFloodsAndWhoNeverReads(t *testing.T) {
+	pairs, rounds := 500, 6
 	if raceEnabled {
 		pairs = 50 // the handshakes alone would take a minute
 	}
 	s := loopbackServer(t, ServerOptions{})
-	transports := []*quic.Transport{loopbackTransport(t), loopbackTransport(t), loopbackTransport(t), loopbackTransport(t)}
+	sockets := []*crowdSocket{newCrowdSocket(t), newCrowdSocket(t), newCrowdSocket(t), newCrowdSocket(t)}
 
 	deaf := []identity.PeerID{testID(100_001), testID(100_002)}
-	dialDeaf(t, s, transports[0])
+	dialDeaf(t, s, sockets[0].ep.QUIC)
+	flooder := newFlooder(t, s)
 
 	var mu sync.Mutex
 	got := make(map[[2]identity.PeerID][]int) // by source and destination: the rounds
@@ -52,12 +60,15 @@ func TestACrowdLosesNothingToOneThatNeverReads(t *testing.T) {
 			if i%5 == 0 {
 				set = append(set, overTCP)
 			}
-			clients[i] = loopbackClient(t, s, transports[i%len(transports)], i+1, set...)
+			clients[i] = sockets[i%len(sockets)].client(t, s, i+1, set...)
+			if err := clients[i].Watch(testID(i ^ 1 + 1)); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 	dials.Wait()
-	if n := s.Clients(); n != len(clients)+2 {
-		t.Fatalf("%d clients, want %d", n, len(clients)+2)
+	if n := s.Clients(); n != len(clients)+4 {
+		t.Fatalf("%d clients, want %d", n, len(clients)+4)
 	}
 
 	// A group at a time sends and is waited for: what overruns the buffers of the
@@ -70,6 +81,7 @@ func TestACrowdLosesNothingToOneThatNeverReads(t *testing.T) {
 		packet[0] = byte(round)
 		for from := 0; from < len(clients); from += group {
 			members := min(group, len(clients)-from)
+			flooder.flood()
 			for i := range members {
 				for range 3 {
 					clients[from+i].Send(deaf[i%2], flood)
@@ -94,6 +106,106 @@ func TestACrowdLosesNothingToOneThatNeverReads(t *testing.T) {
 	}
 	if !raceEnabled && s.counts.dropped[droppedQueue].Load() == 0 {
 		t.Error("the queues for those that never read did not run over")
+	}
+	forwarded := uint64(0)
+	for _, c := range clients {
+		forwarded += c.Stats().Forwarded
+	}
+	// The first packets of each pair go inside the connection, the longest do, and those
+	// of the fifth of the clients that is on TCP.
+	if want := uint64(len(clients) * rounds / 3); forwarded < want {
+		t.Errorf("%d packets were forwarded, want %d at least", forwarded, want)
+	}
+	if s.counts.dropped[droppedUnknown].Load() == 0 || flooder.Stats().Forwarded == 0 {
+		t.Error("there was no flood")
+	}
+}
+
+// A crowdSocket is the socket of many clients, which may get forwarded packets.
+type crowdSocket struct {
+	ep *endpoint.Endpoint
+
+	mu      sync.Mutex
+	clients []*crowdClient
+}
+
+type crowdClient struct {
+	*Client
+	receive func(from identity.PeerID, packet []byte)
+}
+
+func newCrowdSocket(t *testing.T) *crowdSocket {
+	t.Helper()
+	pc, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(crowdSocket)
+	s.ep = endpoint.New(endpoint.Config{PacketConn: pc, Key: testKey(0), Protocol: alpn, Log: slog.New(slog.DiscardHandler), Unwrap: s.unwrap})
+	t.Cleanup(func() { s.ep.Close() })
+	return s
+}
+
+func (s *crowdSocket) client(t *testing.T, relay *Server, n int, set ...func(*ClientOptions)) *Client {
+	t.Helper()
+	c := new(crowdClient)
+	set = append(set, func(o *ClientOptions) {
+		o.Forward = func(b []byte, size int, to net.Addr) (int, error) { return s.ep.WriteRun(b, size, to, nil) }
+		c.receive = o.Receive
+	})
+	c.Client = loopbackClient(t, relay, s.ep.QUIC, n, set...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients = append(s.clients, c)
+	return c.Client
+}
+
+func (s *crowdSocket) unwrap(b []byte, _ *net.UDPAddr) ([]byte, *net.UDPAddr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.clients {
+		if from, packet, ok := c.Unwrap(b); ok && c.receive != nil {
+			c.receive(from, packet)
+		}
+	}
+	return nil, nil
+}
+
+// A flooder sends forwarded packets to a friend that watches it, and under random
+// numbers.
+type flooder struct {
+	*Client
+	socket *crowdSocket
+	friend identity.PeerID
+	relay  net.Addr
+}
+
+func newFlooder(t *testing.T, s *Server) *flooder {
+	t.Helper()
+	f := &flooder{socket: newCrowdSocket(t), friend: testID(100_004), relay: s.Addr()}
+	f.Client = f.socket.client(t, s, 100_003)
+	friend := f.socket.client(t, s, 100_004)
+	if err := errors.Join(f.Watch(f.friend), friend.Watch(testID(100_003))); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// flood sends ten times as many packets as a group of the crowd does.
+func (f *flooder) flood() {
+	const packets, size = 100, 1200
+	random := make([]byte, packets*size)
+	for i := range packets {
+		p := random[i*size:]
+		p[0] = endpoint.TypeForwarded
+		rand.Read(p[1:endpoint.ForwardedHeader])
+	}
+	for run := range slices.Chunk(random, 40*size) {
+		f.socket.ep.WriteRun(run, size, f.relay, nil)
+	}
+	own := bytes.Repeat([]byte{1}, packets*size)
+	for run := range slices.Chunk(own, 40*size) {
+		f.SendRun(f.friend, run, size)
 	}
 }
 
