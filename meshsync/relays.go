@@ -209,17 +209,18 @@ func (rs *relays) pin(ctx context.Context, addr net.Addr) {
 // packet that is longer than the path takes: one that asks whether it is.
 func (rs *relays) send(b []byte, size int, to *net.UDPAddr) error {
 	n, _ := endpoint.VirtualNumber(to)
-	longest := min(size, len(b))
 	rs.mu.Lock()
 	p := rs.numbers[n]
 	var client *relay.Client
 	if p != nil {
 		client = rs.clientFor(p)
-		if client != nil && longest > max(p.longest, minPacketSize) && !client.Takes(p.id, longest) {
-			rs.mu.Unlock()
-			return endpoint.ErrTooLong
+		if longest := min(size, len(b)); client != nil && longest > max(p.longest, minPacketSize) {
+			if !client.Takes(p.id, longest) {
+				rs.mu.Unlock()
+				return endpoint.ErrTooLong
+			}
+			p.longest = longest
 		}
-		p.longest = max(p.longest, longest)
 		if p.route == nil || p.route.worth(p.id) < worthTrying {
 			p.held = append(p.held[:0], b[(len(b)-1)/size*size:]...)
 		} else {
@@ -247,18 +248,18 @@ func (rs *relays) clientFor(p *relayedPeer) *relay.Client {
 	return p.route.client
 }
 
-// sendHeld sends the last packet that was lost for want of a relay, now that
-// there is one: its answer tells QUIC at once that the path is back, instead of
+// takeHeld returns the last packet that was lost for want of a relay, and the client
+// of one that takes it now, or nil. The caller sends it when it has given mu back: its answer tells QUIC at once that the path is back, instead of
 // with the next of its probes, which come less and less often (RFC 9002 section
 // 6.2). mu is held.
-func (rs *relays) sendHeld(p *relayedPeer) {
+func (rs *relays) takeHeld(p *relayedPeer) (client *relay.Client, packet []byte) {
 	if p.held == nil {
-		return
+		return nil, nil
 	}
-	if client := rs.clientFor(p); client != nil {
-		client.Send(p.id, p.held)
-		p.held = nil
+	if client = rs.clientFor(p); client != nil {
+		packet, p.held = p.held, nil
 	}
+	return client, packet
 }
 
 // reroute finds the best relay for a peer whose present one is none. mu is held.

@@ -1,5 +1,7 @@
 package meshsync
 
+import "github.com/defenseunicorns/peat-mesh-go/relay"
+
 // A relayWatch is what a relay says of a peer that somebody uses it for.
 type relayWatch struct {
 	users    int
@@ -41,16 +43,24 @@ func (l *relayLink) unwatch(id PeerID) {
 
 // heardOf takes note of what the relay says about a peer.
 func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
+	client, packet := l.noteHeard(source, id, there)
+	if client != nil {
+		client.Send(id, packet)
+	}
+}
+
+// noteHeard is heardOf but for what is to be sent then.
+func (l *relayLink) noteHeard(source *linkSource, id PeerID, there bool) (client *relay.Client, packet []byte) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	w, p := l.watches[id], l.rs.peers[id]
 	if w == nil || p == nil || source.client != l.client {
-		return
+		return nil, nil
 	}
 	w.presence = absent
 	if there {
 		w.presence = present
-		l.rs.sendHeld(p)
+		client, packet = l.rs.takeHeld(p)
 		for _, u := range p.uses {
 			if u.arrived != nil {
 				signal(u.arrived)
@@ -58,6 +68,7 @@ func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
 		}
 	}
 	p.notify()
+	return client, packet
 }
 
 // ask returns what is known of a peer here, or why nothing is. relays.mu is held.

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type Client struct {
 	channel
 	opts    ClientOptions
 	remote  netip.AddrPort
+	addr    *net.UDPAddr // remote
 	welcome welcome
 	wait    sync.WaitGroup // channel.wg
 	buffers buffers        // channel.pool
@@ -78,7 +80,7 @@ const (
 // newClient returns the client of a link to an address, on which the relay has
 // said welcome. rtt is how long that took.
 func newClient(o ClientOptions, remote netip.AddrPort, l link, w welcome, rtt time.Duration) *Client {
-	c := &Client{opts: o, remote: remote, welcome: w, stalled: make(chan struct{}), leaving: make(chan struct{})}
+	c := &Client{opts: o, remote: remote, addr: net.UDPAddrFromAddrPort(remote), welcome: w, stalled: make(chan struct{}), leaving: make(chan struct{})}
 	c.messages = rate.NewBucket(messageRate, messageBurst, messageBurst)
 	c.open(l, c, &c.buffers, &c.wait)
 	c.out.limit = maxQueued

@@ -2,8 +2,8 @@ package relay
 
 import (
 	"encoding/binary"
+	"errors"
 	"iter"
-	"net"
 	"sync"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
@@ -17,6 +17,7 @@ type channels struct {
 	send    map[identity.PeerID]uint64 // under which packets to a peer go
 	receive map[uint64]identity.PeerID // under which packets come, of whom
 	numbers map[identity.PeerID]uint64 // receive the other way round
+	takes   map[identity.PeerID]int    // how long a forwarded packet to a peer can be
 }
 
 // setSend takes the number under which packets to a peer are sent; 0: none.
@@ -46,9 +47,29 @@ func (cs *channels) setReceive(peer identity.PeerID, number uint64) {
 	}
 }
 
+// setTakes takes how long a forwarded packet to a peer can be.
+func (cs *channels) setTakes(peer identity.PeerID, size int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.takes == nil {
+		cs.takes = make(map[identity.PeerID]int)
+	}
+	if cs.takes[peer] = size; size == 0 {
+		delete(cs.takes, peer)
+	}
+}
+
 func (cs *channels) forget(peer identity.PeerID) {
 	cs.setSend(peer, 0)
 	cs.setReceive(peer, 0)
+	cs.setTakes(peer, 0)
+}
+
+// taken returns how long a forwarded packet to a peer can be, as far as is known.
+func (cs *channels) taken(peer identity.PeerID) int {
+	cs.mu.RLock()
+	defer cs.mu.RUnlock()
+	return cs.takes[peer]
 }
 
 // sendNumber returns the number under which packets to a peer are sent; 0: none.
@@ -88,31 +109,28 @@ func (c *Client) SendRun(to identity.PeerID, packets []byte, size int) {
 // forwardable returns the number under which a packet of n bytes to another client
 // can be forwarded; 0 if it cannot.
 func (c *Client) forwardable(to identity.PeerID, n int) uint64 {
-	if c.opts.Forward == nil || c.Carrier() == CarrierTCP {
+	if c.opts.Forward == nil || c.Carrier() == CarrierTCP || c.ctx.Err() != nil {
 		return 0
 	}
 	number := c.channels.sendNumber(to)
 	if number == 0 || c.path.fits(n+endpoint.ForwardedHeader) {
 		return number
 	}
-	c.test(number)
+	c.test(number, c.path.missed())
 	return 0
 }
 
-// Takes reports whether a packet of n bytes to another client passes in one piece:
-// inside a connection over QUIC it may not. Over TCP it says what a connection over
-// QUIC, which may follow, can take at best.
+// Takes reports whether a packet of n bytes passes to another client in one piece, as
+// far as is known: inside a connection over QUIC it may not.
 func (c *Client) Takes(to identity.PeerID, n int) bool {
-	if n+endpoint.ForwardedHeader > maxForwardedPacket {
-		return false
-	}
-	return c.Carrier() == CarrierTCP || c.forwardable(to, n) != 0
+	n += endpoint.ForwardedHeader
+	return n <= c.channels.taken(to) && (c.Carrier() == CarrierTCP || c.path.fits(n))
 }
 
-// test finds out how long forwarded packets may be.
-func (c *Client) test(number uint64) {
-	for _, size := range c.path.due() {
-		c.opts.Forward(testPacket(number, size), size, net.UDPAddrFromAddrPort(c.remote))
+// test sends tests of the path.
+func (c *Client) test(number uint64, sizes []int) {
+	for _, size := range sizes {
+		c.opts.Forward(testPacket(number, size), maxForwardedPacket, c.addr)
 	}
 }
 
@@ -129,7 +147,11 @@ func (c *Client) forward(number uint64, packets []byte, size int) (sent int) {
 		n++
 	}
 	c.asks()
-	sent, _ = c.opts.Forward(*run, size+endpoint.ForwardedHeader, net.UDPAddrFromAddrPort(c.remote))
+	sent, err := c.opts.Forward(*run, size+endpoint.ForwardedHeader, c.addr)
+	if errors.Is(err, endpoint.ErrTooLong) {
+		c.path.reset()
+	}
+	c.test(number, c.path.used(n, min(size, len(packets))+endpoint.ForwardedHeader))
 	c.counters.packetsSent.Add(uint64(sent))
 	c.counters.forwarded.Add(uint64(sent))
 	c.counters.bytesSent.Add(uint64(min(len(packets), sent*size)))
@@ -149,7 +171,7 @@ func (c *Client) Unwrap(b []byte) (from identity.PeerID, packet []byte, ok bool)
 	}
 	packet = b[endpoint.ForwardedHeader:]
 	if isTest(packet) {
-		c.came(len(b))
+		c.testCame(len(b))
 		return from, nil, false
 	}
 	c.counters.packetsReceived.Add(1)

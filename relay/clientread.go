@@ -112,6 +112,12 @@ func (c *Client) handle(b []byte) error {
 		if c.watches.has(m.peer) {
 			c.channels.setSend(m.peer, m.number)
 		}
+	case kindTakes:
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		if c.watches.has(m.peer) {
+			c.channels.setTakes(m.peer, int(m.size))
+		}
 	case kindFits:
 		c.path.answered(int(m.size))
 	case kindPing:

@@ -26,9 +26,10 @@
 // are never changed, and the sender's identity is never another's.
 //
 // The packets of two clients that watch each other pass at the sender's rate, and over
-// UDP are forwarded as they are, beside the connections to the relay. All senders that
-// a client does not watch share 512 KiB a second, enough for handshakes, and 96 KiB
-// while it exchanges packets with clients that it watches.
+// UDP are forwarded as they are, beside the connections to the relay. A client
+// can send 8 KiB a minute, enough for a handshake, to clients that do not watch it.
+// Beyond that, all senders that a client does not watch share 512 KiB a second, and
+// 96 KiB while it exchanges packets with clients that it watches.
 //
 // The protocol, ALPN meshsync-relay/2, runs over QUIC and, where UDP is blocked,
 // over TLS 1.3 on TCP at the same port; protocol.go is its specification.

@@ -3,7 +3,6 @@ package relay
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,10 +28,6 @@ type flow struct {
 	ready  atomic.Bool // out is known to the receiver
 	closed atomic.Bool
 	used   atomic.Int64 // when the last packet came, counted from flows.began
-	// longest is the longest packet that has passed, or had to: one that is longer,
-	// and does not fit the receiver's path in one piece, is an attempt to find out,
-	// and is dropped.
-	longest atomic.Int32
 }
 
 const (
@@ -75,14 +70,17 @@ func (fs *flows) to(from *session, peer identity.PeerID) *flow {
 	return from.flows[peer]
 }
 
-// open returns the flow between two clients that watch each other, or nil if there
-// are as many as there may be: then only those have another one that have no more
-// than their share. Both clients must be in the table, whose mu is held.
+// open returns the flow between two clients that watch each other. It returns nil if
+// both are on TCP, where there is nothing to forward, and if there are as many as there
+// may be: then only those have another one that have no more than their share. Both clients must be in the table, whose mu is held.
 func (fs *flows) open(from, to *session) *flow {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := from.flows[to.id]; f != nil {
 		return f
+	}
+	if !from.overUDP() && !to.overUDP() {
+		return nil
 	}
 	if share := max(1, maxFlows/2/fs.most); fs.n+2 > maxFlows && max(len(from.flows), len(to.flows)) >= share {
 		return nil
@@ -97,12 +95,13 @@ func (fs *flows) open(from, to *session) *flow {
 		if one.to.overUDP() {
 			one.out = fs.number(fs.out)
 			fs.out[one.out] = one
-			one.to.tellChannel(one.from.id, kindReceive, one.out)
+			one.to.tellReceive(one.from.id, one.out)
 		}
 		if one.from.flows == nil {
 			one.from.flows = make(map[identity.PeerID]*flow)
 		}
 		one.from.flows[one.to.id] = one
+		one.from.tellTakes(one.to.id, one.to.takes())
 		one.note(fs.now())
 		fs.n++
 	}
@@ -140,7 +139,7 @@ func (fs *flows) known(to *session, number uint64) {
 func (f *flow) becomeReady() {
 	f.ready.Store(true)
 	if f.number != 0 {
-		f.from.tellChannel(f.to.id, kindSend, f.number)
+		f.from.tellSend(f.to.id, f.number)
 	}
 }
 
@@ -170,37 +169,45 @@ func (fs *flows) drop(f *flow) {
 		delete(fs.out, one.out)
 		delete(one.from.flows, one.to.id)
 		if one.out != 0 {
-			one.to.tellChannel(one.from.id, kindReceive, 0)
+			one.to.tellReceive(one.from.id, 0)
 		}
 		if one.number != 0 && one.ready.Load() {
-			one.from.tellChannel(one.to.id, kindSend, 0)
+			one.from.tellSend(one.to.id, 0)
 		}
 		fs.n--
 	}
 }
 
-// dropIdle takes back the numbers of those that have been silent.
-func (fs *flows) dropIdle() {
+// dropIdle takes back the numbers of a client's flows that have been silent.
+func (fs *flows) dropIdle(c *session) {
 	limit := fs.now() - int64(flowIdle)
 	idle := func(f *flow) bool { return max(f.used.Load(), f.back.used.Load()) < limit }
 	var silent []*flow
 	fs.mu.RLock()
-	for _, all := range []map[uint64]*flow{fs.in, fs.out} {
-		for _, f := range all {
-			if idle(f) {
-				silent = append(silent, f)
-			}
+	for _, f := range c.flows {
+		if idle(f) {
+			silent = append(silent, f)
 		}
 	}
 	fs.mu.RUnlock()
-	for part := range slices.Chunk(silent, 1000) { // who forwards does not wait for all
-		fs.mu.Lock()
-		for _, f := range part {
-			if !f.closed.Load() && idle(f) {
-				fs.drop(f)
-			}
+	if silent == nil {
+		return
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, f := range silent {
+		if !f.closed.Load() && idle(f) {
+			fs.drop(f)
 		}
-		fs.mu.Unlock()
+	}
+}
+
+// tellTakes tells those who send to a client what its path takes now.
+func (fs *flows) tellTakes(c *session) {
+	fs.mu.RLock()
+	defer fs.mu.RUnlock()
+	for _, f := range c.flows {
+		f.to.tellTakes(c.id, c.takes())
 	}
 }
 
@@ -211,7 +218,9 @@ func (s *Server) watchFlows() {
 	for {
 		select {
 		case <-ticker.C:
-			s.table.flows.dropIdle()
+			for _, c := range s.table.all() {
+				s.table.flows.dropIdle(c)
+			}
 		case <-s.ctx.Done():
 			return
 		}
@@ -222,10 +231,3 @@ func (fs *flows) now() int64 { return int64(time.Since(fs.began)) }
 
 // note takes note of a packet.
 func (f *flow) note(now int64) { f.used.Store(now) }
-
-// grow takes note of the length of a packet that passes.
-func (f *flow) grow(n int) {
-	if int32(n) > f.longest.Load() {
-		f.longest.Store(int32(n)) // two that meet here differ little
-	}
-}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -20,24 +21,21 @@ const (
 	strangersBusy = 96 << 10
 	// strangersBurst is what they can send at once: ten handshakes.
 	strangersBurst = 64 << 10
-	// maxUnheard bounds the packets of senders that a client does not watch that go
-	// inside its connection over QUIC since anything came from it: it acknowledges
-	// every other one. At one that has fallen silent they would come to nothing, and
-	// QUIC holds them until it is given up.
-	maxUnheard = 16
+	// introduction is what each client can send besides to clients that do not watch
+	// it: one handshake, and another one in a minute. So the many that come back to a
+	// hub do not wait for each other's share, and who floods has no more than that.
+	introduction     = 8 << 10
+	introductionRate = introduction / 60
 	// busyFor is for how long after a packet of a peer that it watches a client
 	// counts as busy: longer than a connection is silent.
 	busyFor = 10 * time.Second
 )
 
-// A reception is what a relay knows of what one client receives. Several
-// goroutines send to it.
-// The session's rateMu guards it.
+// A reception is what a relay knows of what one client receives. The session's
+// rateMu guards it.
 type reception struct {
 	idle, busy rate.Bucket // of strangers' bytes
 	last       time.Time   // when the last packet of a watched peer came
-	heard      uint64      // link.received when anything was last seen to have come
-	unheard    int         // packets of senders it does not watch since
 }
 
 func newReception() reception {
@@ -47,37 +45,38 @@ func newReception() reception {
 	}
 }
 
-// admits reports whether a client is to get n bytes of a sender that it watches,
-// or does not.
-func (c *session) admits(n int, watched bool) bool {
+// exchanges takes note of a packet for a client of a peer that it watches.
+func (c *session) exchanges() {
 	c.rateMu.Lock()
 	defer c.rateMu.Unlock()
-	if watched {
-		c.reception.last = time.Now()
+	c.reception.last = time.Now()
+}
+
+// admits reports whether a client is to get n bytes of one that it does not watch.
+func (c *session) admits(n int, from *session) bool {
+	if from.introduces(n) {
 		return true
 	}
+	c.rateMu.Lock()
+	defer c.rateMu.Unlock()
 	if time.Since(c.reception.last) < busyFor {
 		return c.reception.busy.Take(float64(n))
 	}
 	return c.reception.idle.Take(float64(n))
 }
 
-// isSilent reports whether nothing has come from a client for too many packets of
-// senders that it does not watch, and counts one more. Over TCP its system says so,
-// by taking in no more.
-func (c *session) isSilent() bool {
-	if !c.overUDP() {
-		return false
-	}
-	received := c.link.received()
+func (c *session) introduces(n int) bool {
 	c.rateMu.Lock()
 	defer c.rateMu.Unlock()
-	r := &c.reception
-	if received != r.heard {
-		r.heard, r.unheard = received, 0
+	return c.introduction.Take(float64(n))
+}
+
+// takes returns how long a forwarded packet to the client can be.
+func (c *session) takes() int {
+	if !c.overUDP() {
+		return maxForwardedPacket
 	}
-	r.unheard++
-	return r.unheard > maxUnheard
+	return int(c.path.passed.Load())
 }
 
 // allow returns how many of a client's packets of n bytes may pass now.
@@ -118,10 +117,6 @@ func split(b []byte, size int, flowOf func(p []byte, last *flow) *flow, handOn f
 // flowOf returns the flow of one forwarded packet, nil for one to drop. last is
 // that of the packet before.
 func (s *Server) flowOf(p []byte, last *flow, from netip.AddrPort) *flow {
-	if len(p) <= endpoint.ForwardedHeader {
-		s.counts.dropped[droppedMalformed].Add(1)
-		return nil
-	}
 	number := binary.BigEndian.Uint64(p[1:])
 	f := last
 	if f == nil || f.number != number || f.closed.Load() {
@@ -138,7 +133,7 @@ func (s *Server) flowOf(p []byte, last *flow, from netip.AddrPort) *flow {
 		return nil
 	case isTest(p[endpoint.ForwardedHeader:]):
 		if f.from.allow(len(p), 1) == 1 {
-			f.from.came(len(p))
+			f.from.testCame(len(p))
 		}
 		return nil
 	case len(p) > maxForwardedPacket:
@@ -156,7 +151,8 @@ func isTest(packet []byte) bool { return packet[0] == 0 }
 // sender's rate permits.
 func (s *Server) passOn(f *flow, run []byte, size int) {
 	packets := (len(run) + size - 1) / size
-	most := f.from.allow(min(size, len(run)), packets)
+	longest := min(size, len(run))
+	most := f.from.allow(longest, packets)
 	if most < packets {
 		s.counts.dropped[droppedRate].Add(uint64(packets - most))
 		if most == 0 {
@@ -164,32 +160,53 @@ func (s *Server) passOn(f *flow, run []byte, size int) {
 		}
 		run, packets = run[:most*size], most
 	}
-	f.note(s.table.flows.now())
-	f.to.admits(len(run), true)
-	longest := min(size, len(run))
-	if f.out == 0 || !f.ready.Load() || !f.to.path.fits(longest) {
-		s.test(f)
+	f.used.Store(s.table.flows.now())
+	f.from.out.heard()
+	f.to.exchanges()
+	if !f.isReady() || !f.to.path.fits(longest) {
+		s.test(f, f.to.path.missed)
 		for p := range chunks(run, size) {
 			s.enclose(f, p[endpoint.ForwardedHeader:])
 		}
 		return
 	}
-	f.grow(longest - endpoint.ForwardedHeader)
 	for p := range chunks(run, size) {
 		binary.BigEndian.PutUint64(p[1:], f.out)
 	}
-	s.write(f.to, run, size, packets)
+	s.write(f, run, size, packets)
 }
 
-// write sends forwarded packets to a client on UDP. It does not wait: what the
-// system has no room for is lost.
-func (s *Server) write(to *session, run []byte, size, packets int) {
-	qc := to.link.(*quicLink).qc
-	sent, _ := s.endpoint.WriteRun(run, size, qc.RemoteAddr(), qc.LocalAddr())
+// isReady reports whether packets can be forwarded to the receiver.
+func (f *flow) isReady() bool { return f.out != 0 && f.ready.Load() }
+
+// write sends forwarded packets to the receiver of their flow, which is ready. It does
+// not wait: what the system has no room for is lost.
+func (s *Server) write(f *flow, run []byte, size, packets int) {
+	qc := f.to.link.(*quicLink).qc
+	remote, _ := qc.RemoteAddr().(*net.UDPAddr)
+	if before := f.to.sentTo.Swap(remote); before != nil && before != remote {
+		f.to.path.reset() // it has moved
+	}
+	sent, err := s.endpoint.WriteRun(run, size, remote, qc.LocalAddr())
+	if errors.Is(err, endpoint.ErrTooLong) {
+		f.to.path.reset()
+	}
 	s.counts.packets.Add(uint64(sent))
 	s.counts.bytes.Add(uint64(min(len(run), sent*size) - sent*endpoint.ForwardedHeader))
 	if sent < packets {
-		to.drop(droppedUnsent, packets-sent)
+		f.to.drop(droppedUnsent, packets-sent)
+	}
+	s.test(f, func() []int { return f.to.path.used(packets, min(size, len(run))) })
+}
+
+// test sends the tests of a receiver's path that are due, if it is ready for them.
+func (s *Server) test(f *flow, due func() []int) {
+	if !f.isReady() {
+		return
+	}
+	qc := f.to.link.(*quicLink).qc
+	for _, size := range due() {
+		s.endpoint.WriteRun(testPacket(f.out, size), maxForwardedPacket, qc.RemoteAddr(), qc.LocalAddr()) // lost is an answer, too
 	}
 }
 
@@ -197,37 +214,10 @@ func (s *Server) write(to *session, run []byte, size, packets int) {
 // connection: that is on TCP, or does not know the number yet, or is behind a path
 // for which the packet is too long.
 func (s *Server) enclose(f *flow, packet []byte) {
-	if f.out != 0 && f.ready.Load() && !f.mustPass(len(packet)) {
-		f.from.drop(droppedTooLong, 1)
-		return
-	}
-	f.grow(len(packet))
 	frame := appendPacket(s.buffers.get(), f.from.id, packet)
 	if !f.to.out.put(outgoing{frame: frame, from: f.from.id, watched: true}) {
 		f.from.drop(droppedQueue, 1)
 		s.buffers.put(frame)
-	}
-}
-
-// mustPass reports whether a packet of n bytes may have to go in two parts, rather
-// than be lost: one that is longer than all before, and than what QUIC begins with,
-// asks whether the path is as wide as that.
-func (f *flow) mustPass(n int) bool { return n <= max(minPacketSize, int(f.longest.Load())) }
-
-// forwards reports whether a packet that came in a connection can go on beside
-// QUIC.
-func (f *flow) forwards(packet []byte) bool {
-	return f.out != 0 && f.ready.Load() && !isTest(packet) && f.to.path.fits(len(packet)+endpoint.ForwardedHeader)
-}
-
-// test finds out how long packets to the receiver of a flow may be.
-func (s *Server) test(f *flow) {
-	if f.out == 0 || !f.ready.Load() {
-		return
-	}
-	qc := f.to.link.(*quicLink).qc
-	for _, size := range f.to.path.due() {
-		s.endpoint.WriteRun(testPacket(f.out, size), size, qc.RemoteAddr(), qc.LocalAddr()) // lost is an answer, too
 	}
 }
 
@@ -240,36 +230,27 @@ func (c *session) route(to identity.PeerID, frame []byte) {
 		c.pool.put(frame)
 		return
 	}
-	f := c.lastFlow
-	if f == nil || f.to.id != to || f.closed.Load() {
-		f = c.server.table.flows.to(c, to)
-		c.lastFlow = f
-	}
-	var dst *session
-	if f != nil {
-		dst = f.to
-	} else if dst = c.destination(to); dst == nil {
+	dst, f, watched := c.find(to)
+	switch {
+	case dst == nil:
 		c.drop(droppedAbsent, 1)
 		c.pool.put(frame)
 		return
-	}
-	watched := f != nil
-	if !watched {
-		f, watched = c.server.table.introduce(c, dst)
-	}
-	if (!watched && dst.isSilent()) || !dst.admits(len(frame), watched) {
+	case watched:
+		dst.exchanges()
+	case !dst.admits(len(frame), c):
 		c.drop(droppedStranger, 1)
 		c.pool.put(frame)
 		return
 	}
 	if f != nil {
-		f.note(c.server.table.flows.now())
-		f.grow(len(frame) - packetHeader)
-		if f.forwards(frame[packetHeader:]) {
+		f.used.Store(c.server.table.flows.now())
+		packet := frame[packetHeader:]
+		if f.isReady() && !isTest(packet) && dst.path.fits(len(packet)+endpoint.ForwardedHeader) {
 			c.convert(f, frame)
 			return
 		}
-		c.server.test(f)
+		c.server.test(f, dst.path.missed)
 	}
 	copy(frame[1:packetHeader], c.id[:])
 	if !dst.out.put(outgoing{frame: frame, from: c.id, watched: watched}) {
@@ -278,14 +259,33 @@ func (c *session) route(to identity.PeerID, frame []byte) {
 	}
 }
 
-// destination returns the session of a peer, or nil.
-func (c *session) destination(to identity.PeerID) *session {
-	dst := c.lastTo
-	if dst == nil || dst.id != to || dst.replaced.Load() {
-		dst = c.server.table.find(to)
-		c.lastTo = dst
+// A destination is where the last packet in a client's connection went, and how the
+// two stand to each other as long as neither watches anybody else, or fewer.
+type destination struct {
+	session  *session
+	flow     *flow // nil: none
+	watched  bool  // by the destination
+	watching [2]uint64
+}
+
+// find returns the session of a peer, nil if there is none; the flow to it, nil if
+// there is none; and whether it watches this client.
+func (c *session) find(to identity.PeerID) (*session, *flow, bool) {
+	d := &c.last
+	if d.session == nil || d.session.id != to || d.session.replaced.Load() {
+		if *d = (destination{session: c.server.table.find(to)}); d.session == nil {
+			return nil, nil, false
+		}
 	}
-	return dst
+	if d.flow != nil && !d.flow.closed.Load() {
+		return d.session, d.flow, true
+	}
+	watching := [2]uint64{c.watching.Load(), d.session.watching.Load()}
+	if d.flow != nil || watching != d.watching {
+		d.flow, d.watched = c.server.table.introduce(c, d.session)
+		d.watching = watching
+	}
+	return d.session, d.flow, d.watched
 }
 
 // convert makes a frame a forwarded packet, and sends it.
@@ -293,6 +293,6 @@ func (c *session) convert(f *flow, frame []byte) {
 	p := frame[packetHeader-endpoint.ForwardedHeader:]
 	p[0] = endpoint.TypeForwarded
 	binary.BigEndian.PutUint64(p[1:], f.out)
-	c.server.write(f.to, p, len(p), 1)
+	c.server.write(f, p, len(p), 1)
 	c.pool.put(frame)
 }

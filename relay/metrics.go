@@ -42,19 +42,18 @@ const (
 	droppedSelf                         // it is the sender
 	droppedQueue                        // too many wait for the destination
 	droppedRate                         // the sender exceeds its rate
-	droppedMalformed                    // and the sender is disconnected
+	droppedMalformed                    // and the sender is disconnected, unless it was forwarded
 	droppedIncomplete                   // a part got lost
 	droppedUnsent                       // the destination left while it waited, or the system had no room
 	droppedUnknown                      // forwarded under no channel's number
 	droppedAddress                      // forwarded from an address that is not the sender's
-	droppedTooLong                      // for the destination's path, as none before it was
-	droppedStranger                     // the destination watches the sender not, and gets too much of such
+	droppedStranger                     // the destination does not watch the sender, and gets too much of such
 )
 
 var dropReasons = [...]string{
 	droppedAbsent: "absent", droppedSelf: "self", droppedQueue: "queue", droppedRate: "rate",
 	droppedMalformed: "malformed", droppedIncomplete: "incomplete", droppedUnsent: "unsent",
-	droppedUnknown: "unknown", droppedAddress: "address", droppedTooLong: "too_long", droppedStranger: "stranger",
+	droppedUnknown: "unknown", droppedAddress: "address", droppedStranger: "stranger",
 }
 
 // refusals are why connections did not become a client's, and how much that

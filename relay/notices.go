@@ -42,13 +42,20 @@ func (c *session) unnotice(peer identity.PeerID) {
 
 // A channelNotice is what a client is to be told about the channels of one peer.
 type channelNotice struct {
-	receive, send       uint64
-	receiveDue, sendDue bool
+	receive, send                 uint64
+	takes                         uint16
+	receiveDue, sendDue, takesDue bool
 }
+
+// maxChannelNotice is the most that one takes.
+const maxChannelNotice = 3 * channelSize
 
 func (n *channelNotice) append(b []byte, peer identity.PeerID) []byte {
 	if n.receiveDue {
 		b = appendChannel(b, kindReceive, peer, n.receive)
+	}
+	if n.takesDue {
+		b = appendTakes(b, peer, n.takes)
 	}
 	if n.sendDue {
 		b = appendChannel(b, kindSend, peer, n.send)
@@ -56,9 +63,8 @@ func (n *channelNotice) append(b []byte, peer identity.PeerID) []byte {
 	return b
 }
 
-// tellChannel is to tell the client a channel number for a peer, or that there is
-// none any more: kindReceive or kindSend.
-func (c *session) tellChannel(peer identity.PeerID, kind uint8, number uint64) {
+// tellChannel is to tell the client what set says about the channels of a peer.
+func (c *session) tellChannel(peer identity.PeerID, set func(n *channelNotice)) {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
 	if c.out.closing {
@@ -72,12 +78,32 @@ func (c *session) tellChannel(peer identity.PeerID, kind uint8, number uint64) {
 		n = new(channelNotice)
 		c.channels[peer] = n
 	}
-	if kind == kindReceive {
-		n.receive, n.receiveDue = number, true
-	} else {
-		n.send, n.sendDue = number, true
-	}
+	set(n)
 	c.out.notify()
+}
+
+// tellReceive is to tell the client under which number packets of a peer come; 0:
+// none any more.
+func (c *session) tellReceive(peer identity.PeerID, number uint64) {
+	c.tellChannel(peer, func(n *channelNotice) { n.receive, n.receiveDue = number, true })
+}
+
+// tellSend is to tell it under which number it can send to a peer; 0: none any more.
+func (c *session) tellSend(peer identity.PeerID, number uint64) {
+	c.tellChannel(peer, func(n *channelNotice) { n.send, n.sendDue = number, true })
+}
+
+// tellTakes is to tell it how long the packets can be that a peer gets.
+func (c *session) tellTakes(peer identity.PeerID, size int) {
+	c.tellChannel(peer, func(n *channelNotice) { n.takes, n.takesDue = uint16(size), true })
+}
+
+// overrun reports whether more is to be said about channels than the client can
+// watch peers, twice: it watches ever new ones and does not read.
+func (c *session) overrun() bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return len(c.channels) > 2*maxWatches
 }
 
 // appendControl is asked by the outbox for what waits to be written.
@@ -97,7 +123,7 @@ func (c *session) appendControl(b []byte) []byte {
 	}
 	b = c.path.append(b)
 	for peer, n := range c.channels {
-		if cap(b)-len(b) < 2*channelSize {
+		if cap(b)-len(b) < maxChannelNotice {
 			return b
 		}
 		b = n.append(b, peer)

@@ -27,10 +27,15 @@ type outbox struct {
 	// budget, if it is not nil, bounds what the packets of all outboxes that share it
 	// take up.
 	budget *budget
+	// holds says that the link may hold what it has taken until the other side is
+	// heard: QUIC does. It then counts as what waits here does.
+	holds bool
 
 	mu      sync.Mutex
 	packets ring[outgoing]
-	writing int // packets that the goroutine has taken out
+	writing int    // packets that the goroutine has taken out
+	unheard int    // packets that the link has taken since the other side was heard, if holds
+	heardAt uint64 // link.received when it was
 	// taken counts the packets that were ever in the queue and are not any more,
 	// and moved those of them that were written or dropped.
 	taken, moved uint64
@@ -102,6 +107,10 @@ func (b *budget) giveBack(n int) {
 	}
 }
 
+// unheardCheck is how many packets the link may take before the outbox looks whether
+// the other side has been heard: it acknowledges every other one.
+const unheardCheck = 16
+
 // outboxBatch is how many packets are taken out of the queue at a time.
 const outboxBatch = 16
 
@@ -109,7 +118,13 @@ const outboxBatch = 16
 func (o *outbox) put(p outgoing) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.fits(p) || !o.budget.take(o.packets.n+o.writing) {
+	if o.unheard >= unheardCheck {
+		if received := o.link.received(); received != o.heardAt {
+			o.heardAt = received
+			o.releaseUnheard()
+		}
+	}
+	if !o.fits(p) || !o.budget.take(o.holding()) {
 		return false
 	}
 	o.packets.push(p)
@@ -122,7 +137,7 @@ func (o *outbox) put(p outgoing) bool {
 // fits reports whether there is room for a packet. mu is held.
 func (o *outbox) fits(p outgoing) bool {
 	n := o.packets.n
-	if o.closing || n >= o.limit || (!p.watched && o.limitStrangers != 0 && n >= o.limitStrangers) {
+	if o.closing || n >= o.limit || (!p.watched && o.limitStrangers != 0 && o.holding() >= o.limitStrangers) {
 		return false
 	}
 	if o.limitEach == 0 || n < o.limitEach {
@@ -135,6 +150,23 @@ func (o *outbox) fits(p outgoing) bool {
 		}
 	}
 	return same < o.limitEach
+}
+
+// holding is how many buffers the outbox has of the budget. mu is held.
+func (o *outbox) holding() int { return o.packets.n + o.writing + o.unheard }
+
+// heard is told that the other side has sent something: what QUIC took before is on
+// its way, or will be soon.
+func (o *outbox) heard() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.releaseUnheard()
+}
+
+// releaseUnheard is heard with mu held.
+func (o *outbox) releaseUnheard() {
+	o.budget.giveBack(o.unheard)
+	o.unheard = 0
 }
 
 // notify says that the owner has control messages. mu is held.
@@ -236,11 +268,16 @@ func (o *outbox) next(control []byte, batch []outgoing, moved int, progress, flu
 		o.moved += uint64(moved)
 		o.tell()
 		o.writing = 0
-		o.budget.giveBack(moved)
+		if o.holds {
+			o.unheard += moved
+		} else {
+			o.budget.giveBack(moved)
+		}
 	}
 	if o.closing {
 		left := o.packets.n
-		o.budget.giveBack(left)
+		o.budget.giveBack(left + o.unheard)
+		o.unheard = 0
 		o.packets = ring[outgoing]{}
 		o.moved, o.taken = o.moved+uint64(left), o.taken+uint64(left)
 		o.tell()

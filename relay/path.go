@@ -13,95 +13,173 @@ import (
 // A path is how long forwarded packets may be between a client and the relay. Each
 // side finds it out for what it sends, with tests that the other one answers: a
 // network may let no such packets pass at all, or only shorter ones, and drops the
-// others without a word (RFC 8899). Over TCP there is nothing to find out.
+// others without a word; and it may begin to do so at any time (RFC 8899 sections 4.3
+// and 5). Over TCP there is nothing to find out. Its life:
+//
+//	a packet does not fit    all lengths are tested that are not known to pass, three
+//	                         times, and again after testAgain
+//	one is answered          up to there packets are forwarded
+//	packets are forwarded    one as long as the longest of them is tested again, now
+//	                         and then; if that is not answered, nothing is forwarded
+//	                         any more, and all begins anew
 type path struct {
-	passed atomic.Int32 // the longest UDP payload that has been seen to pass; 0: none
+	passed atomic.Int32 // the longest UDP payload that is known to pass; 0: none
 
 	mu     sync.Mutex
-	next   int // which of testSizes is tested next
+	rounds int // of tests of the lengths above passed
 	tested time.Time
 
-	// The outbox's mu guards these, of the other direction.
-	heard   int  // the longest test that came
-	fitsDue bool // it is to be answered
+	// Of what was forwarded since a test of it was last answered.
+	longest int // the longest packet
+	full    int // packets that are longer than the shortest test
+	asked   int // tests that have not been answered, of testing bytes
+	testing int
+	checked time.Time
+
+	// The outbox's mu guards it, of the other direction: the longest test that came and
+	// has yet to be answered; 0: none.
+	came int
 }
 
-// testSizes are the UDP payloads that are tested, the longest first: what QUIC
-// itself sends at most, which is what IPv6 over Ethernet carries; less what usual
-// tunnels take; and what the shortest full packets of QUIC's need (RFC 9000 section
-// 14).
-var testSizes = [...]int{maxForwardedPacket, 1412, 1392, 1352, 1312, 1252, minPacketSize + endpoint.ForwardedHeader}
-
-// maxForwardedPacket is the longest forwarded packet, with its header.
+// maxForwardedPacket is the longest forwarded packet, with its header: what QUIC
+// itself sends at most, which IPv6 over Ethernet carries.
 const maxForwardedPacket = 1452
+
+// testSizes are the UDP payloads that are tested: the longest one, what is left of
+// Ethernet's by GRE or VXLAN, WireGuard, IPsec and a tunnel with an MTU of 1,280, and
+// what the shortest full packets of QUIC's need (RFC 9000 section 14).
+var testSizes = [...]int{maxForwardedPacket, 1422, 1392, 1352, 1252, minPacketSize + endpoint.ForwardedHeader}
 
 const (
 	// testEvery is how long a test may take to be answered before the next one.
 	testEvery = time.Second
-	// testAgain is how long it rests after all of them. Paths change.
-	testAgain = 30 * time.Second
+	// testRounds is how often each length is tested before that rests for testAgain:
+	// a packet may be lost for other reasons.
+	testRounds   = 3
+	testAgain    = 30 * time.Second // and then twice as long each time
+	testAgainMax = time.Hour
+	// checkEvery is how often the path is tested while it carries full packets, at
+	// least checkFull since the last test. Others come too rarely to tell more often
+	// than in testAgain.
+	checkEvery = 3 * time.Second
+	checkFull  = 4
 )
 
 // fits reports whether a forwarded packet of n bytes, with its header, passes.
 func (p *path) fits(n int) bool { return n <= int(p.passed.Load()) }
 
-// due returns the sizes to test now that a packet does not fit: the longest and the
-// shortest at first, then one after another, as long as packets come.
-func (p *path) due() []int {
+// missed returns the sizes to test now that a packet does not fit.
+func (p *path) missed() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	wait := testEvery
+	if p.rounds >= testRounds {
+		wait = min(testAgain<<min(p.rounds-testRounds, 10), testAgainMax)
+	}
+	if p.rounds > 0 && time.Since(p.tested) < wait {
+		return nil
+	}
+	return p.round()
+}
+
+// round begins a round of tests of all lengths that are not known to pass. mu is held.
+func (p *path) round() []int {
+	p.rounds++
+	p.tested = time.Now()
+	longer := 0
+	for longer < len(testSizes) && !p.fits(testSizes[longer]) {
+		longer++
+	}
+	return testSizes[:longer]
+}
+
+// used takes note of packets that are forwarded, of the given length at most and with
+// their headers. It returns the sizes to test now.
+func (p *path) used(packets, longest int) []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	passed := int(p.passed.Load())
-	switch wait := testEvery; {
-	case passed == testSizes[0]:
-		return nil
-	case p.next == len(testSizes)-1 || (p.next > 0 && testSizes[p.next] <= passed):
-		wait = testAgain
-		if now.Sub(p.tested) < wait {
-			return nil
-		}
-		p.next = 0
-	case p.next > 0 && now.Sub(p.tested) < wait:
+	p.longest = max(p.longest, longest)
+	if longest > testSizes[len(testSizes)-1] {
+		p.full += packets
+	}
+	if p.checked.IsZero() {
+		p.checked = now
+	}
+	wait := testAgain
+	switch {
+	case p.rounds < testRounds && !p.fits(testSizes[0]) && now.Sub(p.tested) >= testEvery:
+		return p.round()
+	case p.asked > 0:
+		wait = testEvery
+	case p.full >= checkFull:
+		wait = checkEvery
+	}
+	if now.Sub(p.checked) < wait {
 		return nil
 	}
-	p.tested = now
-	sizes := []int{testSizes[p.next]}
-	if p.next == 0 && passed == 0 {
-		sizes = append(sizes, testSizes[len(testSizes)-1])
+	if p.asked == testRounds {
+		p.fail()
+		return nil
 	}
-	p.next++
-	return sizes
+	p.asked, p.checked, p.testing = p.asked+1, now, p.longest
+	return []int{p.testing}
 }
 
-// answered takes note of the answer to a test.
-func (p *path) answered(size int) {
-	if slices.Contains(testSizes[:], size) && size > int(p.passed.Load()) {
-		p.passed.Store(int32(size)) // one goroutine hears the answers
+// answered takes note of the answer to a test. It reports whether longer packets than
+// before are known to pass.
+func (p *path) answered(size int) (wider bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked > 0 && size >= p.testing {
+		p.asked, p.full, p.checked = 0, 0, time.Now()
+		if size >= p.longest {
+			p.longest = 0
+		}
 	}
+	if !slices.Contains(testSizes[:], size) || p.fits(size) {
+		return false
+	}
+	p.passed.Store(int32(size))
+	return true
+}
+
+// reset begins anew: the path is another one, or the system says that a packet is too
+// long.
+func (p *path) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail()
+}
+
+// fail is reset with mu held.
+func (p *path) fail() {
+	p.passed.Store(0)
+	p.rounds, p.tested = 0, time.Time{}
+	p.longest, p.full, p.asked, p.testing, p.checked = 0, 0, 0, 0, time.Time{}
 }
 
 // testPacket returns a test of so many bytes.
 func testPacket(number uint64, size int) []byte {
-	b := make([]byte, size)
+	b := make([]byte, max(size, endpoint.ForwardedHeader+1))
 	b[0] = endpoint.TypeForwarded
 	binary.BigEndian.PutUint64(b[1:], number)
 	return b
 }
 
-// came takes note of a test from the other side.
-func (c *channel) came(size int) {
+// testCame takes note of a test from the other side. Of several the longest is
+// answered.
+func (c *channel) testCame(size int) {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
-	if size > c.path.heard {
-		c.path.heard, c.path.fitsDue = size, true
-		c.out.notify()
-	}
+	c.path.came = max(c.path.came, size)
+	c.out.notify()
 }
 
 // append appends the answer that is due. The outbox's mu is held.
 func (p *path) append(b []byte) []byte {
-	if p.fitsDue {
-		b, p.fitsDue = appendFits(b, uint16(p.heard)), false
+	if p.came != 0 {
+		b, p.came = appendFits(b, uint16(p.came)), 0
 	}
 	return b
 }

@@ -117,7 +117,7 @@ func (c *Client) ask() {
 		p.before = p.asked
 	}
 	p.asking = true
-	p.heard[0], p.heard[1] = p.heard[1], c.link.received()
+	p.heard[0], p.heard[1] = p.heard[1], c.received()
 	p.asked, p.sent = p.next(), p.active
 	c.out.notify()
 	if p.timer == nil {
@@ -127,6 +127,9 @@ func (c *Client) ask() {
 	}
 }
 
+// received grows while anything at all comes in.
+func (c *Client) received() uint64 { return c.link.received() + c.counters.packetsReceived.Load() }
+
 // askAgain looks whether the relay has answered.
 func (c *Client) askAgain() {
 	c.out.mu.Lock()
@@ -134,7 +137,7 @@ func (c *Client) askAgain() {
 	p := &c.probe
 	switch {
 	case c.out.closing:
-	case p.answered < p.before && c.link.received() == p.heard[0]:
+	case p.answered < p.before && c.received() == p.heard[0]:
 		p.stalled = true
 		close(c.stalled)
 	case p.answered < p.asked, p.active > p.sent:

@@ -18,7 +18,7 @@ import (
 //	                             <-      welcome
 //	watch, unwatch, packet, part ->
 //	                             <-      present, gone, packet, part
-//	                             <-      receive, send
+//	                             <-      receive, send, takes
 //	ready                        ->
 //	forwarded                    <->     forwarded
 //	fits                         <->     fits
@@ -54,11 +54,12 @@ import (
 // packets go as before; none waits. Numbers are taken back when one of the two
 // leaves, or stops watching, and when none of both has sent for a while.
 //
-// Forwarded packets are used only where one has been seen to pass, and only up to
-// the length of the longest one: a packet whose first byte is 0, which none is of
+// Forwarded packets are used only where one has been seen to pass, lately, and only up
+// to the length of the longest one: a packet whose first byte is 0, which none is of
 // QUIC (RFC 9443) or of those beside it, is a test. It is not passed on; who gets it answers
 // on the control stream (fits). So it is with each direction of each client's
-// path.
+// path, and the relay tells senders what the receiver's takes (takes): who can choose
+// how long its packets are, as QUIC can, sends none that have to be split.
 //
 // A number is no secret that matters. Who knows one, because it is on the path,
 // can send as the client only from the client's address; and what it then brings
@@ -107,7 +108,11 @@ const (
 	//                                                         under the number; 0: no more. Of several
 	//                                                         only the last may be sent; so with receive
 	kindFits = 16 //    size uint16                            either side: a test came of so many bytes of
-	//                                                         UDP payload, more than any before
+	//                                                         UDP payload; of several only the longest may
+	//                                                         be answered
+	kindTakes = 17 //   peer, size uint16                      the relay: the longest UDP payload that can be
+	//                                                         forwarded to the peer in one piece, when
+	//                                                         numbers are given out, and when it changes
 )
 
 // A side that gets anything else (malformed, of a wrong length, of an unknown
@@ -150,9 +155,9 @@ const (
 // kind.
 type message struct {
 	kind    uint8
-	peer    identity.PeerID // watch, unwatch, present, gone, receive, send
+	peer    identity.PeerID // watch, unwatch, present, gone, receive, send, takes
 	number  uint64          // receive, ready, send
-	size    uint16          // fits
+	size    uint16          // fits, takes
 	nonce   uint64          // ping, pong
 	delay   uint32          // goodbye, in milliseconds
 	code    closeCode       // close
@@ -225,6 +230,8 @@ func parseMessage(b []byte) (message, error) {
 		m.peer, m.number = identity.PeerID(body[:peerSize]), binary.BigEndian.Uint64(body[peerSize:])
 	case kindReady:
 		m.number = binary.BigEndian.Uint64(body)
+	case kindTakes:
+		m.peer, m.size = identity.PeerID(body[:peerSize]), binary.BigEndian.Uint16(body[peerSize:])
 	case kindFits:
 		m.size = binary.BigEndian.Uint16(body)
 	case kindPing, kindPong:
@@ -252,6 +259,8 @@ func bodySize(kind uint8) (n int, known bool) {
 		return peerSize + numberSize, true
 	case kindReady:
 		return numberSize, true
+	case kindTakes:
+		return peerSize + fitsSize, true
 	case kindFits:
 		return fitsSize, true
 	case kindGoodbye:
@@ -348,6 +357,10 @@ func appendNonce(b []byte, kind uint8, nonce uint64) []byte {
 // appendChannel is for receive and send.
 func appendChannel(b []byte, kind uint8, peer identity.PeerID, number uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(appendHeader(b, kind, peerSize+numberSize), peer[:]...), number)
+}
+
+func appendTakes(b []byte, peer identity.PeerID, size uint16) []byte {
+	return binary.BigEndian.AppendUint16(append(appendHeader(b, kindTakes, peerSize+fitsSize), peer[:]...), size)
 }
 
 func appendReady(b []byte, number uint64) []byte {

@@ -53,6 +53,7 @@ func FuzzReadMessage(f *testing.F) {
 	f.Add(appendClose(appendGoodbye(nil, 1), codeFull))
 	f.Add(appendChannel(appendChannel(nil, kindReceive, testID(1), 77), kindSend, testID(2), 0))
 	f.Add(appendFits(appendReady(nil, 1<<63), 1452))
+	f.Add(appendTakes(nil, testID(3), 1300))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
 		var header [lengthSize]byte
@@ -91,6 +92,8 @@ func encode(m message) []byte {
 		return appendChannel(nil, m.kind, m.peer, m.number)
 	case kindReady:
 		return appendReady(nil, m.number)
+	case kindTakes:
+		return appendTakes(nil, m.peer, m.size)
 	case kindFits:
 		return appendFits(nil, m.size)
 	case kindPing, kindPong:

@@ -19,13 +19,14 @@ const (
 	// their connection and those that are too long. Of one sender there are at most
 	// half as many, so that one that floods leaves room for others. Packets of senders
 	// that the client does not watch come in only while less than maxStrangers wait:
-	// what its network cannot take is dropped for strangers first.
+	// what its network cannot take is dropped for strangers first. To QUIC belong those
+	// that it has taken and nothing was heard since.
 	maxForwarded = 512
 	maxEnclosed  = 256
-	maxStrangers = 8
+	maxStrangers = 128
 
 	// maxForwardedInAll bounds the bytes that wait for all clients together.
-	maxForwardedInAll = 128 << 20
+	maxForwardedInAll = 64 << 20
 
 	// requestRate and requestBurst bound a client's control messages: who sends
 	// more is read more slowly. The burst lets a client that returns watch
@@ -47,13 +48,19 @@ type session struct {
 	rateMu    sync.Mutex
 	allowance rate.Bucket // of packet bytes that it sends; rateMu guards it
 	reception reception   // rateMu guards it
+	// introduction is of bytes that it sends to those who do not watch it; rateMu
+	// guards it.
+	introduction rate.Bucket
+	// sentTo is where packets were last forwarded to.
+	sentTo atomic.Pointer[net.UDPAddr]
+	// watching counts how often it began or stopped to watch somebody, from 1.
+	watching atomic.Uint64
 
 	flows map[identity.PeerID]*flow // from it, by receiver; flows.mu guards it
 
 	// The goroutine that reads packets in the connection owns these.
-	parts    reassembler
-	lastTo   *session // where the last packet went
-	lastFlow *flow
+	parts reassembler
+	last  destination
 
 	requests rate.Bucket // the goroutine that reads control messages owns it
 
@@ -86,17 +93,19 @@ func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
 	bytes := float64(s.opts.BytesPerSecond)
 	c := &session{
 		server: s, id: id,
-		allowance: rate.NewBucket(bytes, max(bytes/10, minBurst), max(bytes/100, firstBurst)),
-		requests:  rate.NewBucket(requestRate, requestBurst, requestBurst),
-		reception: newReception(),
+		allowance:    rate.NewBucket(bytes, max(bytes/10, minBurst), max(bytes/100, firstBurst)),
+		requests:     rate.NewBucket(requestRate, requestBurst, requestBurst),
+		reception:    newReception(),
+		introduction: rate.NewBucket(introductionRate, introduction, introduction),
 	}
+	c.watching.Store(1)
 	c.open(l, c, &s.buffers, &s.wg)
 	c.out.limit, c.out.patience = maxEnclosed, slowAfter
 	if l.carrier() == CarrierTCP {
 		c.out.limit = maxForwarded
 	}
 	c.out.limitEach, c.out.limitStrangers = c.out.limit/2, maxStrangers
-	c.out.budget = &s.budget
+	c.out.budget, c.out.holds = &s.budget, l.carrier() == CarrierUDP
 	from := net.UDPAddrFromAddrPort(l.remote())
 	before, err := s.table.add(c, from, s.opts.Authorize == nil)
 	if err != nil {
@@ -143,7 +152,7 @@ func (c *session) readDatagrams(l *quicLink) {
 		}
 		if err != nil {
 			c.ended(err)
-			c.lastTo, c.lastFlow = nil, nil // or else who is gone would hold on to who is gone
+			c.last = destination{} // or else who is gone would hold on to who is gone
 			return
 		}
 	}
@@ -159,6 +168,7 @@ func (c *session) handleDatagram(b []byte) error {
 		c.drop(droppedRate, 1)
 		return nil
 	}
+	c.out.heard()
 	if d.kind == kindPacket {
 		c.route(d.peer, b)
 		return nil
@@ -189,7 +199,7 @@ func (c *session) readTCP(l *tcpLink) {
 		return c.handle(frame)
 	})
 	c.ended(err)
-	c.lastTo, c.lastFlow = nil, nil
+	c.last = destination{}
 	l.drain()
 }
 
@@ -222,11 +232,15 @@ func (c *session) handle(b []byte) error {
 	if err != nil {
 		return err
 	}
+	c.out.heard()
 	if err := c.requests.Wait(c.ctx, 1); err != nil {
 		return err
 	}
 	switch m.kind {
 	case kindWatch:
+		if c.overrun() {
+			return fmt.Errorf("%w: %d notices about channels wait to be read", ErrSlow, 2*maxWatches)
+		}
 		return c.server.table.watch(c, m.peer)
 	case kindUnwatch:
 		c.server.table.unwatch(c, m.peer)
@@ -238,7 +252,9 @@ func (c *session) handle(b []byte) error {
 	case kindReady:
 		c.server.table.flows.known(c, m.number)
 	case kindFits:
-		c.path.answered(int(m.size))
+		if c.path.answered(int(m.size)) {
+			c.server.table.flows.tellTakes(c)
+		}
 	case kindPong: // nobody asked, nobody minds
 	case kindClose:
 		if c.link.carrier() != CarrierTCP {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -23,8 +24,9 @@ const (
 // one session in it, the newest.
 //
 // Arrivals, departures and watches happen one after another, under mu, so that
-// every watcher hears of them in their order. Forwarding needs only the lookup,
-// which they hold up no longer than an entry of a map takes.
+// every watcher hears of them in their order. Forwarding needs only the lookup, which
+// they hold up no longer than an entry of a map takes, but for the first packet between
+// two clients since one of them has watched, or stopped to watch, anybody.
 type table struct {
 	most  int
 	flows flows // between the clients
@@ -54,6 +56,13 @@ func (t *table) find(peer identity.PeerID) *session {
 	t.lookup.RLock()
 	defer t.lookup.RUnlock()
 	return t.clients[peer]
+}
+
+// all returns the sessions there are.
+func (t *table) all() []*session {
+	t.lookup.RLock()
+	defer t.lookup.RUnlock()
+	return slices.Collect(maps.Values(t.clients))
 }
 
 func (t *table) len() int {
@@ -160,6 +169,7 @@ func (t *table) watch(c *session, peer identity.PeerID) error {
 			return nil
 		}
 		add(&c.watched, peer)
+		c.watching.Add(1)
 		t.watchers[peer] = append(t.watchers[peer], c)
 		t.watches++
 	}
@@ -175,6 +185,7 @@ func (t *table) unwatch(c *session, peer identity.PeerID) {
 		return
 	}
 	delete(c.watched, peer)
+	c.watching.Add(1)
 	t.forget(c, peer)
 	t.flows.close(c, peer)
 	c.unnotice(peer)
@@ -186,6 +197,7 @@ func (t *table) forgetAll(c *session) {
 		t.forget(c, peer)
 	}
 	c.watched = nil
+	c.watching.Add(1)
 	t.flows.closeAll(c)
 }
 
