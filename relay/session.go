@@ -19,8 +19,8 @@ const (
 	// their connection and those that are too long. Of one sender there are at most
 	// half as many, so that one that floods leaves room for others. Packets of senders
 	// that the client does not watch come in only while less than maxStrangers wait:
-	// what its network cannot take is dropped for strangers first. To QUIC belong those
-	// that it has taken and nothing was heard since.
+	// what its network cannot take is dropped for strangers first. Packets that QUIC has
+	// taken wait as well, until the client has been heard.
 	maxForwarded = 512
 	maxEnclosed  = 256
 	maxStrangers = 128
