@@ -63,13 +63,6 @@ func (fs *flows) find(number uint64) *flow {
 	return fs.in[number]
 }
 
-// to returns the flow from a client to a peer, or nil.
-func (fs *flows) to(from *session, peer identity.PeerID) *flow {
-	fs.mu.RLock()
-	defer fs.mu.RUnlock()
-	return from.flows[peer]
-}
-
 // open returns the flow between two clients that watch each other. It returns nil if
 // both are on TCP, where there is nothing to forward, and if there are as many as there
 // may be: then only those have another one that have no more than their share. Both clients must be in the table, whose mu is held.
