@@ -31,8 +31,8 @@ func reasons(suite string) []string {
 		},
 		"stream": {
 			"TLS over TCP leaves the packets to the kernel, in pieces of 64 KB on this interface, and encrypts in records of 16 KB; QUIC's packets are made, " +
-				"encrypted and acknowledged one by one in the process (RFC 9000). A connection of ours is quic-go's own once it stands: streams, packets and " +
-				"allocations are the same, and differences to *quic-go* of a few per cent either way are the machine's.",
+				"encrypted and acknowledged one by one in the process (RFC 9000). A connection of ours is quic-go's own once it stands, but that it reads many packets at a time " +
+				"where the kernel has coalesced them ([ADR 12](../docs/adr/0012-coalesced-receipt.md)), which quic-go and libp2p do not.",
 		},
 		"idle": {
 			"A loop on quic-go has no probes, no status, no metrics and no events: a connection costs what quic-go's does, a peer that is away one goroutine and " +
@@ -43,19 +43,15 @@ func reasons(suite string) []string {
 			"Peers that are away are dialed and probed more often than boxo/peering dials: that is what brings them back sooner.",
 		},
 		"herd": {
-			"A probe finds the hub again within the half second they are apart, and then all spokes dial at once; the loop's are spread by its backoff, and " +
-				"some of a few happen to dial at the right moment. With thousands, all the cores are busy with handshakes until the last spoke is back, and " +
-				"what decides is the CPU that a connection takes, of hub and spoke together. In profiles of the hub nearly all of it is TLS and " +
-				"quic-go, very little this project's code; beyond what the loop does there are the hellos, a round trip on a stream of their own, the probes, " +
-				"and handshakes made again because one took more than DialTimeout.",
+			"A probe finds the hub again within half a second, and the hub invites as many spokes at a time as it can serve and tells the others when to ask again; the loop's " +
+				"spokes dial as their backoff says, and with thousands most of those dials run out of time, and their handshakes are work for nothing. All the cores are " +
+				"busy until the last spoke is back, with TLS, quic-go and the memory of new connections; very little of it is this project's code.",
+			"Our failed dials with 5,000 spokes are those that had begun while the hub was away, most of them probes only, and ran out before its first answer: none of the handshakes that reach the hub fails.",
 		},
 		"relay": {
-			"Our relay forwards packets, not bytes: each packet of the peers' end-to-end QUIC connection is a datagram (RFC 9221) of each one's QUIC connection " +
-				"to the relay, encrypted once more on each leg. Such a packet is not full-sized, and quic-go's segmentation offload batches only those " +
-				"that are, so each costs a system call, the largest single part of the relay's profile. libp2p's circuit copies a stream from one connection " +
-				"into another, in full packets, and DERP writes to TCP, where the kernel does the packets; both acknowledge on each leg, so that a " +
+			"Our relay forwards the packets of the peers' end-to-end QUIC connection as they are, many in one read and one write ([ADR 13](../docs/adr/0013-a-relay-forwards-packets-as-they-are.md)). " +
+				"libp2p's circuit decrypts and encrypts a stream from one connection into another, and DERP does so with packets over TCP; both acknowledge on each leg, so that a " +
 				"loss on one leg holds up everything behind it. libp2p's connection ends with its relay; ours outlives it ([ADR 6](../docs/adr/0006-relayed-connections-and-moves.md)).",
-			"A request passes six ends of QUIC connections on its way, and over DERP two and four of TCP connections, which the kernel keeps.",
 		},
 	}[suite]
 }
