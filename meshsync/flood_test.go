@@ -117,8 +117,8 @@ func TestFloodOfHandshakesLeavesRoomForOthers(t *testing.T) {
 				time.Sleep(victim.dialTimeout())
 				full := 0
 				for i := range 40 {
-					time.Sleep(testRTT * 5) // the flood takes again what is free
-					if victim.endpoint.Unknown.Count() >= fewPlaces.All {
+					time.Sleep(testRTT * 5) // what gave way before ends meanwhile
+					if victim.fillsUp(time.Second) {
 						full++
 					}
 					late := w.node(20 + i)
@@ -149,6 +149,16 @@ func TestFloodOfHandshakesLeavesRoomForOthers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// fillsUp waits until all places for unknown connections are taken, for so long at most.
+func (n *node) fillsUp(within time.Duration) bool {
+	for began := time.Now(); time.Since(began) < within; time.Sleep(testRTT / 10) {
+		if n.endpoint.Unknown.Count() >= fewPlaces.All {
+			return true
+		}
+	}
+	return false
 }
 
 // The connection that gives way ends, also one that is half open, and no other.
