@@ -1,0 +1,13 @@
+// Package paths holds what belongs to the paths of one connection, between the
+// transport above and the socket (package endpoint) below. QUIC sees one
+// connection with one remote address; its packets go over whichever path is the
+// best now, and only this package knows.
+//
+//	ping.go    the authenticated questions and answers that prove a path
+//	replay.go  each of them is taken once
+//
+// Nothing here reads a clock, starts a goroutine, sets a timer or sends a packet:
+// the caller says what has happened and what time it is, and is told what to send
+// and when to come again. So nothing here is safe for concurrent use either: who
+// owns a connection's paths holds a lock over them, or is one goroutine.
+package paths
