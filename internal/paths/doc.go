@@ -5,6 +5,7 @@
 //
 //	ping.go    the authenticated questions and answers that prove a path
 //	replay.go  each of them is taken once
+//	choice.go  which path is best
 //
 // Nothing here reads a clock, starts a goroutine, sets a timer or sends a packet:
 // the caller says what has happened and what time it is, and is told what to send
