@@ -3,9 +3,13 @@
 // connection with one remote address; its packets go over whichever path is the
 // best now, and only this package knows.
 //
-//	ping.go    the authenticated questions and answers that prove a path
-//	replay.go  each of them is taken once
-//	choice.go  which path is best
+//	ping.go     the authenticated questions and answers that prove a path
+//	replay.go   each of them is taken once
+//	choice.go   which path is best
+//	path.go     one path's life: what happens to it
+//	advance.go  what it asks for, and when
+//	silence.go  when silence is suspicious
+//	width.go    how long packets may be on it
 //
 // Nothing here reads a clock, starts a goroutine, sets a timer or sends a packet:
 // the caller says what has happened and what time it is, and is told what to send

@@ -1,0 +1,126 @@
+package paths
+
+import "time"
+
+// A Due is what a path wants now.
+type Due struct {
+	// Ping says that a ping of PongSize is to be sent over it.
+	Ping bool
+	// Wide is the length of a ping, in bytes, that is to be sent besides, to see whether
+	// packets of that length pass; 0: none.
+	Wide int
+	// Suspected says that the path has become suspect just now: every other path of
+	// the connection is to be probed.
+	Suspected bool
+	// Narrowed says that packets that went in one piece until now do not pass any more:
+	// what was sent last is to be sent again, in two parts.
+	Narrowed bool
+	// Failed says that a path that was not active has failed just now.
+	Failed bool
+	// Next is when to call Advance again, if nothing happens before; the zero time is
+	// never.
+	Next time.Time
+}
+
+// Advance does what is due. keepAlive is after how long without a sign of life an
+// active path is asked for one; 0 is never. What it says to send is to be sent, and
+// told to Asked.
+func (p *Path) Advance(now time.Time, keepAlive time.Duration) (d Due) {
+	if p.role == Active {
+		d.Suspected = p.suspect(now)
+		p.keepAlive(now, keepAlive, &d)
+	} else {
+		d.Failed = p.giveUp(now)
+	}
+	if !p.pingAt.IsZero() && !now.Before(p.pingAt) {
+		d.Ping = true
+		p.pinged(now)
+	}
+	// The width of a path matters only once it answers, and one that is not active is
+	// not measured but when it is asked for something else as well.
+	if d.Suspected || p.state == Valid && (d.Ping || p.role == Active) {
+		p.checkWidth(now, &d)
+	}
+	d.sooner(p.pingAt)
+	if late, waiting := p.quiet.late(p.patience()); waiting && p.role == Active && p.state == Valid {
+		d.sooner(late)
+	}
+	if held := p.TrustedAt(now); p.role == Wanted {
+		d.sooner(held)
+	}
+	return d
+}
+
+// sooner lets the next call be at a time, if it is not before that.
+func (d *Due) sooner(at time.Time) {
+	if !at.IsZero() && (d.Next.IsZero() || at.Before(d.Next)) {
+		d.Next = at
+	}
+}
+
+// suspect makes an active path suspect if it is silent for too long. It reports
+// whether it is since now.
+func (p *Path) suspect(now time.Time) bool {
+	late, waiting := p.quiet.late(p.patience())
+	if p.state != Valid || !waiting || now.Before(late) {
+		return false
+	}
+	p.become(Suspect, now)
+	p.Probe(now)
+	return true
+}
+
+// keepAlive asks an active path that nothing has come over for so long.
+func (p *Path) keepAlive(now time.Time, after time.Duration, d *Due) {
+	if after <= 0 || p.state != Valid || p.quiet.waiting {
+		return
+	}
+	if at := p.heard.Add(after); now.Before(at) {
+		d.sooner(at)
+		return
+	}
+	p.pingAt = now
+}
+
+// checkWidth asks for the ping that is due to see what the path takes.
+func (p *Path) checkWidth(now time.Time, d *Due) {
+	before := p.width.proven
+	wide, next := p.width.due(now, p.patience())
+	d.Wide = wide
+	if p.role != Active {
+		return
+	}
+	d.sooner(next)
+	if p.width.proven < before {
+		d.Narrowed = true
+		p.quiet = silence{} // this is why nothing was answered
+	}
+}
+
+// pinged decides when the next ping will be.
+func (p *Path) pinged(now time.Time) {
+	p.tries++
+	switch {
+	case p.role == Active && p.state == Valid:
+		p.quiet.asked(now) // and if there is no answer, it is suspect
+		p.pingAt = time.Time{}
+	case p.state == Suspect, p.role == Needed:
+		p.pingAt = now.Add(max(suspectPace, p.patience()/4))
+	case p.state == Valid:
+		p.pingAt = now.Add(p.patience())
+	case p.role == Standby && p.tries >= standbyTries:
+		p.pingAt = time.Time{}
+	default:
+		p.pingAt = now.Add(min(max(now.Sub(p.began)/paceBy, firstPace), maxPace))
+	}
+}
+
+// giveUp makes a path that was proven, and is not active, fail if it has not answered
+// several pings in a row. It reports whether it did now.
+func (p *Path) giveUp(now time.Time) bool {
+	if p.state != Valid || p.tries < standbyTries || p.pingAt.IsZero() || now.Before(p.pingAt) {
+		return false
+	}
+	p.Fail(now)
+	return true
+}

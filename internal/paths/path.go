@@ -1,0 +1,318 @@
+package paths
+
+import (
+	"net/netip"
+	"time"
+)
+
+// One path's life:
+//
+//	Unproven   it is known and nothing more; it is pinged, less and less often
+//	           -> Valid: the pong to one of this side's pings came, on this path
+//	Valid      it can be used. If it is active, it is measured by what it carries, and if it is not, it rests
+//	           -> Suspect: active, and what wants an answer got none for its patience, max(300 ms, 3 RTT)
+//	Suspect    active still, and pinged, as all others are; it is Valid again with the first thing heard on it
+//	           -> Failed: another path has answered, while this one had time to and did not
+//	Failed     it is not used. If it would be the better one it is pinged, less and less often
+//	           -> Valid: a pong came; it is chosen again after it has answered for a while (choice.go)
+type State uint8
+
+// The states of a path.
+const (
+	Unproven State = iota
+	Valid
+	Suspect
+	Failed
+)
+
+// String returns the state as a word.
+func (s State) String() string {
+	return [...]string{"unproven", "valid", "suspect", "failed"}[s]
+}
+
+// A Role is what a path is for, which its connection decides.
+type Role uint8
+
+const (
+	// Standby: it is there when another one fails. Nothing is sent over it.
+	Standby Role = iota
+	// Wanted: it would be the better one. It is pinged until it answers, less and less
+	// often, and then until it is trusted.
+	Wanted
+	// Needed: the active one is suspect, so whichever answers takes over. It is pinged
+	// as often as that.
+	Needed
+	// Active: packets are sent over it.
+	Active
+)
+
+// A Route is where a path leads: an address, or a relay.
+type Route struct {
+	Kind Kind
+	// Addr is the address of a direct path, without an IPv4-in-IPv6 prefix.
+	Addr netip.AddrPort
+	// Relay tells the relay of a relayed path from all others; what it means is the
+	// caller's.
+	Relay uint64
+}
+
+const (
+	// patienceFloor is the least time after which silence is suspicious. An
+	// acknowledgment may be held back for 25 ms (RFC 9000 section 18.2), and the other
+	// side may be busy for some scheduler's turns.
+	patienceFloor = 300 * time.Millisecond
+	// patienceRounds is how many round trips it is where those are long. QUIC's own
+	// timer is about three (RFC 9002 section 6.2), so it has sent again by then.
+	patienceRounds = 3
+	// secondPart is the part of the patience that has to pass between two packets for
+	// the second one to say that the first, or itself, wants an answer: acknowledgments
+	// leave at once or 25 ms later.
+	secondPart = 4
+	// suspectPace is the least time between the pings of a path while the active one is
+	// suspect, and so how late the return of a path is noticed at most; where the
+	// round trip is long, it is three quarters of that.
+	suspectPace = 300 * time.Millisecond
+	// swallowed is how many times in a row pongs alone may end a suspicion. Then the path
+	// is taken for one that lets pings pass and nothing else.
+	swallowed = 2
+	// swallowWeight is for how many failures that counts: 16 s on hold.
+	swallowWeight = 5
+	// forgiven is for how long a path must have answered for its earlier failures not to
+	// count with the next one.
+	forgiven = 2 * maxHold
+
+	// firstPace and maxPace bound the time between two pings to a path that does not
+	// answer, which is half of the time since it began not to: 14 pings in the first
+	// minute, where NATs open and firewalls come up, and then one a minute.
+	firstPace = 250 * time.Millisecond
+	maxPace   = time.Minute
+	paceBy    = 2
+	// heldPings is how often a path on hold is pinged meanwhile.
+	heldPings = 8
+	// standbyTries is how many pings in a row of those that a standby path gets must not
+	// be answered for it to have failed.
+	standbyTries = 3
+)
+
+// A Path is one path of a connection. It is driven by its methods: each takes the time
+// that it is now, which never goes back, and after each Advance says what to send.
+type Path struct {
+	route Route
+	role  Role
+	state State
+	since time.Time // of the state
+
+	srtt, latest time.Duration // smoothed, and the last one; 0: not measured
+	heard        time.Time     // when something came last over it
+	ponged       time.Time     // when one of its pings was answered last
+
+	failures      int
+	answeredSince time.Time
+
+	quiet silence
+	asks  questions
+	width width
+
+	pingAt time.Time // when to ping next; zero: not before something happens
+	tries  int       // pings in a row without an answer
+	began  time.Time // since when the path is pinged without an answer
+}
+
+// NewPath returns a path that is to be proven.
+func NewPath(route Route, now time.Time) *Path {
+	return &Path{route: route, since: now, began: now, pingAt: now}
+}
+
+// Prove takes note that the path was proven by QUIC itself: it is the one that the
+// handshake went over, which took so long for a round trip.
+func (p *Path) Prove(rtt time.Duration, now time.Time) {
+	p.measured(rtt)
+	p.heard, p.ponged = now, now
+	p.become(Valid, now)
+	p.pingAt = time.Time{}
+}
+
+// Route returns where the path leads.
+func (p *Path) Route() Route { return p.route }
+
+// State returns what is known of it.
+func (p *Path) State() State { return p.state }
+
+// RTT returns its smoothed round trip time, 0 before it was measured.
+func (p *Path) RTT() time.Duration { return p.srtt }
+
+// LastHeard returns when something came last over it, the zero time if nothing has.
+func (p *Path) LastHeard() time.Time { return p.heard }
+
+// Fits reports whether a packet of so many bytes can go in one piece.
+func (p *Path) Fits(length int) bool { return p.width.fits(length) }
+
+// Standing returns what the choice depends on. If answered is not zero, a path counts
+// as proven only if one of its pings was answered since then: in a suspicion, what was
+// proven earlier says nothing.
+func (p *Path) Standing(answered time.Time) Standing {
+	s := Standing{Kind: p.route.Kind, RTT: p.srtt, Failures: p.failures, AnsweredSince: p.answeredSince}
+	s.Validated = !p.ponged.IsZero() && !p.ponged.Before(answered)
+	return s
+}
+
+// patience is after how long without an answer the path is suspicious.
+func (p *Path) patience() time.Duration {
+	return max(patienceFloor, patienceRounds*max(p.srtt, p.latest))
+}
+
+// SetRole says what the path is for from now on.
+func (p *Path) SetRole(r Role, now time.Time) {
+	if p.role == r {
+		return
+	}
+	p.role = r
+	p.quiet = silence{}
+	p.asks.forgive()
+	switch {
+	case r == Active && p.state == Valid, r == Standby && p.state != Unproven:
+		p.pingAt = time.Time{}
+	case r != Active:
+		p.began, p.pingAt, p.tries = now, now, 0
+	}
+	if r != Active && p.state == Suspect {
+		p.become(Valid, now)
+	}
+}
+
+func (p *Path) become(s State, now time.Time) {
+	if p.state != s {
+		p.state, p.since = s, now
+	}
+}
+
+// Sent takes note of a packet of the connection that goes over the path, of so many
+// bytes.
+func (p *Path) Sent(length int, now time.Time) {
+	p.width.sent(length)
+	p.quiet.sent(now, p.patience())
+}
+
+// Want says how long the connection's longest packets are, which the path is to take in
+// one piece.
+func (p *Path) Want(longest int) { p.width.want(longest) }
+
+// Heard takes note of a packet of the connection, not a ping, that came over the path.
+// It reports whether that ends a suspicion: then what was lost last is to be sent again.
+func (p *Path) Heard(now time.Time) (back bool) {
+	p.heard = now
+	p.quiet = silence{}
+	if p.state != Suspect {
+		return false
+	}
+	p.become(Valid, now)
+	p.pingAt, p.tries = time.Time{}, 0
+	return true
+}
+
+// Asked takes note of a ping of so many bytes that goes over the path.
+func (p *Path) Asked(number uint64, length int, now time.Time) { p.asks.add(number, length, now) }
+
+// Answered takes note of a pong that came over the path. It returns false for one that
+// answers none of the pings that went over it. back is as with Heard.
+func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
+	q, ok := p.asks.take(number)
+	if !ok {
+		return false, false
+	}
+	p.heard, p.ponged = now, now
+	if p.state == Failed {
+		p.srtt = 0 // it may be another way now
+	}
+	p.measured(now.Sub(q.at))
+	p.width.answered(q.length)
+	p.tries = 0
+	p.quiet.answered(p.state == Suspect, now)
+	switch p.state {
+	case Valid:
+		if p.role != Active {
+			p.pingAt = p.whileHeld(now)
+		}
+	case Suspect:
+		if p.quiet.pongs > swallowed {
+			return false, true // pongs are worth nothing here
+		}
+		back = true
+		fallthrough
+	default:
+		if p.state == Failed {
+			p.answeredSince = now
+		}
+		p.become(Valid, now)
+		p.pingAt = p.whileHeld(now)
+	}
+	return back, true
+}
+
+// measured takes note of a round trip (RFC 9002 section 5.3).
+func (p *Path) measured(rtt time.Duration) {
+	p.latest = max(rtt, 1)
+	if p.srtt == 0 {
+		p.srtt = p.latest
+	} else {
+		p.srtt += (p.latest - p.srtt) / 8
+	}
+}
+
+// whileHeld returns when a path that answers again is to be pinged next: it has to go on
+// answering until it is trusted. Others are not pinged.
+func (p *Path) whileHeld(now time.Time) time.Time {
+	if p.role != Wanted || p.standing().trust(now) != onHold {
+		return time.Time{}
+	}
+	return now.Add(max(firstPace, hold(p.failures)/heldPings))
+}
+
+func (p *Path) standing() Standing { return p.Standing(time.Time{}) }
+
+// TrustedAt returns when a path that answers again, and is on hold, may be chosen; the
+// zero time if it is not on hold.
+func (p *Path) TrustedAt(now time.Time) time.Time {
+	at, _ := p.standing().trustedAt(now)
+	return at
+}
+
+// Probe makes the path be pinged at once, and its width checked: a path is suspect, or
+// the network has changed. What was known of the width of one that is not active counts
+// no more, for nobody has looked lately.
+func (p *Path) Probe(now time.Time) {
+	p.began, p.pingAt, p.tries = now, now, 0
+	if p.role != Active {
+		p.width.forget()
+	}
+	p.width.recheck()
+}
+
+// Silent reports whether an active path is suspect and had time to answer the first
+// ping since, as another one has: a round trip, and a quarter for what varies.
+func (p *Path) Silent(now time.Time) bool {
+	rtt := max(p.srtt, p.latest)
+	return p.state == Suspect && !now.Before(p.since.Add(rtt+rtt/4))
+}
+
+// Fail takes note that the path does not work: another one takes over.
+func (p *Path) Fail(now time.Time) {
+	if p.failures > 0 && !p.answeredSince.IsZero() && now.Sub(p.answeredSince) >= forgiven {
+		p.failures = 0
+	}
+	if p.quiet.pongs > swallowed {
+		p.failures += swallowWeight
+	} else {
+		p.failures++
+	}
+	p.answeredSince = time.Time{}
+	p.quiet = silence{}
+	p.asks.forgive()
+	p.width.forget()
+	p.become(Failed, now)
+	p.began, p.tries = now, 0
+	p.pingAt = time.Time{}
+	if p.role == Wanted || p.role == Needed {
+		p.pingAt = now.Add(firstPace)
+	}
+}

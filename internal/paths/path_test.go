@@ -1,0 +1,460 @@
+package paths
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A line is one path and the network that it leads through. The clock of the test is
+// its own: time goes on from one event to the next.
+type line struct {
+	*Path
+	t   *testing.T
+	now time.Time
+	// rtt is how long a ping takes to be answered; passes says whether one of a length
+	// that is sent now is answered at all.
+	rtt       time.Duration
+	passes    func(length int) bool
+	keepAlive time.Duration
+
+	number uint64
+	pongs  []pong
+	next   time.Time
+	// log is what has happened: when, after the epoch, and what.
+	log []string
+	due Due // everything that was due since it was last looked at; Next is not kept
+}
+
+type pong struct {
+	number uint64
+	at     time.Time
+}
+
+func newLine(t *testing.T, rtt time.Duration) *line {
+	l := &line{Path: NewPath(Route{}, epoch), t: t, now: epoch, rtt: rtt, passes: func(int) bool { return true }}
+	return l
+}
+
+// activeLine returns a path that the handshake of a connection has proven.
+func activeLine(t *testing.T, rtt time.Duration) *line {
+	l := newLine(t, rtt)
+	l.Prove(rtt, l.now)
+	l.SetRole(Active, l.now)
+	l.advance()
+	return l
+}
+
+// advance does what is due now.
+func (l *line) advance() {
+	d := l.Advance(l.now, l.keepAlive)
+	if d.Suspected {
+		l.say("suspected")
+	}
+	if d.Narrowed {
+		l.say("narrowed")
+	}
+	if d.Failed {
+		l.say("failed")
+	}
+	if d.Ping {
+		l.ping(PongSize)
+	}
+	if d.Wide > 0 {
+		l.ping(d.Wide)
+	}
+	l.next = d.Next
+	if !l.next.IsZero() && !l.next.After(l.now) {
+		l.t.Fatalf("%v is not after %v: it would never rest", l.next, l.now)
+	}
+}
+
+func (l *line) say(what string) {
+	l.log = append(l.log, fmt.Sprintf("%v %s", l.now.Sub(epoch), what))
+}
+
+func (l *line) ping(length int) {
+	l.number++
+	l.Asked(l.number, length, l.now)
+	l.say(fmt.Sprintf("ping %d", length))
+	if l.passes(length) {
+		l.pongs = append(l.pongs, pong{l.number, l.now.Add(l.rtt)})
+	}
+}
+
+// run lets time go on.
+func (l *line) run(d time.Duration) {
+	for end := l.now.Add(d); ; {
+		at := end
+		if !l.next.IsZero() && l.next.Before(at) {
+			at = l.next
+		}
+		if len(l.pongs) > 0 && !l.pongs[0].at.After(at) {
+			at = l.pongs[0].at
+		}
+		l.now = at
+		switch {
+		case len(l.pongs) > 0 && !l.pongs[0].at.After(at):
+			back, ok := l.Answered(l.pongs[0].number, at)
+			if !ok {
+				l.say("a pong to nothing")
+			}
+			if back {
+				l.say("back")
+			}
+			l.pongs = l.pongs[1:]
+			l.advance()
+		case !l.next.IsZero() && !l.next.After(at):
+			l.advance()
+		default:
+			return
+		}
+	}
+}
+
+// send sends a packet of so many bytes.
+func (l *line) send(length int) {
+	l.Sent(length, l.now)
+	l.advance()
+}
+
+// hear lets a packet come in.
+func (l *line) hear() {
+	if l.Heard(l.now) {
+		l.say("back")
+	}
+	l.advance()
+}
+
+// expect checks what has happened since the last time.
+func (l *line) expect(want ...string) {
+	l.t.Helper()
+	if !slices.Equal(l.log, want) {
+		l.t.Errorf("happened:\n%q\nnot:\n%q", l.log, want)
+	}
+	l.log = nil
+}
+
+func (l *line) dead(int) bool { return false }
+
+func TestNewPathIsPingedAndThenValid(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.advance()
+	l.expect("0s ping 60")
+	if s := l.Standing(time.Time{}); s.Validated || l.State() != Unproven {
+		t.Errorf("%v, %+v", l.State(), s)
+	}
+	l.run(time.Hour)
+	l.expect() // no ping any more: a standby path rests
+	if s := l.Standing(time.Time{}); !s.Validated || s.RTT != 50*ms || l.State() != Valid {
+		t.Errorf("%v, %+v", l.State(), s)
+	}
+}
+
+func TestPathThatDoesNotAnswerIsPingedLessAndLess(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.passes = l.dead
+	l.SetRole(Wanted, l.now)
+	l.advance()
+	l.run(time.Minute)
+	if n := len(l.log); n < 10 || n > 16 {
+		t.Errorf("%d pings in the first minute: %v", n, l.log)
+	}
+	l.run(10 * time.Minute)
+	l.log = nil
+	l.run(time.Hour)
+	if n := len(l.log); n != 60 {
+		t.Errorf("%d pings an hour", n)
+	}
+	if l.State() != Unproven {
+		t.Error(l.State())
+	}
+}
+
+func TestStandbyPathThatDoesNotAnswerRestsAfterThreePings(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.passes = l.dead
+	l.advance()
+	l.run(time.Hour)
+	if len(l.log) != 3 {
+		t.Errorf("%q", l.log)
+	}
+}
+
+func TestOnlyThePongToAPingOfThisPathProvesIt(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.passes = l.dead
+	l.advance()
+	if _, ok := l.Answered(l.number+1, l.now); ok || l.State() != Unproven {
+		t.Errorf("a pong to the ping of another path made it %v", l.State())
+	}
+	l.Heard(l.now)
+	if l.State() != Unproven || l.Standing(time.Time{}).Validated {
+		t.Errorf("data made it %v", l.State())
+	}
+	if _, ok := l.Answered(l.number, l.now.Add(ms)); !ok || l.State() != Valid {
+		t.Errorf("its own pong made it %v", l.State())
+	}
+	if _, ok := l.Answered(l.number, l.now.Add(ms)); ok {
+		t.Error("the same pong counts twice")
+	}
+}
+
+func TestOneUnansweredPacketIsNotSuspicious(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.send(40)
+	l.run(time.Hour)
+	l.expect()
+}
+
+func TestAcknowledgmentsThatLeaveTogetherAreNotSuspicious(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.hear()
+	l.send(40)
+	l.run(25 * ms) // the longest that one is held back
+	l.send(40)
+	l.run(time.Hour)
+	l.expect()
+}
+
+func TestSilenceAfterSendingAgainIsSuspicious(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.passes = l.dead
+	l.send(500)
+	l.run(125 * ms) // QUIC's probe timeout
+	l.send(500)
+	l.run(200 * ms)
+	l.expect("300ms suspected", "300ms ping 60")
+	if l.State() != Suspect {
+		t.Error(l.State())
+	}
+}
+
+func TestPatienceIsThreeRoundTripsWhereThoseAreLong(t *testing.T) {
+	l := activeLine(t, 600*ms)
+	l.passes = l.dead
+	l.send(500)
+	l.run(900 * ms)
+	l.send(500)
+	l.run(901 * ms)
+	l.expect("1.8s suspected", "1.8s ping 60")
+}
+
+func TestAnAnswerEndsTheWaiting(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	for range 100 {
+		l.send(500)
+		l.run(100 * ms)
+		l.send(500)
+		l.run(100 * ms)
+		l.hear()
+	}
+	l.expect()
+}
+
+func TestFirstPacketsAfterARestAreGivenTheWholePatience(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.passes = l.dead
+	l.send(40) // the last acknowledgment of an exchange
+	l.run(time.Hour)
+	l.send(500)
+	l.run(299 * ms)
+	l.expect()
+	l.run(ms)
+	l.expect("1h0m0.3s suspected", "1h0m0.3s ping 60")
+}
+
+func TestSuspectPathIsPingedUntilItIsBack(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.passes = l.dead
+	l.send(500)
+	l.run(125 * ms)
+	l.send(500)
+	l.run(10 * time.Second)
+	if n := len(l.log); n < 30 || n > 40 {
+		t.Errorf("%d lines in 10 s", n)
+	}
+	l.log = nil
+	l.passes = func(int) bool { return true } // the light
+	light := l.now
+	l.run(400 * ms)
+	if l.State() != Valid || l.LastHeard().Sub(light) > 350*ms {
+		t.Errorf("%v, %v after the light: %q", l.State(), l.LastHeard().Sub(light), l.log)
+	}
+}
+
+func TestDataEndsASuspicionAtOnce(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.passes = l.dead
+	l.send(500)
+	l.run(125 * ms)
+	l.send(500)
+	l.run(375 * ms)
+	l.log = nil
+	l.hear()
+	l.run(time.Hour)
+	l.expect("500ms back")
+}
+
+func TestSuspectPathIsGivenTimeToAnswer(t *testing.T) {
+	l := activeLine(t, 120*ms)
+	l.passes = l.dead
+	l.send(500)
+	l.run(200 * ms)
+	l.send(500)
+	l.run(160 * ms)
+	l.expect("360ms suspected", "360ms ping 60")
+	if l.run(149 * ms); l.Silent(l.now) {
+		t.Error("silent before a round trip and a quarter")
+	}
+	if l.run(ms); !l.Silent(l.now) {
+		t.Error("not silent after a round trip and a quarter")
+	}
+}
+
+func TestPathThatSwallowsDataIsNotSavedByPongs(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	for range 60 { // QUIC goes on sending, pings are answered, nothing else comes
+		l.send(500)
+		l.run(100 * ms)
+	}
+	if l.State() != Suspect || !l.Silent(l.now) {
+		t.Fatalf("%v: %q", l.State(), l.log)
+	}
+	suspected := 0
+	for _, line := range l.log {
+		if len(line) > 9 && line[len(line)-9:] == "suspected" {
+			suspected++
+		}
+	}
+	if suspected != swallowed+1 {
+		t.Errorf("%d suspicions", suspected)
+	}
+	l.Fail(l.now)
+	if f := l.Standing(time.Time{}).Failures; f != swallowWeight {
+		t.Errorf("it counts as %d failures", f)
+	}
+}
+
+func TestIdleActivePathIsAskedOnceInKeepAlive(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.keepAlive = 5 * time.Second
+	l.advance()
+	l.run(11 * time.Second)
+	l.expect("5s ping 60", "10.05s ping 60")
+	l.hear()
+	l.run(5*time.Second - ms)
+	l.expect()
+}
+
+func TestUnansweredKeepAliveIsSuspicious(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.keepAlive = 5 * time.Second
+	l.passes = l.dead
+	l.advance()
+	l.run(5400 * ms)
+	l.expect("5s ping 60", "5.3s suspected", "5.3s ping 60")
+}
+
+func TestStandbyPathFailsAfterThreePings(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.advance()
+	l.run(time.Second)
+	l.log = nil
+	l.passes = l.dead
+	l.Probe(l.now)
+	l.advance()
+	l.run(time.Hour)
+	l.expect("1s ping 60", "1.3s ping 60", "1.6s ping 60", "1.9s failed")
+}
+
+func TestFailedPathIsTrustedAfterItHasAnsweredForASecond(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.passes = l.dead
+	l.Fail(l.now)
+	l.SetRole(Wanted, l.now)
+	l.advance()
+	l.run(10 * time.Second)
+	l.passes = func(int) bool { return true }
+	l.run(10 * time.Second)
+	first := l.Standing(time.Time{}).AnsweredSince
+	if first.IsZero() || l.State() != Valid {
+		t.Fatalf("%v", l.State())
+	}
+	if at := l.TrustedAt(first); at != first.Add(time.Second) {
+		t.Errorf("trusted %v after it answered", at.Sub(first))
+	}
+	l.log = nil
+	l.run(time.Hour)
+	l.expect() // it has proven itself, and rests
+}
+
+func TestPathOnHoldHasToGoOnAnswering(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	for range 4 {
+		l.Fail(l.now)
+	}
+	l.SetRole(Wanted, l.now)
+	l.advance()
+	l.run(time.Second)
+	if l.State() != Valid || l.Standing(time.Time{}).AnsweredSince.IsZero() {
+		t.Fatal("it answers")
+	}
+	l.passes = l.dead
+	l.run(5 * time.Second)
+	if s := l.Standing(time.Time{}); l.State() != Failed || !s.AnsweredSince.IsZero() || s.Failures != 5 {
+		t.Errorf("%v, %+v", l.State(), s)
+	}
+}
+
+func TestNeededPathIsPingedAsOftenAsTheSuspectOne(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.passes = l.dead
+	l.advance()
+	l.run(time.Hour)
+	l.log = nil
+	l.SetRole(Needed, l.now)
+	l.advance()
+	l.run(3*time.Second - ms)
+	if len(l.log) != 10 {
+		t.Errorf("%d pings in 3 s", len(l.log))
+	}
+}
+
+func TestInASuspicionOnlyFreshPongsCount(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.advance()
+	l.run(time.Minute)
+	began := l.now
+	if l.Standing(began).Validated {
+		t.Error("a pong of a minute ago counts")
+	}
+	l.Probe(l.now)
+	l.advance()
+	l.run(time.Second)
+	if !l.Standing(began).Validated {
+		t.Error("a pong that came since does not count")
+	}
+}
+
+func TestFailuresAreForgottenWhereAPathHasWorkedForLong(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	fail := func(after time.Duration) int {
+		l.Fail(l.now)
+		l.SetRole(Standby, l.now)
+		l.SetRole(Wanted, l.now)
+		l.advance()
+		l.run(after)
+		return l.Standing(time.Time{}).Failures
+	}
+	for i := range 5 {
+		if n := fail(time.Minute); n != i+1 {
+			t.Errorf("%d failures after %d", n, i+1)
+		}
+	}
+	fail(forgiven + time.Minute)
+	if n := fail(time.Minute); n != 1 {
+		t.Errorf("%d failures after it has worked for %v", n, forgiven)
+	}
+}

@@ -1,0 +1,93 @@
+package paths
+
+import "time"
+
+// A silence is what was sent over a path since something was heard on it. Packets are
+// sealed, so nobody here can see which of them want an answer. One alone may be an
+// acknowledgment, to which there is none. Who waits for an answer sends again; so it is
+// with the second one that the waiting begins, and the end of an exchange costs
+// neither a ping nor a timer. The zero value has just heard something.
+type silence struct {
+	first   time.Time // when the first one was sent; zero: none was
+	waiting bool      // one of them wants an answer
+	since   time.Time // the time from which that is late
+	pongs   int       // how often a pong alone came since
+}
+
+// sent takes note of a packet.
+func (s *silence) sent(now time.Time, patience time.Duration) {
+	switch {
+	case s.waiting:
+	case s.first.IsZero():
+		s.first = now
+	case now.Sub(s.first) > 2*patience:
+		// The first one ended an exchange, and this one begins another: nothing has come
+		// meanwhile that it could acknowledge.
+		s.waiting, s.since = true, now
+	case now.Sub(s.first) >= patience/secondPart:
+		s.waiting, s.since = true, s.first
+	}
+}
+
+// asked takes note of a ping, which wants an answer by itself.
+func (s *silence) asked(now time.Time) {
+	if !s.waiting {
+		s.waiting, s.since = true, now
+	}
+}
+
+// answered takes note of a pong. If a ping was all that wanted an answer, that is it.
+// What was sent besides is still not answered: if it was suspicious already, the
+// patience begins anew.
+func (s *silence) answered(suspected bool, now time.Time) {
+	switch {
+	case s.first.IsZero():
+		*s = silence{}
+	case suspected:
+		s.since = now
+		s.pongs++
+	}
+}
+
+// late returns when the silence becomes suspicious, and false if nothing wants an
+// answer.
+func (s *silence) late(patience time.Duration) (time.Time, bool) {
+	return s.since.Add(patience), s.waiting
+}
+
+// keptQuestions is how many pings of one path can be answered still. Two go out at a
+// time, and pings that follow each other wait for patience at least, so the oldest is
+// four patiences old when it is forgotten: twelve round trips.
+const keptQuestions = 8
+
+// A question is a ping that was sent.
+type question struct {
+	number uint64
+	length int
+	at     time.Time
+}
+
+// questions are the last pings of a path that are not answered.
+type questions struct {
+	last [keptQuestions]question // those without a time are none
+	next int
+}
+
+func (q *questions) add(number uint64, length int, now time.Time) {
+	q.last[q.next] = question{number, length, now}
+	q.next = (q.next + 1) % keptQuestions
+}
+
+// take returns the ping with a number, and forgets it.
+func (q *questions) take(number uint64) (question, bool) {
+	for i, a := range q.last {
+		if !a.at.IsZero() && a.number == number {
+			q.last[i] = question{}
+			return a, true
+		}
+	}
+	return question{}, false
+}
+
+// forgive forgets all of them.
+func (q *questions) forgive() { *q = questions{} }

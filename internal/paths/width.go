@@ -1,0 +1,101 @@
+package paths
+
+import "time"
+
+// QUIC measures the MTU of the path that is in use (RFC 8899), and never learns that
+// another one is narrower, or that this one has become so: it would send packets that
+// all vanish. So each path has a width of its own, the length of the longest ping that
+// has come through, and what is longer than that goes in two parts.
+
+const (
+	// MinWidth is how long packets may be, in bytes, on a path on which nothing longer
+	// has been tried. It is what each of the two parts of the longest packet takes, with
+	// room for a header; every path of QUIC has to take 1,200 (RFC 9000 section 14).
+	MinWidth = 760
+
+	// The width of a path in use is checked every second in which a packet was sent
+	// that is longer than MinWidth (RFC 8899 section 4.3), at the cost of one more. Two
+	// checks in a row that are not answered say that it is narrower now; one could
+	// have been lost for any reason.
+	widthPace   = time.Second
+	widthChecks = 2
+
+	// A path that is too narrow is checked again after that time, and after twice as long
+	// each time that it still is, up to a minute.
+	maxWidthPace = time.Minute
+)
+
+// A width is what is known of the length that packets may have on one path. The zero
+// value knows nothing.
+type width struct {
+	longest int // the length of the connection's longest packets
+	proven  int // the longest ping that has come through since the path was too narrow
+
+	used    bool      // longer packets than MinWidth were sent since the last check
+	checkAt time.Time // when the next one may be; zero: at once
+	open    bool      // the last one is not answered yet
+	since   time.Time // when that was sent
+	failed  int       // how many in a row were not answered
+}
+
+// fits reports whether a packet of so many bytes can go in one piece.
+func (w *width) fits(length int) bool { return length <= max(w.proven, MinWidth) }
+
+// want says how long the longest packets of the connection are. What was proven for
+// shorter ones has to be for these.
+func (w *width) want(longest int) {
+	longest = min(longest, MaxPing)
+	if longest > w.longest {
+		w.longest = longest
+		w.checkAt, w.open, w.failed = time.Time{}, false, 0
+	}
+}
+
+// sent takes note of a packet.
+func (w *width) sent(length int) { w.used = w.used || length > MinWidth }
+
+// due returns the length of the ping to check with now, and 0 if none is due, and when
+// to come again; never, if that is zero. patience is how long an answer may take.
+func (w *width) due(now time.Time, patience time.Duration) (length int, next time.Time) {
+	if w.open {
+		if late := w.since.Add(patience); now.Before(late) {
+			return 0, late
+		}
+		w.unanswered(now)
+	}
+	if w.longest <= MinWidth || w.proven >= w.longest && !w.used {
+		return 0, time.Time{}
+	}
+	if now.Before(w.checkAt) {
+		return 0, w.checkAt
+	}
+	w.used, w.open, w.since = false, true, now
+	w.checkAt = now.Add(widthPace)
+	return w.longest, now.Add(patience)
+}
+
+// unanswered takes note of a check that was not answered in time.
+func (w *width) unanswered(now time.Time) {
+	w.open = false
+	w.failed++
+	if w.failed < widthChecks {
+		w.checkAt, w.used = now, true
+		return
+	}
+	w.proven = 0
+	w.checkAt = now.Add(min(widthPace<<min(w.failed-widthChecks, 6), maxWidthPace))
+}
+
+// answered takes note of a ping of so many bytes that has come through.
+func (w *width) answered(length int) {
+	w.proven = max(w.proven, length)
+	if length >= w.longest {
+		w.open, w.failed = false, 0
+	}
+}
+
+// recheck makes the width be checked at once, because the path may be another one now.
+func (w *width) recheck() { w.checkAt, w.open, w.used = time.Time{}, false, true }
+
+// forget makes nothing known, because the path was lost.
+func (w *width) forget() { *w = width{longest: w.longest} }

@@ -1,0 +1,174 @@
+package paths
+
+import (
+	"testing"
+	"time"
+)
+
+// wideLine returns an active path on which packets of so many bytes are sent, and were
+// seen to pass.
+func wideLine(t *testing.T, longest int) *line {
+	l := activeLine(t, 50*ms)
+	l.Want(longest)
+	l.advance()
+	l.run(time.Second)
+	if !l.Fits(longest) {
+		t.Fatalf("%d bytes do not fit: %q", longest, l.log)
+	}
+	l.log = nil
+	return l
+}
+
+// stream sends packets of so many bytes for a while, every 20 ms, of which those that
+// fit in one piece and pass are answered.
+func (l *line) stream(length int, d time.Duration) (answered int) {
+	for end := l.now.Add(d); l.now.Before(end); {
+		whole := l.Fits(length)
+		l.send(length)
+		l.run(20 * ms)
+		if whole && l.passes(length) || !whole && l.passes(MinWidth) {
+			l.hear()
+			answered++
+		}
+	}
+	return answered
+}
+
+func TestWidthIsWhatAPingHasShown(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	if !l.Fits(MinWidth) || l.Fits(MinWidth+1) {
+		t.Error("nothing longer than MinWidth was tried")
+	}
+	l.Want(1300)
+	l.advance()
+	l.run(49 * ms)
+	if l.Fits(1300) {
+		t.Error("it fits before the ping was answered")
+	}
+	l.run(ms)
+	if l.expect("0s ping 1300"); !l.Fits(1300) || l.Fits(1301) {
+		t.Error("what fits is what has passed")
+	}
+	l.Want(1452)
+	l.advance()
+	l.run(time.Second)
+	if l.expect("50ms ping 1452"); !l.Fits(1452) {
+		t.Error("longer packets are tried as soon as there are some")
+	}
+}
+
+func TestShortPacketsNeedNoCheck(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.Want(MinWidth)
+	l.advance()
+	l.stream(MinWidth, time.Minute)
+	l.expect()
+}
+
+func TestIdlePathIsNotChecked(t *testing.T) {
+	l := wideLine(t, 1452)
+	l.stream(100, time.Minute)
+	l.run(time.Hour)
+	l.expect()
+}
+
+func TestWidthIsCheckedEachSecondWhileItIsUsed(t *testing.T) {
+	l := wideLine(t, 1452)
+	l.stream(1452, 10*time.Second)
+	if n := len(l.log); n < 9 || n > 11 {
+		t.Errorf("%d checks in 10 s: %q", n, l.log)
+	}
+}
+
+func TestPathThatBecomesNarrowSplitsSoonAndGoesOn(t *testing.T) {
+	for name, other := range map[string]bool{"nothing comes back": false, "the other side goes on sending": true} {
+		t.Run(name, func(t *testing.T) {
+			l := wideLine(t, 1452)
+			l.stream(1452, 5*time.Second)
+			l.passes = func(length int) bool { return length <= 1300 }
+			narrowed := l.now
+			for l.Fits(1452) {
+				l.stream(1452, 20*ms)
+				if other {
+					l.hear()
+				}
+				if l.now.Sub(narrowed) > 3*time.Second {
+					t.Fatalf("still in one piece: %q", l.log)
+				}
+			}
+			if n := l.stream(1452, time.Second); n != 50 {
+				t.Errorf("%d of 50 packets arrive in two parts", n)
+			}
+			if l.State() != Valid {
+				t.Error(l.State())
+			}
+		})
+	}
+}
+
+func TestOneLostCheckNarrowsNothing(t *testing.T) {
+	l := wideLine(t, 1452)
+	lost := false
+	l.passes = func(length int) bool {
+		if length == 1452 && !lost {
+			lost = true
+			return false
+		}
+		return true
+	}
+	for range 500 {
+		l.send(1452)
+		l.run(20 * ms)
+		l.hear()
+		if !l.Fits(1452) {
+			t.Fatalf("%q", l.log)
+		}
+	}
+	if !lost {
+		t.Error("none was lost")
+	}
+}
+
+func TestNarrowPathIsCheckedLessAndLess(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.passes = func(length int) bool { return length <= 1300 }
+	l.Want(1452)
+	l.advance()
+	l.stream(1452, 10*time.Minute)
+	l.log = nil
+	l.stream(1452, 10*time.Minute)
+	if n := len(l.log); n < 8 || n > 11 {
+		t.Errorf("%d checks in ten minutes", n)
+	}
+	l.passes = func(int) bool { return true }
+	l.stream(1452, 2*time.Minute)
+	if !l.Fits(1452) {
+		t.Error("that it has become wide is not noticed")
+	}
+}
+
+func TestProbedStandbyPathHasToShowItsWidthAgain(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.Want(1452)
+	l.advance()
+	l.run(time.Second)
+	l.Probe(l.now)
+	l.log = nil
+	l.advance()
+	if l.Fits(1452) {
+		t.Error("what it was known to take long ago counts")
+	}
+	l.run(time.Second)
+	l.expect("1s ping 60", "1s ping 1452")
+	if !l.Fits(1452) {
+		t.Error("it has shown it")
+	}
+}
+
+func TestFailedPathHasToShowItsWidthAgain(t *testing.T) {
+	l := wideLine(t, 1452)
+	l.Fail(l.now)
+	if l.Fits(1452) {
+		t.Error("it may be another way when it is back")
+	}
+}
