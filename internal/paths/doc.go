@@ -10,6 +10,7 @@
 //	advance.go  what it asks for, and when
 //	silence.go  when silence is suspicious
 //	width.go    how long packets may be on it
+//	part.go     packets that are longer than that
 //
 // Nothing here reads a clock, starts a goroutine, sets a timer or sends a packet:
 // the caller says what has happened and what time it is, and is told what to send

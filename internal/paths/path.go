@@ -124,9 +124,11 @@ func NewPath(route Route, now time.Time) *Path {
 }
 
 // Prove takes note that the path was proven by QUIC itself: it is the one that the
-// handshake went over, which took so long for a round trip.
+// handshake went over, which took so long for a round trip. Its first packets were
+// padded to 1,200 bytes at least (RFC 9000 section 14.1), so these fit.
 func (p *Path) Prove(rtt time.Duration, now time.Time) {
 	p.measured(rtt)
+	p.width.answered(handshakeWidth)
 	p.heard, p.ponged = now, now
 	p.become(Valid, now)
 	p.pingAt = time.Time{}
@@ -137,6 +139,9 @@ func (p *Path) Route() Route { return p.route }
 
 // State returns what is known of it.
 func (p *Path) State() State { return p.state }
+
+// Waits reports whether something was sent that wants an answer and has none.
+func (p *Path) Waits() bool { return p.quiet.waiting || p.state == Suspect }
 
 // RTT returns its smoothed round trip time, 0 before it was measured.
 func (p *Path) RTT() time.Duration { return p.srtt }
@@ -170,8 +175,9 @@ func (p *Path) SetRole(r Role, now time.Time) {
 	p.quiet = silence{}
 	p.asks.forgive()
 	switch {
-	case r == Active && p.state == Valid, r == Standby && p.state != Unproven:
+	case r == Active && p.state == Valid, r == Standby && p.state != Unproven && p.tries == 0:
 		p.pingAt = time.Time{}
+	case r == Standby && p.tries > 0: // the question that it was asked is still open
 	case r != Active:
 		p.began, p.pingAt, p.tries = now, now, 0
 	}

@@ -13,6 +13,10 @@ const (
 	// room for a header; every path of QUIC has to take 1,200 (RFC 9000 section 14).
 	MinWidth = 760
 
+	// handshakeWidth is the least length of the datagrams that hold QUIC's first packets
+	// (RFC 9000 section 14.1).
+	handshakeWidth = 1200
+
 	// The width of a path in use is checked every second in which a packet was sent
 	// that is longer than MinWidth (RFC 8899 section 4.3), at the cost of one more. Two
 	// checks in a row that are not answered say that it is narrower now; one could

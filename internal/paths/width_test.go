@@ -36,8 +36,11 @@ func (l *line) stream(length int, d time.Duration) (answered int) {
 
 func TestWidthIsWhatAPingHasShown(t *testing.T) {
 	l := activeLine(t, 50*ms)
-	if !l.Fits(MinWidth) || l.Fits(MinWidth+1) {
-		t.Error("nothing longer than MinWidth was tried")
+	if !l.Fits(1200) || l.Fits(1201) {
+		t.Error("nothing longer than the packets of the handshake was tried")
+	}
+	if fresh := newLine(t, 50*ms); !fresh.Fits(MinWidth) || fresh.Fits(MinWidth+1) {
+		t.Error("nothing longer than MinWidth was tried on a new path")
 	}
 	l.Want(1300)
 	l.advance()
