@@ -62,9 +62,10 @@ func (d *Due) sooner(at time.Time) {
 // whether it is since now.
 func (p *Path) suspect(now time.Time) bool {
 	late, waiting := p.quiet.late(p.patience())
-	if p.state != Valid || !waiting || now.Before(late) {
+	if p.state != Valid || !p.doubted && (!waiting || now.Before(late)) {
 		return false
 	}
+	p.doubted = false
 	p.become(Suspect, now)
 	p.Probe(now)
 	return true

@@ -11,6 +11,8 @@
 //	silence.go  when silence is suspicious
 //	width.go    how long packets may be on it
 //	part.go     packets that are longer than that
+//	binding.go  what belongs to one connection, and where its packets go
+//	settle.go   when it moves to another path
 //
 // Nothing here reads a clock, starts a goroutine, sets a timer or sends a packet:
 // the caller says what has happened and what time it is, and is told what to send

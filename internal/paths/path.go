@@ -103,15 +103,17 @@ type Path struct {
 	since time.Time // of the state
 
 	srtt, latest time.Duration // smoothed, and the last one; 0: not measured
+	lowest       time.Duration // since the path was proven: what the choice is by
 	heard        time.Time     // when something came last over it
 	ponged       time.Time     // when one of its pings was answered last
 
 	failures      int
 	answeredSince time.Time
 
-	quiet silence
-	asks  questions
-	width width
+	quiet   silence
+	doubted bool // it is to be suspected at once
+	asks    questions
+	width   width
 
 	pingAt time.Time // when to ping next; zero: not before something happens
 	tries  int       // pings in a row without an answer
@@ -140,8 +142,15 @@ func (p *Path) Route() Route { return p.route }
 // State returns what is known of it.
 func (p *Path) State() State { return p.state }
 
+// Doubt makes an active path suspect with the next Advance, though it is not silent. It
+// reports whether it was not suspect before.
+func (p *Path) Doubt() bool {
+	p.doubted = p.role == Active && p.state == Valid
+	return p.doubted
+}
+
 // Waits reports whether something was sent that wants an answer and has none.
-func (p *Path) Waits() bool { return p.quiet.waiting || p.state == Suspect }
+func (p *Path) Waits() bool { return p.quiet.waiting || p.doubted || p.state == Suspect }
 
 // RTT returns its smoothed round trip time, 0 before it was measured.
 func (p *Path) RTT() time.Duration { return p.srtt }
@@ -152,11 +161,13 @@ func (p *Path) LastHeard() time.Time { return p.heard }
 // Fits reports whether a packet of so many bytes can go in one piece.
 func (p *Path) Fits(length int) bool { return p.width.fits(length) }
 
-// Standing returns what the choice depends on. If answered is not zero, a path counts
+// Standing returns what the choice depends on. The RTT is the lowest that was seen, for
+// a path that is busy has a queue in it, and would lose to an idle one that has the same
+// queue as soon as it is used. If answered is not zero, a path counts
 // as proven only if one of its pings was answered since then: in a suspicion, what was
 // proven earlier says nothing.
 func (p *Path) Standing(answered time.Time) Standing {
-	s := Standing{Kind: p.route.Kind, RTT: p.srtt, Failures: p.failures, AnsweredSince: p.answeredSince}
+	s := Standing{Kind: p.route.Kind, RTT: p.lowest, Failures: p.failures, AnsweredSince: p.answeredSince}
 	s.Validated = !p.ponged.IsZero() && !p.ponged.Before(answered)
 	return s
 }
@@ -172,7 +183,7 @@ func (p *Path) SetRole(r Role, now time.Time) {
 		return
 	}
 	p.role = r
-	p.quiet = silence{}
+	p.quiet, p.doubted = silence{}, false
 	p.asks.forgive()
 	switch {
 	case r == Active && p.state == Valid, r == Standby && p.state != Unproven && p.tries == 0:
@@ -259,10 +270,11 @@ func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
 func (p *Path) measured(rtt time.Duration) {
 	p.latest = max(rtt, 1)
 	if p.srtt == 0 {
-		p.srtt = p.latest
-	} else {
-		p.srtt += (p.latest - p.srtt) / 8
+		p.srtt, p.lowest = p.latest, p.latest
+		return
 	}
+	p.srtt += (p.latest - p.srtt) / 8
+	p.lowest = min(p.lowest, p.latest)
 }
 
 // whileHeld returns when a path that answers again is to be pinged next: it has to go on
@@ -297,8 +309,12 @@ func (p *Path) Probe(now time.Time) {
 // Silent reports whether an active path is suspect and had time to answer the first
 // ping since, as another one has: a round trip, and a quarter for what varies.
 func (p *Path) Silent(now time.Time) bool {
+	return p.state == Suspect && !now.Before(p.silentAt())
+}
+
+func (p *Path) silentAt() time.Time {
 	rtt := max(p.srtt, p.latest)
-	return p.state == Suspect && !now.Before(p.since.Add(rtt+rtt/4))
+	return p.since.Add(rtt + rtt/4)
 }
 
 // Fail takes note that the path does not work: another one takes over.

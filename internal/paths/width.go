@@ -70,12 +70,17 @@ func (w *width) due(now time.Time, patience time.Duration) (length int, next tim
 	if w.longest <= MinWidth || w.proven >= w.longest && !w.used {
 		return 0, time.Time{}
 	}
-	if now.Before(w.checkAt) {
+	if !w.isDue(now) {
 		return 0, w.checkAt
 	}
 	w.used, w.open, w.since = false, true, now
 	w.checkAt = now.Add(widthPace)
 	return w.longest, now.Add(patience)
+}
+
+// isDue reports whether a check is due now, on a path that is in use.
+func (w *width) isDue(now time.Time) bool {
+	return !w.open && w.longest > MinWidth && (w.used || w.proven < w.longest) && !now.Before(w.checkAt)
 }
 
 // unanswered takes note of a check that was not answered in time.

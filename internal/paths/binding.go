@@ -1,0 +1,245 @@
+package paths
+
+import (
+	"slices"
+	"time"
+)
+
+// A Binding is what belongs to one connection whose peer has proven who it is: its
+// session, its paths, and which of them is active. It begins with one path, the one that
+// the handshake went over, and lasts as long as the connection.
+//
+// The caller tells it what has happened. Most methods return what there is to do: the
+// packets to send, when to call Advance, and whether the active path is another one.
+// Send and Hear, which are called for every packet of QUIC, say only whether Advance has
+// something to do now.
+type Binding struct {
+	session *Session
+	// keepAlive is after how long without a sign of life the active path is asked for
+	// one; 0: never.
+	keepAlive time.Duration
+
+	paths  []*Path
+	active *Path
+	// suspected is since when the active path is suspect; zero: it is not.
+	suspected time.Time
+	// from is the route over which the other side's last packet of QUIC came, and hinted
+	// when it made the active path be doubted last.
+	from   Route
+	hinted time.Time
+
+	longest int    // the longest packet of QUIC until now
+	last    []byte // the last packet that went out and may be lost; empty: none
+	split   splitter
+	joined  reassembler
+
+	out Out
+}
+
+const (
+	// MaxPaths bounds the paths of a connection. A peer may name 32 candidates.
+	MaxPaths = 32
+	// freshFor is how long a pong is proof enough for a move: what has answered longer ago
+	// is asked once more.
+	freshFor = 3 * time.Second
+	// hintPace is the least time between two doubts for the reason that the other side has
+	// moved. Who forges its address can bring them about, and each costs a ping on every path.
+	hintPace = time.Second
+)
+
+// A Packet is to be sent over a path.
+type Packet struct {
+	Route Route
+	Bytes []byte
+}
+
+// A Cause is why the active path is another one.
+type Cause uint8
+
+const (
+	// Failover: the one before has died.
+	Failover Cause = iota
+	// Upgrade: a better kind has appeared.
+	Upgrade
+	// Faster: one of the same kind has a lower RTT.
+	Faster
+)
+
+// String returns the cause as a word.
+func (c Cause) String() string { return [...]string{"failover", "upgrade", "rtt"}[c] }
+
+// A Move is a change of the active path.
+type Move struct {
+	From, To Route
+	Cause    Cause
+}
+
+// An Out is what is to be done after something has happened.
+type Out struct {
+	Packets []Packet
+	Moves   []Move
+	// Next is when to call Advance, if no other method has returned an Out before; zero:
+	// not at all.
+	Next time.Time
+}
+
+// NewBinding returns the binding of a connection whose handshake went over a route and
+// took rtt for a round trip.
+func NewBinding(s *Session, route Route, rtt, keepAlive time.Duration, now time.Time) *Binding {
+	b := &Binding{session: s, keepAlive: keepAlive, from: route, longest: handshakeWidth}
+	b.active = NewPath(route, now)
+	b.active.Want(b.longest)
+	b.active.Prove(rtt, now)
+	b.active.SetRole(Active, now)
+	b.paths = []*Path{b.active}
+	return b
+}
+
+// Active returns the active path, and Paths all of them. They are the binding's: the
+// caller reads them only.
+func (b *Binding) Active() *Path { return b.active }
+
+// Paths returns all paths, in the order in which they became known.
+func (b *Binding) Paths() []*Path { return b.paths }
+
+// Send says where a run of packets of QUIC goes now, of size bytes one after another of
+// which the last may be shorter, and whether in one piece: else each of them goes as
+// the two parts that Split returns. Advance is to be called afterwards if it says so.
+//
+// Packets that are longer than all before ask whether the path takes them (RFC 8899), so
+// they go in one piece, whatever the path is.
+func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole, advance bool) {
+	size = min(size, len(run))
+	whole = b.active.Fits(size)
+	if size > b.longest {
+		b.longest = size
+		for _, p := range b.paths {
+			p.Want(size)
+		}
+		whole, advance = true, true
+	}
+	waited := b.active.Waits()
+	b.active.Sent(size, now)
+	if b.active.Waits() {
+		b.last = append(b.last[:0], run[(len(run)-1)/size*size:]...)
+		advance = advance || !waited
+	}
+	return b.active.route, whole, advance || b.active.width.isDue(now)
+}
+
+// Split returns the two parts of a packet of QUIC.
+func (b *Binding) Split(packet []byte) (first, rest []byte) {
+	return b.split.split(b.session.out.tag, packet)
+}
+
+// Join takes a part whose tag is that of the session, and returns the packet if that
+// makes it complete.
+func (b *Binding) Join(part []byte) (packet []byte, complete bool) { return b.joined.add(part) }
+
+// Hear takes note of a packet of QUIC that came over a route. If the other side has moved
+// to that one, it may know that the active path is dead, so that is asked. It reports whether that is
+// a proven path of the connection, so that the packet is to be shown under its name, and
+// whether Advance is to be called.
+func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
+	p := b.path(route)
+	if p == nil || p.ponged.IsZero() {
+		return false, false
+	}
+	if p.Heard(now) {
+		b.resend()
+		advance = true
+	}
+	if p == b.active {
+		b.last = b.last[:0]
+	} else if b.from != route && now.Sub(b.hinted) >= hintPace && b.active.Doubt() {
+		b.hinted = now
+		advance = true
+	}
+	b.from = route
+	return true, advance
+}
+
+// HearPing takes a packet that may be a ping or pong of the connection, by its tag, and
+// came over a route. An authenticated ping from a route that is not known makes it a
+// path that is to be proven.
+func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
+	m, ok := b.session.Open(packet)
+	if !ok {
+		return Out{}
+	}
+	p := b.path(route)
+	if m.Pong {
+		if p != nil {
+			if back, _ := p.Answered(m.Answers, now); back && p == b.active {
+				b.resend()
+			}
+		}
+		return b.Advance(now)
+	}
+	b.send(route, b.session.AppendPong(nil, m.Number, route.Addr))
+	if p == nil {
+		b.add(route, now)
+	}
+	return b.Advance(now)
+}
+
+// Know adds a route that may lead to the peer, to be tried at once.
+func (b *Binding) Know(route Route, now time.Time) Out {
+	if b.path(route) == nil {
+		b.add(route, now)
+	}
+	return b.Advance(now)
+}
+
+// add adds a path. If there are too many, the one that was proven longest ago, or never, goes.
+func (b *Binding) add(route Route, now time.Time) {
+	if len(b.paths) == MaxPaths {
+		oldest := -1
+		for i, p := range b.paths {
+			if p != b.active && (oldest < 0 || p.ponged.Before(b.paths[oldest].ponged)) {
+				oldest = i
+			}
+		}
+		b.paths = slices.Delete(b.paths, oldest, oldest+1)
+	}
+	p := NewPath(route, now)
+	p.Want(b.longest)
+	b.paths = append(b.paths, p)
+}
+
+// Probe pings every path from where the host is now: its network has changed.
+func (b *Binding) Probe(now time.Time) Out {
+	for _, p := range b.paths {
+		p.Probe(now)
+	}
+	return b.Advance(now)
+}
+
+func (b *Binding) path(route Route) *Path {
+	for _, p := range b.paths {
+		if p.route == route {
+			return p
+		}
+	}
+	return nil
+}
+
+func (b *Binding) send(route Route, packet []byte) {
+	b.out.Packets = append(b.out.Packets, Packet{route, packet})
+}
+
+// resend sends the last packet again that may be lost, over the path that is active now:
+// the answer tells QUIC that there is one, which would else wait for its own timer,
+// which doubles (RFC 9002 section 6.2).
+func (b *Binding) resend() {
+	if len(b.last) == 0 {
+		return
+	}
+	if b.active.Fits(len(b.last)) {
+		b.send(b.active.route, slices.Clone(b.last))
+		return
+	}
+	first, rest := b.Split(b.last)
+	b.send(b.active.route, first)
+	b.send(b.active.route, rest)
+}

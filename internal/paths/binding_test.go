@@ -1,0 +1,494 @@
+package paths
+
+import (
+	"bytes"
+	"container/heap"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+)
+
+// The routes of the tests. Each side sees the other one under the same.
+var (
+	directA = Route{Kind: Direct, Addr: netip.MustParseAddrPort("192.0.2.1:1")}
+	directB = Route{Kind: Direct, Addr: netip.MustParseAddrPort("192.0.2.2:1")}
+	relayA  = Route{Kind: Relayed, Relay: 1}
+	relayB  = Route{Kind: Relayed, Relay: 2}
+)
+
+// A wire is what a route goes through.
+type wire struct {
+	rtt   time.Duration
+	width int // what is longer is lost; 0: everything is
+	// swallows says that pings pass only.
+	swallows bool
+}
+
+// A pair is two bindings of one connection, and the network between them. A packet of
+// QUIC is 0x40, 'q' for a question or 'a' for its answer, and padding.
+type pair struct {
+	t     *testing.T
+	now   time.Time
+	wires map[Route]*wire
+	sides [2]*side
+	queue events
+	order int
+}
+
+type side struct {
+	*Binding
+	index    int
+	other    *side
+	wake     time.Time
+	sent     map[Route]int
+	pings    int
+	moves    []string
+	answered []time.Time // when answers came
+	asked    []time.Time // when questions came
+}
+
+type event struct {
+	at    time.Time
+	order int
+	do    func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at.Before(e[j].at) || e[i].at.Equal(e[j].at) && e[i].order < e[j].order
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	last := len(*e) - 1
+	x := (*e)[last]
+	*e = (*e)[:last]
+	return x
+}
+
+// newPair returns a connection whose handshake went over the first of the routes, and
+// whose dialing side knows all of them. Direct ones take 50 ms for a round trip and
+// relayed ones 120 ms.
+func newPair(t *testing.T, routes ...Route) *pair {
+	p := &pair{t: t, now: epoch, wires: make(map[Route]*wire)}
+	dialer, acceptor := twoSides(t, "a")
+	for _, r := range routes {
+		p.wires[r] = &wire{rtt: 50 * ms, width: MaxPing}
+		if r.Kind == Relayed {
+			p.wires[r].rtt = 120 * ms
+		}
+	}
+	for i, s := range []*Session{dialer, acceptor} {
+		p.sides[i] = &side{index: i, sent: make(map[Route]int)}
+		p.sides[i].Binding = NewBinding(s, routes[0], p.wires[routes[0]].rtt, 0, epoch)
+	}
+	p.sides[0].other, p.sides[1].other = p.sides[1], p.sides[0]
+	for _, s := range p.sides {
+		p.take(s, s.Advance(p.now))
+	}
+	for _, r := range routes[1:] {
+		p.take(p.sides[0], p.sides[0].Know(r, p.now))
+	}
+	p.run(2 * time.Second)
+	return p
+}
+
+func (p *pair) after(d time.Duration, do func()) {
+	p.order++
+	heap.Push(&p.queue, event{p.now.Add(d), p.order, do})
+}
+
+// run lets time go on.
+func (p *pair) run(d time.Duration) {
+	end := p.now.Add(d)
+	for len(p.queue) > 0 && !p.queue[0].at.After(end) {
+		e := heap.Pop(&p.queue).(event)
+		p.now = e.at
+		e.do()
+	}
+	p.now = end
+}
+
+// take does what a binding has asked for.
+func (p *pair) take(s *side, o Out) {
+	for _, packet := range o.Packets {
+		if packet.Bytes[0] == endpoint.TypePath {
+			s.pings++
+		}
+		p.carry(s, packet.Route, packet.Bytes)
+	}
+	for _, m := range o.Moves {
+		s.moves = append(s.moves, m.Cause.String())
+	}
+	s.wake = o.Next
+	if o.Next.IsZero() {
+		return
+	}
+	if !o.Next.After(p.now) {
+		p.t.Fatalf("side %d wants to be called at %v, and it is %v", s.index, o.Next.Sub(epoch), p.now.Sub(epoch))
+	}
+	p.after(o.Next.Sub(p.now), func() {
+		if s.wake.Equal(p.now) {
+			p.take(s, s.Advance(p.now))
+		}
+	})
+}
+
+// carry takes a packet to the other side, or loses it.
+func (p *pair) carry(from *side, route Route, packet []byte) {
+	w := p.wires[route]
+	from.sent[route]++
+	if len(packet) > w.width || w.swallows && packet[0] != endpoint.TypePath {
+		return
+	}
+	packet = bytes.Clone(packet)
+	p.after(w.rtt/2, func() { p.arrive(from.other, route, packet) })
+}
+
+func (p *pair) arrive(s *side, route Route, packet []byte) {
+	if _, ok := TagOf(packet); ok {
+		p.take(s, s.HearPing(packet, route, p.now))
+		return
+	}
+	_, advance := s.Hear(route, p.now)
+	if advance {
+		p.take(s, s.Advance(p.now))
+	}
+	if _, ok := PartTagOf(packet); ok {
+		whole, complete := s.Join(packet)
+		if !complete {
+			return
+		}
+		packet = whole
+	}
+	if packet[1] == 'q' {
+		s.asked = append(s.asked, p.now)
+		p.quic(s, 'a', 40)
+	} else {
+		s.answered = append(s.answered, p.now)
+	}
+}
+
+// quic sends a packet of QUIC.
+func (p *pair) quic(s *side, what byte, size int) {
+	packet := append([]byte{0x40, what}, make([]byte, size-2)...)
+	route, whole, advance := s.Send(packet, size, p.now)
+	if whole {
+		p.carry(s, route, packet)
+	} else {
+		first, rest := s.Split(packet)
+		p.carry(s, route, first)
+		p.carry(s, route, rest)
+	}
+	if advance {
+		p.take(s, s.Advance(p.now))
+	}
+}
+
+// ask sends questions from the dialing side every 20 ms.
+func (p *pair) ask(size int, d time.Duration) {
+	for end := p.now.Add(d); p.now.Before(end); {
+		p.quic(p.sides[0], 'q', size)
+		p.run(20 * ms)
+	}
+}
+
+// pause returns the longest time without an answer at the dialing side since then.
+func (p *pair) pause(since time.Time) (longest time.Duration) {
+	last := since
+	for _, at := range append(slices.Clone(p.sides[0].answered), p.now) {
+		if at.After(since) {
+			longest = max(longest, at.Sub(last))
+			last = at
+		}
+	}
+	return longest
+}
+
+// cut makes a route lose everything.
+func (p *pair) cut(r Route) { p.wires[r].width = 0 }
+
+func (p *pair) restore(r Route) { p.wires[r].width = MaxPing }
+
+// expect checks over which route both sides send.
+func (p *pair) expect(r Route) {
+	p.t.Helper()
+	for i, s := range p.sides {
+		if s.Active().Route() != r {
+			p.t.Errorf("side %d sends over %+v, not %+v; its moves: %q", i, s.Active().Route(), r, s.moves)
+		}
+	}
+}
+
+func TestFailoverWhileTheApplicationSends(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.ask(500, time.Second)
+	p.expect(directA)
+	p.cut(directA)
+	died := p.now
+	p.ask(500, 3*time.Second)
+	p.expect(relayA)
+	if d := p.pause(died); d > time.Second {
+		t.Errorf("nothing came for %v", d)
+	}
+	for _, s := range p.sides {
+		if !slices.Equal(s.moves, []string{"failover"}) {
+			t.Errorf("side %d moved %q", s.index, s.moves)
+		}
+	}
+}
+
+// The side that answers learns of the death from the other one, whose packets come over
+// another path now.
+func TestFirstRequestAfterASilentDeathIsAnswered(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.cut(directA)
+	p.run(time.Minute)
+	asked := p.now
+	p.quic(p.sides[0], 'q', 500)
+	p.run(175 * ms) // QUIC's probe timeout, once; it will double
+	p.quic(p.sides[0], 'q', 500)
+	p.run(2 * time.Second)
+	if len(p.sides[0].answered) == 0 {
+		t.Fatal("no answer")
+	}
+	if d := p.sides[0].answered[0].Sub(asked); d > time.Second {
+		t.Errorf("answered after %v", d)
+	}
+}
+
+func TestDirectPathIsUsedAgainWhenItIsBack(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.ask(500, time.Second)
+	p.cut(directA)
+	p.ask(500, 10*time.Second)
+	p.restore(directA)
+	back := p.now
+	p.ask(500, 10*time.Second)
+	p.expect(directA)
+	if d := p.pause(back); d > 200*ms {
+		t.Errorf("the move back was a pause of %v", d)
+	}
+}
+
+func TestRelayedConnectionMovesToADirectPath(t *testing.T) {
+	p := newPair(t, relayA, directA)
+	p.expect(directA)
+	if !slices.Equal(p.sides[0].moves, []string{"upgrade"}) {
+		t.Errorf("%q", p.sides[0].moves)
+	}
+}
+
+func TestFasterDirectPathIsChosen(t *testing.T) {
+	p := newPair(t, directA, directB)
+	p.wires[directB].rtt = 20 * ms
+	for _, s := range p.sides {
+		p.take(s, s.Probe(p.now))
+	}
+	p.run(time.Minute)
+	for _, s := range p.sides {
+		p.take(s, s.Probe(p.now))
+	}
+	p.run(time.Minute)
+	p.expect(directB)
+}
+
+func TestRelayTakesOverFromRelay(t *testing.T) {
+	p := newPair(t, relayA, relayB)
+	p.ask(500, time.Second)
+	from := p.sides[0].Active().Route()
+	to := relayB
+	if from == relayB {
+		to = relayA
+	}
+	p.cut(from)
+	died := p.now
+	p.ask(500, 3*time.Second)
+	p.expect(to)
+	if d := p.pause(died); d > time.Second {
+		t.Errorf("nothing came for %v", d)
+	}
+}
+
+func TestDarknessOnAllPathsEndsWithTheFirstLight(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.ask(500, time.Second)
+	p.cut(directA)
+	p.cut(relayA)
+	p.ask(500, 200*ms) // and then QUIC waits for its timer
+	p.run(300 * ms)
+	p.quic(p.sides[0], 'q', 500)
+	p.run(9500 * ms)
+	p.restore(directA)
+	light := p.now
+	p.run(time.Second)
+	got := slices.IndexFunc(p.sides[0].answered, func(at time.Time) bool { return at.After(light) })
+	if got < 0 {
+		t.Fatal("nothing was answered")
+	}
+	if d := p.sides[0].answered[got].Sub(light); d > 500*ms {
+		t.Errorf("first answer %v after the light", d)
+	}
+	if len(p.sides[0].moves) > 1 {
+		t.Errorf("%q", p.sides[0].moves)
+	}
+}
+
+func TestNarrowedPathCarriesLongPacketsInParts(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.ask(1452, 2*time.Second)
+	p.wires[directA].width = 1300
+	narrowed := p.now
+	p.ask(1452, 5*time.Second)
+	p.expect(directA)
+	if d := p.pause(narrowed); d > 3*time.Second {
+		t.Errorf("nothing came for %v", d)
+	}
+	if n := len(p.sides[0].answered); n < 250 {
+		t.Errorf("%d answers", n)
+	}
+}
+
+func TestMoveToANarrowPathLosesNothing(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.wires[relayA].width = 1250
+	p.ask(1452, 2*time.Second)
+	p.cut(directA)
+	p.ask(1452, 2*time.Second)
+	p.expect(relayA)
+	before := len(p.sides[0].answered)
+	p.ask(1452, 2*time.Second)
+	p.run(200 * ms)
+	if n := len(p.sides[0].answered) - before; n < 100 {
+		t.Errorf("%d of 100 long packets arrived", n)
+	}
+}
+
+func TestPathThatSwallowsDataIsLeftAndNotTrustedSoon(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.ask(500, time.Second)
+	p.wires[directA].swallows = true
+	died := p.now
+	p.ask(500, 15*time.Second)
+	p.expect(relayA)
+	if d := p.pause(died); d > 3*time.Second {
+		t.Errorf("nothing came for %v", d)
+	}
+	p.ask(500, 20*time.Minute)
+	if n := len(p.sides[0].moves); n > 20 {
+		t.Errorf("%d moves in twenty minutes", n)
+	}
+}
+
+func TestFlappingPathBringsAboutFewMoves(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	for range 300 {
+		p.cut(directA)
+		p.ask(500, time.Second)
+		p.restore(directA)
+		p.ask(500, time.Second)
+	}
+	for _, s := range p.sides {
+		if n := len(s.moves); n == 0 || n > 30 {
+			t.Errorf("side %d moved %d times in ten minutes", s.index, n)
+		}
+	}
+}
+
+func TestIdleConnectionSendsNothing(t *testing.T) {
+	p := newPair(t, directA, directB, relayA)
+	p.ask(500, time.Second)
+	p.run(5 * time.Second)
+	for _, s := range p.sides {
+		clear(s.sent)
+	}
+	p.run(time.Hour)
+	for _, s := range p.sides {
+		if len(s.sent) > 0 || !s.wake.IsZero() {
+			t.Errorf("side %d sent %v, wakes at %v", s.index, s.sent, s.wake)
+		}
+	}
+}
+
+func TestPathsAreBounded(t *testing.T) {
+	p := newPair(t, directA)
+	s := p.sides[0]
+	for i := range 10 * MaxPaths {
+		r := Route{Addr: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), uint16(i+1))}
+		p.wires[r] = new(wire)
+		p.take(s, s.Know(r, p.now))
+		p.run(ms)
+	}
+	if n := len(s.Paths()); n != MaxPaths {
+		t.Errorf("%d paths", n)
+	}
+	p.expect(directA)
+}
+
+func TestDataFromElsewhereSwitchesNothing(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	for range 1000 {
+		if own, _ := p.sides[0].Hear(directB, p.now); own {
+			t.Fatal("it is shown under the connection's name")
+		}
+	}
+	p.run(time.Second)
+	if p.expect(directA); len(p.sides[0].Paths()) != 2 {
+		t.Errorf("%d paths", len(p.sides[0].Paths()))
+	}
+}
+
+// A peer that moves pings from its new address, which becomes a path when it answers.
+func TestNewAddressOfThePeerIsLearnedByItsPing(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.ask(500, time.Second)
+	p.cut(directA) // where the other side was
+	p.wires[directB] = &wire{rtt: 50 * ms, width: MaxPing}
+	p.take(p.sides[1], p.sides[1].Know(directB, p.now))
+	died := p.now
+	p.ask(500, 5*time.Second)
+	p.expect(directB)
+	if d := p.pause(died); d > time.Second {
+		t.Errorf("nothing came for %v", d)
+	}
+}
+
+// One of three paths works at any time, and the application goes on.
+func TestRandomCutsOfAllButOnePath(t *testing.T) {
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			routes := []Route{directA, directB, relayA}
+			p := newPair(t, routes...)
+			draw := seed
+			for range 60 {
+				draw = draw*6364136223846793005 + 1442695040888963407
+				alive := int(draw>>33) % len(routes)
+				for i, r := range routes {
+					if p.restore(r); i != alive && draw>>(40+i)&1 == 0 {
+						p.cut(r)
+					}
+				}
+				began := p.now
+				p.ask(500, time.Duration(2+draw>>50%8)*time.Second)
+				if d := p.pause(began); d > 2*time.Second {
+					t.Fatalf("nothing came for %v; moves %q", d, p.sides[0].moves)
+				}
+			}
+			for _, r := range routes {
+				p.restore(r)
+			}
+			p.ask(500, 2*time.Minute)
+			for i, s := range p.sides {
+				if r := s.Active().Route(); r.Kind != Direct {
+					t.Errorf("side %d is on %+v after two minutes; %d moves", i, r, len(s.moves))
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,147 @@
+package paths
+
+import "time"
+
+// Advance does what is due on every path, and moves to another one where that is better.
+func (b *Binding) Advance(now time.Time) Out {
+	// Each round but the last one moves, or is the one in which a suspicion began. A
+	// move goes to a better path, or leaves one that has failed: so they come to an end.
+	for again := true; again; {
+		b.out.Next = time.Time{}
+		b.setRoles(now)
+		again = false
+		for _, p := range b.paths {
+			again = b.advance(p, now) || again
+		}
+		again = b.choose(now) || again
+	}
+	out := b.out
+	b.out = Out{}
+	return out
+}
+
+// setRoles says what each path is for.
+func (b *Binding) setRoles(now time.Time) {
+	if b.active.state != Suspect {
+		b.suspected = time.Time{}
+	}
+	for _, p := range b.paths {
+		switch {
+		case p == b.active:
+			p.SetRole(Active, now)
+		case !b.suspected.IsZero():
+			p.SetRole(Needed, now)
+		case b.wants(p):
+			p.SetRole(Wanted, now)
+			if p.isStale(now) {
+				p.Probe(now)
+			}
+		default:
+			p.SetRole(Standby, now)
+		}
+	}
+}
+
+// wants reports whether a path would take over if it had not failed, or were proven.
+func (b *Binding) wants(p *Path) bool {
+	s, active := p.standing(), b.active.standing()
+	if !s.Validated {
+		return s.Kind < active.Kind
+	}
+	s.Failures, active.Failures = 0, 0
+	return isBetter(s, active, true, time.Time{})
+}
+
+// isStale reports whether a path could be chosen if it had answered lately, and is not
+// being asked.
+func (p *Path) isStale(now time.Time) bool {
+	return p.state == Valid && p.pingAt.IsZero() && p.standing().trust(now) == trusted &&
+		p.ponged.Before(now.Add(-freshFor))
+}
+
+// advance does what is due on one path. It reports whether a suspicion began.
+func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
+	d := p.Advance(now, b.keepAlive)
+	if d.Ping {
+		b.ping(p, PongSize, now)
+	}
+	if d.Wide > 0 {
+		b.ping(p, d.Wide, now)
+	}
+	if d.Narrowed {
+		b.resend()
+	}
+	b.sooner(d.Next)
+	if !d.Suspected {
+		return false
+	}
+	b.suspected = now
+	for _, other := range b.paths {
+		if other != p {
+			other.Probe(now)
+		}
+	}
+	return true
+}
+
+func (b *Binding) ping(p *Path, length int, now time.Time) {
+	packet, number := b.session.AppendPing(nil, length)
+	p.Asked(number, length, now)
+	b.send(p.route, packet)
+}
+
+func (b *Binding) sooner(at time.Time) {
+	d := Due{Next: b.out.Next}
+	d.sooner(at)
+	b.out.Next = d.Next
+}
+
+// choose moves to the best path. It reports whether that was another one.
+func (b *Binding) choose(now time.Time) bool {
+	answered := now.Add(-freshFor)
+	if b.active.state == Suspect {
+		answered = b.suspected
+	}
+	var room [MaxPaths]Standing
+	standings, active := room[:0], -1
+	others := false
+	for i, p := range b.paths {
+		s := p.Standing(answered)
+		if p == b.active {
+			active = i
+			s.Validated = b.active.state != Suspect
+		} else {
+			// One that is being asked may be dead, whatever it answered before.
+			s.Validated = s.Validated && p.tries == 0
+			others = others || s.Validated
+		}
+		standings = append(standings, s)
+	}
+	if b.active.state == Suspect && others && !b.active.Silent(now) {
+		b.sooner(b.active.silentAt())
+		return false
+	}
+	best := Best(standings, active, now)
+	if best < 0 || best == active {
+		return false
+	}
+	b.move(b.paths[best], now)
+	return true
+}
+
+// move makes a path the active one.
+func (b *Binding) move(to *Path, now time.Time) {
+	from, cause := b.active, Faster
+	switch {
+	case from.state == Suspect:
+		cause = Failover
+	case to.route.Kind < from.route.Kind:
+		cause = Upgrade
+	}
+	b.out.Moves = append(b.out.Moves, Move{from.route, to.route, cause})
+	b.active, b.suspected = to, time.Time{}
+	if cause == Failover {
+		from.Fail(now)
+		b.resend()
+	}
+}
