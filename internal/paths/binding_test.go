@@ -442,6 +442,90 @@ func TestDataFromElsewhereSwitchesNothing(t *testing.T) {
 	if p.expect(directA); len(p.sides[0].Paths()) != 2 {
 		t.Errorf("%d paths", len(p.sides[0].Paths()))
 	}
+	p.wires[directB] = new(wire) // a candidate that does not answer
+	p.take(p.sides[0], p.sides[0].Know(directB, p.now))
+	if own, _ := p.sides[0].Hear(directB, p.now); own {
+		t.Error("what comes from a candidate that was not proven is shown under the name")
+	}
+}
+
+func TestLongerPacketThanAnyBeforeGoesInOnePieceOnce(t *testing.T) {
+	p := newPair(t, directA)
+	s := p.sides[0]
+	run := packetOf(1400, 'q')
+	if _, whole, advance := s.Send(run, len(run), p.now); !whole || !advance {
+		t.Error("QUIC could not find out whether it passes")
+	}
+	if _, whole, _ := s.Send(run, len(run), p.now); whole {
+		t.Error("in one piece again, and no ping has shown that it passes")
+	}
+	p.take(s, s.Advance(p.now))
+	p.run(time.Second)
+	if _, whole, _ := s.Send(run, len(run), p.now); !whole {
+		t.Error("in two parts, though a ping has passed")
+	}
+}
+
+func TestWhatANarrowedPathHasLostIsSentAgain(t *testing.T) {
+	p := newPair(t, directA)
+	p.ask(1452, 2*time.Second)
+	p.run(time.Second)
+	p.wires[directA].width = 1300
+	before := len(p.sides[0].answered)
+	p.quic(p.sides[0], 'q', 1452)
+	p.run(175 * ms)
+	p.quic(p.sides[0], 'q', 1452)
+	p.run(2 * time.Second)
+	if len(p.sides[0].answered) == before {
+		t.Error("no answer")
+	}
+}
+
+func TestPathThatDiesOnHoldIsNotChosen(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.ask(500, time.Second)
+	p.cut(directA)
+	p.ask(500, 3*time.Second)
+	p.expect(relayA)
+	p.restore(directA)
+	d := p.sides[0].path(directA)
+	for d.Standing(time.Time{}).AnsweredSince.IsZero() {
+		p.ask(500, 20*ms)
+	}
+	p.ask(500, 640*ms)
+	p.cut(directA)
+	p.ask(500, 10*time.Second)
+	if !slices.Equal(p.sides[0].moves, []string{"failover"}) {
+		t.Errorf("%q", p.sides[0].moves)
+	}
+}
+
+func TestPathIsAskedOnceMoreBeforeAMove(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.ask(500, time.Second)
+	p.cut(directA)
+	p.ask(500, 3*time.Second)
+	d := p.sides[0].path(directA)
+	d.failures = 9 // its hold is minutes long, and the pings meanwhile are far apart
+	p.restore(directA)
+	for p.sides[0].Active() != d {
+		if p.run(100 * ms); p.now.Sub(epoch) > time.Hour {
+			t.Fatal("it is not chosen any more")
+		}
+	}
+	if old := p.now.Sub(d.ponged); old > freshFor {
+		t.Errorf("what it answered %v ago was enough", old)
+	}
+}
+
+func TestRelayThatDoesNotAnswerIsLeftAloneWhileADirectPathWorks(t *testing.T) {
+	p := newPair(t, directA)
+	p.wires[relayB] = &wire{rtt: 120 * ms}
+	p.take(p.sides[0], p.sides[0].Know(relayB, p.now))
+	p.run(time.Hour)
+	if n := p.sides[0].sent[relayB]; n != standbyTries {
+		t.Errorf("%d pings", n)
+	}
 }
 
 // A peer that moves pings from its new address, which becomes a path when it answers.

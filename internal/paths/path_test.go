@@ -390,6 +390,31 @@ func TestFailedPathIsTrustedAfterItHasAnsweredForASecond(t *testing.T) {
 	l.expect() // it has proven itself, and rests
 }
 
+func TestPathThatIsBackIsMeasuredAnew(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.Fail(l.now)
+	l.rtt = 200 * ms
+	l.SetRole(Wanted, l.now)
+	l.advance()
+	l.run(time.Second)
+	if s := l.Standing(time.Time{}); l.RTT() != l.rtt || s.RTT != l.rtt {
+		t.Errorf("%v, and %v for the choice", l.RTT(), s.RTT)
+	}
+}
+
+func TestChoiceIsByTheRTTWithoutAQueue(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.rtt = 400 * ms
+	for range 20 {
+		l.Probe(l.now)
+		l.advance()
+		l.run(time.Second)
+	}
+	if s := l.Standing(time.Time{}); l.RTT() < 300*ms || s.RTT != 50*ms {
+		t.Errorf("%v, and %v for the choice", l.RTT(), s.RTT)
+	}
+}
+
 func TestPathOnHoldHasToGoOnAnswering(t *testing.T) {
 	l := activeLine(t, 50*ms)
 	for range 4 {

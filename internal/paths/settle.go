@@ -33,9 +33,6 @@ func (b *Binding) setRoles(now time.Time) {
 			p.SetRole(Needed, now)
 		case b.wants(p):
 			p.SetRole(Wanted, now)
-			if p.isStale(now) {
-				p.Probe(now)
-			}
 		default:
 			p.SetRole(Standby, now)
 		}
@@ -50,13 +47,6 @@ func (b *Binding) wants(p *Path) bool {
 	}
 	s.Failures, active.Failures = 0, 0
 	return isBetter(s, active, true, time.Time{})
-}
-
-// isStale reports whether a path could be chosen if it had answered lately, and is not
-// being asked.
-func (p *Path) isStale(now time.Time) bool {
-	return p.state == Valid && p.pingAt.IsZero() && p.standing().trust(now) == trusted &&
-		p.ponged.Before(now.Add(-freshFor))
 }
 
 // advance does what is due on one path. It reports whether a suspicion began.
