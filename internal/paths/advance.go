@@ -4,8 +4,8 @@ import "time"
 
 // A Due is what a path wants now.
 type Due struct {
-	// Ping says that a ping of PongSize is to be sent over it.
-	Ping bool
+	// Ping is the length of a ping, in bytes, that is to be sent over it; 0: none.
+	Ping int
 	// Wide is the length of a ping, in bytes, that is to be sent besides, to see whether
 	// packets of that length pass; 0: none.
 	Wide int
@@ -32,13 +32,18 @@ func (p *Path) Advance(now time.Time, keepAlive time.Duration) (d Due) {
 	} else {
 		d.Failed = p.giveUp(now)
 	}
+	p.waitForInvitation(now)
 	if !p.pingAt.IsZero() && !now.Before(p.pingAt) {
-		d.Ping = true
+		d.Ping = pingSize
+		if p.isLearned() {
+			d.Ping = PongSize
+		}
 		p.pinged(now)
+		p.waitForInvitation(now)
 	}
 	// The width of a path matters only once it answers, and one that is not active is
 	// not measured but when it is asked for something else as well.
-	if d.Suspected || p.state == Valid && (d.Ping || p.role == Active) {
+	if d.Suspected || p.state == Valid && (d.Ping > 0 || p.role == Active) {
 		p.checkWidth(now, &d)
 	}
 	d.sooner(p.pingAt)
@@ -49,6 +54,23 @@ func (p *Path) Advance(now time.Time, keepAlive time.Duration) (d Due) {
 		d.sooner(held)
 	}
 	return d
+}
+
+// pingSize is the length of pings, in bytes, that only ask whether a path works. Who gets
+// one from an address that it does not know answers, and asks as well: that is no more
+// than the ping was.
+const pingSize = 2 * PongSize
+
+// waitForInvitation takes the next ping back of a path whose address nobody but a ping
+// of the other side has told, until it is proven: only as much is sent there as came from there.
+func (p *Path) waitForInvitation(now time.Time) {
+	if !p.isLearned() {
+		return
+	}
+	if p.pingAt = (time.Time{}); p.invited {
+		p.pingAt = now
+	}
+	p.invited = false
 }
 
 // sooner lets the next call be at a time, if it is not before that.

@@ -136,14 +136,18 @@ func (b *Binding) Split(packet []byte) (first, rest []byte) {
 // makes it complete.
 func (b *Binding) Join(part []byte) (packet []byte, complete bool) { return b.joined.add(part) }
 
-// Hear takes note of a packet of QUIC that came over a route. If the other side has moved
+// Hear takes note of a packet of QUIC, of so many bytes, that came over a route. If the other side has moved
 // to that one, it may know that the active path is dead, so that is asked. It reports whether that is
 // a proven path of the connection, so that the packet is to be shown under its name, and
 // whether Advance is to be called.
-func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
+func (b *Binding) Hear(length int, route Route, now time.Time) (own, advance bool) {
 	p := b.path(route)
-	if p == nil || p.ponged.IsZero() {
+	if p == nil {
 		return false, false
+	}
+	if p.ponged.IsZero() {
+		p.Invite(length)
+		return false, p.isLearned() && p.invited
 	}
 	if p.Heard(now) {
 		b.resend()
@@ -178,21 +182,25 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	}
 	b.send(route, b.session.AppendPong(nil, m.Number, route.Addr))
 	if p == nil {
-		b.add(route, now)
+		p = b.add(route, now)
+		p.Learned()
 	}
+	p.Invite(len(packet) - PongSize)
 	return b.Advance(now)
 }
 
 // Know adds a route that may lead to the peer, to be tried at once.
 func (b *Binding) Know(route Route, now time.Time) Out {
-	if b.path(route) == nil {
+	if p := b.path(route); p != nil {
+		p.Known()
+	} else {
 		b.add(route, now)
 	}
 	return b.Advance(now)
 }
 
 // add adds a path. If there are too many, the one that was proven longest ago, or never, goes.
-func (b *Binding) add(route Route, now time.Time) {
+func (b *Binding) add(route Route, now time.Time) *Path {
 	if len(b.paths) == MaxPaths {
 		oldest := -1
 		for i, p := range b.paths {
@@ -205,6 +213,7 @@ func (b *Binding) add(route Route, now time.Time) {
 	p := NewPath(route, now)
 	p.Want(b.longest)
 	b.paths = append(b.paths, p)
+	return p
 }
 
 // Probe pings every path from where the host is now: its network has changed.

@@ -156,7 +156,7 @@ func (p *pair) arrive(s *side, route Route, packet []byte) {
 		p.take(s, s.HearPing(packet, route, p.now))
 		return
 	}
-	_, advance := s.Hear(route, p.now)
+	_, advance := s.Hear(len(packet), route, p.now)
 	if advance {
 		p.take(s, s.Advance(p.now))
 	}
@@ -434,7 +434,7 @@ func TestPathsAreBounded(t *testing.T) {
 func TestDataFromElsewhereSwitchesNothing(t *testing.T) {
 	p := newPair(t, directA, relayA)
 	for range 1000 {
-		if own, _ := p.sides[0].Hear(directB, p.now); own {
+		if own, _ := p.sides[0].Hear(500, directB, p.now); own {
 			t.Fatal("it is shown under the connection's name")
 		}
 	}
@@ -444,7 +444,7 @@ func TestDataFromElsewhereSwitchesNothing(t *testing.T) {
 	}
 	p.wires[directB] = new(wire) // a candidate that does not answer
 	p.take(p.sides[0], p.sides[0].Know(directB, p.now))
-	if own, _ := p.sides[0].Hear(directB, p.now); own {
+	if own, _ := p.sides[0].Hear(500, directB, p.now); own {
 		t.Error("what comes from a candidate that was not proven is shown under the name")
 	}
 }
@@ -540,6 +540,34 @@ func TestNewAddressOfThePeerIsLearnedByItsPing(t *testing.T) {
 	p.expect(directB)
 	if d := p.pause(died); d > time.Second {
 		t.Errorf("nothing came for %v", d)
+	}
+}
+
+// A hostile peer can write any address as the source of its pings. What goes there is no
+// more than what it sent.
+func TestForgedSourceOfPingsGetsNoMoreThanWasSent(t *testing.T) {
+	for _, length := range []int{PongSize, pingSize, 1200} {
+		p := newPair(t, directA, relayA)
+		peer, victim := p.sides[1], p.sides[0]
+		sent, got := 0, 0
+		for range 10 {
+			ping, _ := peer.session.AppendPing(nil, length)
+			sent += len(ping)
+			for out := victim.HearPing(ping, directB, p.now); ; out = victim.Advance(p.now) {
+				for _, packet := range out.Packets {
+					if packet.Route == directB {
+						got += len(packet.Bytes)
+					}
+				}
+				if p.now = out.Next; p.now.IsZero() {
+					break
+				}
+			}
+			p.now = epoch.Add(time.Hour)
+		}
+		if got == 0 || got > sent {
+			t.Errorf("%d bytes for %d", got, sent)
+		}
 	}
 }
 

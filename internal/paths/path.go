@@ -110,6 +110,9 @@ type Path struct {
 	failures      int
 	answeredSince time.Time
 
+	learned bool // its address was told by a ping of the other side only
+	invited bool // and from there has come as much as a ping takes, since the last one
+
 	quiet   silence
 	doubted bool // it is to be suspected at once
 	asks    questions
@@ -124,6 +127,18 @@ type Path struct {
 func NewPath(route Route, now time.Time) *Path {
 	return &Path{route: route, since: now, began: now, pingAt: now}
 }
+
+// Learned says that the other side's ping is all that tells where the path leads: who
+// sends it can forge that. So until the path is proven, it is pinged only when it is invited.
+func (p *Path) Learned() { p.learned = true }
+
+// Known says that the route was told by somebody else as well.
+func (p *Path) Known() { p.learned = false }
+
+// Invite takes note of so many bytes that came over the path and were not answered.
+func (p *Path) Invite(bytes int) { p.invited = p.invited || bytes >= PongSize }
+
+func (p *Path) isLearned() bool { return p.learned && p.state == Unproven }
 
 // Prove takes note that the path was proven by QUIC itself: it is the one that the
 // handshake went over, which took so long for a round trip. Its first packets were

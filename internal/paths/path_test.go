@@ -58,8 +58,8 @@ func (l *line) advance() {
 	if d.Failed {
 		l.say("failed")
 	}
-	if d.Ping {
-		l.ping(PongSize)
+	if d.Ping > 0 {
+		l.ping(d.Ping)
 	}
 	if d.Wide > 0 {
 		l.ping(d.Wide)
@@ -141,7 +141,7 @@ func (l *line) dead(int) bool { return false }
 func TestNewPathIsPingedAndThenValid(t *testing.T) {
 	l := newLine(t, 50*ms)
 	l.advance()
-	l.expect("0s ping 60")
+	l.expect("0s ping 120")
 	if s := l.Standing(time.Time{}); s.Validated || l.State() != Unproven {
 		t.Errorf("%v, %+v", l.State(), s)
 	}
@@ -180,6 +180,34 @@ func TestStandbyPathThatDoesNotAnswerRestsAfterThreePings(t *testing.T) {
 	if len(l.log) != 3 {
 		t.Errorf("%q", l.log)
 	}
+}
+
+func TestLearnedPathIsPingedOnlyWhenItIsInvited(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.passes = l.dead
+	l.Learned()
+	l.advance()
+	l.SetRole(Wanted, l.now)
+	l.Probe(l.now)
+	l.advance()
+	l.run(time.Hour)
+	l.expect()
+	l.Invite(PongSize - 1)
+	l.advance()
+	l.expect()
+	l.Invite(PongSize)
+	l.advance()
+	l.advance()
+	l.run(time.Hour)
+	l.expect("1h0m0s ping 60")
+	l.passes = func(int) bool { return true }
+	l.Invite(PongSize)
+	l.advance()
+	l.run(time.Second)
+	l.log = nil
+	l.Probe(l.now)
+	l.advance()
+	l.expect("2h0m1s ping 120") // it is proven
 }
 
 func TestOnlyThePongToAPingOfThisPathProvesIt(t *testing.T) {
@@ -225,7 +253,7 @@ func TestSilenceAfterSendingAgainIsSuspicious(t *testing.T) {
 	l.run(125 * ms) // QUIC's probe timeout
 	l.send(500)
 	l.run(200 * ms)
-	l.expect("300ms suspected", "300ms ping 60")
+	l.expect("300ms suspected", "300ms ping 120")
 	if l.State() != Suspect {
 		t.Error(l.State())
 	}
@@ -238,7 +266,7 @@ func TestPatienceIsThreeRoundTripsWhereThoseAreLong(t *testing.T) {
 	l.run(900 * ms)
 	l.send(500)
 	l.run(901 * ms)
-	l.expect("1.8s suspected", "1.8s ping 60")
+	l.expect("1.8s suspected", "1.8s ping 120")
 }
 
 func TestAnAnswerEndsTheWaiting(t *testing.T) {
@@ -262,7 +290,7 @@ func TestFirstPacketsAfterARestAreGivenTheWholePatience(t *testing.T) {
 	l.run(299 * ms)
 	l.expect()
 	l.run(ms)
-	l.expect("1h0m0.3s suspected", "1h0m0.3s ping 60")
+	l.expect("1h0m0.3s suspected", "1h0m0.3s ping 120")
 }
 
 func TestSuspectPathIsPingedUntilItIsBack(t *testing.T) {
@@ -304,7 +332,7 @@ func TestSuspectPathIsGivenTimeToAnswer(t *testing.T) {
 	l.run(200 * ms)
 	l.send(500)
 	l.run(160 * ms)
-	l.expect("360ms suspected", "360ms ping 60")
+	l.expect("360ms suspected", "360ms ping 120")
 	if l.run(149 * ms); l.Silent(l.now) {
 		t.Error("silent before a round trip and a quarter")
 	}
@@ -342,7 +370,7 @@ func TestIdleActivePathIsAskedOnceInKeepAlive(t *testing.T) {
 	l.keepAlive = 5 * time.Second
 	l.advance()
 	l.run(11 * time.Second)
-	l.expect("5s ping 60", "10.05s ping 60")
+	l.expect("5s ping 120", "10.05s ping 120")
 	l.hear()
 	l.run(5*time.Second - ms)
 	l.expect()
@@ -354,7 +382,7 @@ func TestUnansweredKeepAliveIsSuspicious(t *testing.T) {
 	l.passes = l.dead
 	l.advance()
 	l.run(5400 * ms)
-	l.expect("5s ping 60", "5.3s suspected", "5.3s ping 60")
+	l.expect("5s ping 120", "5.3s suspected", "5.3s ping 120")
 }
 
 func TestStandbyPathFailsAfterThreePings(t *testing.T) {
@@ -366,7 +394,7 @@ func TestStandbyPathFailsAfterThreePings(t *testing.T) {
 	l.Probe(l.now)
 	l.advance()
 	l.run(time.Hour)
-	l.expect("1s ping 60", "1.3s ping 60", "1.6s ping 60", "1.9s failed")
+	l.expect("1s ping 120", "1.3s ping 120", "1.6s ping 120", "1.9s failed")
 }
 
 func TestFailedPathIsTrustedAfterItHasAnsweredForASecond(t *testing.T) {

@@ -167,7 +167,7 @@ func TestProbedStandbyPathHasToShowItsWidthAgain(t *testing.T) {
 		}
 	}
 	l.run(time.Second)
-	l.expect("2s ping 60", "2s ping 1452")
+	l.expect("2s ping 120", "2s ping 1452")
 	if !l.Fits(1452) {
 		t.Error("it has shown it")
 	}
