@@ -7,6 +7,7 @@
 //	replay.go   each of them is taken once
 //	choice.go   which path is best
 //	path.go     one path's life: what happens to it
+//	role.go     where it leads, and what it is for
 //	advance.go  what it asks for, and when
 //	silence.go  when silence is suspicious
 //	width.go    how long packets may be on it

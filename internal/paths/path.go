@@ -1,9 +1,6 @@
 package paths
 
-import (
-	"net/netip"
-	"time"
-)
+import "time"
 
 // One path's life:
 //
@@ -28,32 +25,6 @@ const (
 // String returns the state as a word.
 func (s State) String() string {
 	return [...]string{"unproven", "valid", "suspect", "failed"}[s]
-}
-
-// A Role is what a path is for, which its connection decides.
-type Role uint8
-
-const (
-	// Standby: it is there when another one fails. Nothing is sent over it.
-	Standby Role = iota
-	// Wanted: it would be the better one. It is pinged until it answers, less and less
-	// often, and then until it is trusted.
-	Wanted
-	// Needed: the active one is suspect, so whichever answers takes over. It is pinged
-	// as often as that.
-	Needed
-	// Active: packets are sent over it.
-	Active
-)
-
-// A Route is where a path leads: an address, or a relay.
-type Route struct {
-	Kind Kind
-	// Addr is the address of a direct path, without an IPv4-in-IPv6 prefix.
-	Addr netip.AddrPort
-	// Relay tells the relay of a relayed path from all others; what it means is the
-	// caller's.
-	Relay uint64
 }
 
 const (
@@ -128,18 +99,6 @@ func NewPath(route Route, now time.Time) *Path {
 	return &Path{route: route, since: now, began: now, pingAt: now}
 }
 
-// Learned says that the other side's ping is all that tells where the path leads: who
-// sends it can forge that. So until the path is proven, it is pinged only when it is invited.
-func (p *Path) Learned() { p.learned = true }
-
-// Known says that the route was told by somebody else as well.
-func (p *Path) Known() { p.learned = false }
-
-// Invite takes note of so many bytes that came over the path and were not answered.
-func (p *Path) Invite(bytes int) { p.invited = p.invited || bytes >= PongSize }
-
-func (p *Path) isLearned() bool { return p.learned && p.state == Unproven }
-
 // Prove takes note that the path was proven by QUIC itself: it is the one that the
 // handshake went over, which took so long for a round trip. Its first packets were
 // padded to 1,200 bytes at least (RFC 9000 section 14.1), so these fit.
@@ -190,26 +149,6 @@ func (p *Path) Standing(answered time.Time) Standing {
 // patience is after how long without an answer the path is suspicious.
 func (p *Path) patience() time.Duration {
 	return max(patienceFloor, patienceRounds*max(p.srtt, p.latest))
-}
-
-// SetRole says what the path is for from now on.
-func (p *Path) SetRole(r Role, now time.Time) {
-	if p.role == r {
-		return
-	}
-	p.role = r
-	p.quiet, p.doubted = silence{}, false
-	p.asks.forgive()
-	switch {
-	case r == Active && p.state == Valid, r == Standby && p.state != Unproven && p.tries == 0:
-		p.pingAt = time.Time{}
-	case r == Standby && p.tries > 0: // the question that it was asked is still open
-	case r != Active:
-		p.began, p.pingAt, p.tries = now, now, 0
-	}
-	if r != Active && p.state == Suspect {
-		p.become(Valid, now)
-	}
 }
 
 func (p *Path) become(s State, now time.Time) {

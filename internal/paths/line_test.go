@@ -1,0 +1,139 @@
+package paths
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A line is one path and the network that it leads through. The clock of the test is
+// its own: time goes on from one event to the next.
+type line struct {
+	*Path
+	t   *testing.T
+	now time.Time
+	// rtt is how long a ping takes to be answered; passes says whether one of a length
+	// that is sent now is answered at all.
+	rtt       time.Duration
+	passes    func(length int) bool
+	keepAlive time.Duration
+
+	number uint64
+	pongs  []pong
+	next   time.Time
+	// log is what has happened: when, after the epoch, and what.
+	log []string
+	due Due // everything that was due since it was last looked at; Next is not kept
+}
+
+type pong struct {
+	number uint64
+	at     time.Time
+}
+
+func newLine(t *testing.T, rtt time.Duration) *line {
+	l := &line{Path: NewPath(Route{}, epoch), t: t, now: epoch, rtt: rtt, passes: func(int) bool { return true }}
+	return l
+}
+
+// activeLine returns a path that the handshake of a connection has proven.
+func activeLine(t *testing.T, rtt time.Duration) *line {
+	l := newLine(t, rtt)
+	l.Prove(rtt, l.now)
+	l.SetRole(Active, l.now)
+	l.advance()
+	return l
+}
+
+// advance does what is due now.
+func (l *line) advance() {
+	d := l.Advance(l.now, l.keepAlive)
+	if d.Suspected {
+		l.say("suspected")
+	}
+	if d.Narrowed {
+		l.say("narrowed")
+	}
+	if d.Failed {
+		l.say("failed")
+	}
+	if d.Ping > 0 {
+		l.ping(d.Ping)
+	}
+	if d.Wide > 0 {
+		l.ping(d.Wide)
+	}
+	l.next = d.Next
+	if !l.next.IsZero() && !l.next.After(l.now) {
+		l.t.Fatalf("%v is not after %v: it would never rest", l.next, l.now)
+	}
+}
+
+func (l *line) say(what string) {
+	l.log = append(l.log, fmt.Sprintf("%v %s", l.now.Sub(epoch), what))
+}
+
+func (l *line) ping(length int) {
+	l.number++
+	l.Asked(l.number, length, l.now)
+	l.say(fmt.Sprintf("ping %d", length))
+	if l.passes(length) {
+		l.pongs = append(l.pongs, pong{l.number, l.now.Add(l.rtt)})
+	}
+}
+
+// run lets time go on.
+func (l *line) run(d time.Duration) {
+	for end := l.now.Add(d); ; {
+		at := end
+		if !l.next.IsZero() && l.next.Before(at) {
+			at = l.next
+		}
+		if len(l.pongs) > 0 && !l.pongs[0].at.After(at) {
+			at = l.pongs[0].at
+		}
+		l.now = at
+		switch {
+		case len(l.pongs) > 0 && !l.pongs[0].at.After(at):
+			back, ok := l.Answered(l.pongs[0].number, at)
+			if !ok {
+				l.say("a pong to nothing")
+			}
+			if back {
+				l.say("back")
+			}
+			l.pongs = l.pongs[1:]
+			l.advance()
+		case !l.next.IsZero() && !l.next.After(at):
+			l.advance()
+		default:
+			return
+		}
+	}
+}
+
+// send sends a packet of so many bytes.
+func (l *line) send(length int) {
+	l.Sent(length, l.now)
+	l.advance()
+}
+
+// hear lets a packet come in.
+func (l *line) hear() {
+	if l.Heard(l.now) {
+		l.say("back")
+	}
+	l.advance()
+}
+
+// expect checks what has happened since the last time.
+func (l *line) expect(want ...string) {
+	l.t.Helper()
+	if !slices.Equal(l.log, want) {
+		l.t.Errorf("happened:\n%q\nnot:\n%q", l.log, want)
+	}
+	l.log = nil
+}
+
+func (l *line) dead(int) bool { return false }
