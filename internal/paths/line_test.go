@@ -24,7 +24,6 @@ type line struct {
 	next   time.Time
 	// log is what has happened: when, after the epoch, and what.
 	log []string
-	due Due // everything that was due since it was last looked at; Next is not kept
 }
 
 type pong struct {

@@ -55,9 +55,9 @@ func (s *silence) late(patience time.Duration) (time.Time, bool) {
 	return s.since.Add(patience), s.waiting
 }
 
-// keptQuestions is how many pings of one path can be answered still. Two go out at a
-// time, and pings that follow each other wait for patience at least, so the oldest is
-// four patiences old when it is forgotten: twelve round trips.
+// keptQuestions is how many pings of one path can be answered still. Two go out when a
+// suspicion begins, and then one in three quarters of a round trip at most, so the oldest
+// is four round trips old at least when it is forgotten.
 const keptQuestions = 8
 
 // A question is a ping that was sent.
