@@ -103,7 +103,7 @@ func (b *Binding) Active() *Path { return b.active }
 func (b *Binding) Paths() []*Path { return b.paths }
 
 // Send says where a run of packets of QUIC goes now, of size bytes one after another of
-// which the last may be shorter, and whether in one piece: else each of them goes as
+// which the last may be shorter (run is not empty), and whether in one piece: else each goes as
 // the two parts that Split returns. Advance is to be called afterwards if it says so.
 //
 // Packets that are longer than all before ask whether the path takes them (RFC 8899), so
