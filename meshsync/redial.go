@@ -376,9 +376,9 @@ func (w *watchdog) logRefusal(err error) {
 const signDials = 16
 
 // A dialBudget bounds the dials of a watchdog, or of the link to a relay, that signs
-// of life bring about. It
-// grows by one dial each MaxDelay, and every dial takes from it; so in the long run
-// there are no more of them than there would be of a peer that never answers.
+// of life bring about. It grows by one dial each MaxDelay, and every dial takes from
+// it; so in the long run there are no more of them than there would be of a peer that
+// never answers.
 type dialBudget struct {
 	spentUntil time.Time // when it is full again
 }

@@ -249,9 +249,9 @@ func (rs *relays) clientFor(p *relayedPeer) *relay.Client {
 }
 
 // takeHeld returns the last packet that was lost for want of a relay, and the client
-// of one that takes it now, or nil. The caller sends it when it has given mu back: its answer tells QUIC at once that the path is back, instead of
-// with the next of its probes, which come less and less often (RFC 9002 section
-// 6.2). mu is held.
+// of one that takes it now, or nil. The caller sends it when it has given mu back: its
+// answer tells QUIC at once that the path is back, instead of with the next of its
+// probes, which come less and less often (RFC 9002 section 6.2). mu is held.
 func (rs *relays) takeHeld(p *relayedPeer) (client *relay.Client, packet []byte) {
 	if p.held == nil {
 		return nil, nil

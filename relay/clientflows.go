@@ -24,39 +24,42 @@ type channels struct {
 func (cs *channels) setSend(peer identity.PeerID, number uint64) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.send == nil {
-		cs.send = make(map[identity.PeerID]uint64)
-	}
-	if cs.send[peer] = number; number == 0 {
-		delete(cs.send, peer)
-	}
+	set(&cs.send, peer, number)
 }
 
 // setReceive takes the number under which packets of a peer come; 0: none.
 func (cs *channels) setReceive(peer identity.PeerID, number uint64) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.receive == nil {
-		cs.receive, cs.numbers = make(map[uint64]identity.PeerID), make(map[identity.PeerID]uint64)
-	}
 	delete(cs.receive, cs.numbers[peer])
-	if cs.numbers[peer] = number; number == 0 {
-		delete(cs.numbers, peer)
-	} else {
-		cs.receive[number] = peer
+	set(&cs.numbers, peer, number)
+	if number == 0 {
+		return
 	}
+	if cs.receive == nil {
+		cs.receive = make(map[uint64]identity.PeerID)
+	}
+	cs.receive[number] = peer
 }
 
-// setTakes takes how long a forwarded packet to a peer can be.
+// setTakes takes how long a forwarded packet to a peer can be; 0: it is not known.
 func (cs *channels) setTakes(peer identity.PeerID, size int) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.takes == nil {
-		cs.takes = make(map[identity.PeerID]int)
+	set(&cs.takes, peer, size)
+}
+
+// set puts a value into a map that is nil at first, and takes the zero value out.
+func set[V comparable](m *map[identity.PeerID]V, peer identity.PeerID, v V) {
+	var none V
+	if v == none {
+		delete(*m, peer)
+		return
 	}
-	if cs.takes[peer] = size; size == 0 {
-		delete(cs.takes, peer)
+	if *m == nil {
+		*m = make(map[identity.PeerID]V)
 	}
+	(*m)[peer] = v
 }
 
 func (cs *channels) forget(peer identity.PeerID) {
@@ -93,8 +96,11 @@ func (cs *channels) sender(number uint64) (identity.PeerID, bool) {
 // connection leave in one piece.
 func (c *Client) SendRun(to identity.PeerID, packets []byte, size int) {
 	longest := min(size, len(packets))
-	if longest < 1 || longest > MaxPacket {
-		c.counters.dropped.Add(1)
+	if longest < 1 {
+		return // nothing
+	}
+	if longest > MaxPacket {
+		c.counters.dropped.Add(uint64((len(packets) + size - 1) / size))
 		return
 	}
 	if number := c.forwardable(to, longest); number != 0 {

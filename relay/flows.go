@@ -34,8 +34,8 @@ const (
 	// flowIdle is after how long without a packet either way numbers are taken
 	// back: several keep-alives of a connection between the two.
 	flowIdle = 2 * time.Minute
-	// maxFlows bounds the flows of all clients, which take about 100 MB then, but
-	// for the share that each client has for certain.
+	// maxFlows bounds the flows of all clients, which take 60 MB then, but for the
+	// share that each client has for certain.
 	maxFlows = 1 << 18
 )
 
@@ -65,7 +65,8 @@ func (fs *flows) find(number uint64) *flow {
 
 // open returns the flow between two clients that watch each other. It returns nil if
 // both are on TCP, where there is nothing to forward, and if there are as many as there
-// may be: then only those have another one that have no more than their share. Both clients must be in the table, whose mu is held.
+// may be: then only those have another one that have no more than their share. Both
+// clients must be in the table, whose mu is held.
 func (fs *flows) open(from, to *session) *flow {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -95,7 +96,7 @@ func (fs *flows) open(from, to *session) *flow {
 		}
 		one.from.flows[one.to.id] = one
 		one.from.tellTakes(one.to.id, one.to.takes())
-		one.note(fs.now())
+		one.used.Store(fs.now())
 		fs.n++
 	}
 	for _, one := range []*flow{f, back} {
@@ -204,8 +205,9 @@ func (fs *flows) tellTakes(c *session) {
 	}
 }
 
-// watchFlows takes the numbers of silent flows back until the server closes.
-func (s *Server) watchFlows() {
+// watchClients takes the numbers of silent flows back, and what was held for clients
+// that have been heard, until the server closes.
+func (s *Server) watchClients() {
 	ticker := time.NewTicker(flowIdle / 4)
 	defer ticker.Stop()
 	for {
@@ -213,6 +215,7 @@ func (s *Server) watchFlows() {
 		case <-ticker.C:
 			for _, c := range s.table.all() {
 				s.table.flows.dropIdle(c)
+				c.out.check()
 			}
 		case <-s.ctx.Done():
 			return
@@ -221,6 +224,3 @@ func (s *Server) watchFlows() {
 }
 
 func (fs *flows) now() int64 { return int64(time.Since(fs.began)) }
-
-// note takes note of a packet.
-func (f *flow) note(now int64) { f.used.Store(now) }

@@ -337,6 +337,31 @@ func TestNothingIsForwardedAfterClose(t *testing.T) {
 	})
 }
 
+// What was held for a client that only receives is given back: it acknowledges.
+func TestBudgetIsGivenBackForAClientThatOnlyReceives(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		a, b := w.client(1), w.client(2)
+		for range 5 {
+			a.Send(b.id(), make([]byte, 500))
+		}
+		time.Sleep(flowIdle)
+		if held := w.relay.budget.held.Load(); held != 0 || b.Stats().PacketsReceived != 5 {
+			t.Errorf("%d buffers are held, %d packets came", held, b.Stats().PacketsReceived)
+		}
+	})
+}
+
+// A run that is too long counts as all of its packets.
+func TestRunThatIsTooLongIsCounted(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		a, b := w.client(1), w.client(2)
+		a.SendRun(b.id(), make([]byte, 3*(MaxPacket+1)), MaxPacket+1)
+		if s := a.Stats(); s.Dropped != 3 || s.PacketsSent != 0 {
+			t.Errorf("%d packets dropped and %d sent, want 3 and none", s.Dropped, s.PacketsSent)
+		}
+	})
+}
+
 // A client that watches ever new peers, and stops to, and does not read what becomes
 // of their channels, is too slow.
 func TestChannelNoticesAreBounded(t *testing.T) {

@@ -15,15 +15,16 @@ import (
 const (
 	// strangersIdle and strangersBusy bound the bytes a second that all clients
 	// together can send to one that watches none of them: half of a slow downlink of
-	// 8 Mbit/s, 80 handshakes, while the client has nothing else to do, and a tenth
-	// of that downlink while it exchanges packets with peers it watches.
+	// 8 Mbit/s, a hundred handshakes of 4.6 KB, while the client has nothing else to do,
+	// and a tenth of that downlink while it exchanges packets with peers it watches.
 	strangersIdle = 512 << 10
 	strangersBusy = 96 << 10
-	// strangersBurst is what they can send at once: ten handshakes.
+	// strangersBurst is what they can send at once: fourteen handshakes.
 	strangersBurst = 64 << 10
 	// introduction is what each client can send besides to clients that do not watch
-	// it: one handshake, and another one in a minute. So the many that come back to a
-	// hub do not wait for each other's share, and who floods has no more than that.
+	// it: one handshake with what of it may have to be sent again, and another one in a
+	// minute. So the many that come back to a hub do not wait for each other's share.
+	// Who connects anew has it anew, which costs it a handshake with the relay.
 	introduction     = 8 << 10
 	introductionRate = introduction / 60
 	// busyFor is for how long after a packet of a peer that it watches a client

@@ -119,10 +119,7 @@ func (o *outbox) put(p outgoing) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.unheard >= unheardCheck {
-		if received := o.link.received(); received != o.heardAt {
-			o.heardAt = received
-			o.releaseUnheard()
-		}
+		o.checkUnheard()
 	}
 	if !o.fits(p) || !o.budget.take(o.holding()) {
 		return false
@@ -161,6 +158,24 @@ func (o *outbox) heard() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.releaseUnheard()
+}
+
+// check looks whether the other side, which may have nothing to send but
+// acknowledgments, has been heard.
+func (o *outbox) check() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.unheard > 0 {
+		o.checkUnheard()
+	}
+}
+
+// checkUnheard is check with mu held.
+func (o *outbox) checkUnheard() {
+	if received := o.link.received(); received != o.heardAt {
+		o.heardAt = received
+		o.releaseUnheard()
+	}
 }
 
 // releaseUnheard is heard with mu held.

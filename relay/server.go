@@ -150,7 +150,7 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 		return err
 	}
 	s.wg.Go(func() { s.refusals.run(s.ctx) })
-	s.wg.Go(s.watchFlows)
+	s.wg.Go(s.watchClients)
 	if s.quic != nil {
 		s.wg.Go(s.acceptQUIC)
 	}

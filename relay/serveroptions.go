@@ -32,9 +32,9 @@ type ServerOptions struct {
 	// half.
 	MaxClients int
 	// BytesPerSecond bounds the packets each client sends, the excess is
-	// dropped; default 125,000,000 (1 Gbit/s). Their headers count: 33 bytes, or 9 of forwarded ones.
-	// Bursts of a tenth of a second, or 256 KiB if that is more, pass; right after
-	// the client has connected, of a tenth of that or 32 KiB.
+	// dropped; default 125,000,000 (1 Gbit/s). Their headers count: 33 bytes, or 9 of
+	// forwarded ones. Bursts of a tenth of a second, or 256 KiB if that is more, pass;
+	// right after the client has connected, of a tenth of that or 32 KiB.
 	BytesPerSecond int
 	// Logger gets what an operator needs to know at Info and Warn, whom the
 	// relay refuses included: of each reason five lines a minute and a count of

@@ -17,8 +17,8 @@ import "net"
 // Probes and what answers them are those of probe.go, gone is what one of two
 // peers says to the other, and forwarded packets go from a relay's client to the
 // relay, and from there to another client. Those of paths are the pings and pongs of
-// internal/paths, and parts are its halves of packets; nobody takes them yet. Integers are big-endian. What is of
-// another kind, or not as long as its kind is, is dropped.
+// internal/paths, and parts are its halves of packets; nobody takes them yet. Integers
+// are big-endian. What is of another kind, or not as long as its kind is, is dropped.
 //
 // All of them are taken out of what comes in right where it is read: quic-go has
 // a queue for what is not its own, of 32 packets, which loses most of what a
