@@ -453,7 +453,13 @@ func TestRelayedPeerMustBeWhoTheRelaySays(t *testing.T) {
 		}
 		var client *relay.Client
 		ep := endpoint.New(endpoint.Config{PacketConn: sock, Key: testKey(66), Protocol: alpn, Log: slog.New(slog.DiscardHandler),
-			Divert: func(b []byte, _ int, _ *net.UDPAddr) error { client.Send(a.ID(), b); return nil }})
+			Redirect: func(b []byte, _ int, to *net.UDPAddr) (*net.UDPAddr, error) {
+				if _, virtual := endpoint.VirtualNumber(to); !virtual {
+					return to, nil
+				}
+				client.Send(a.ID(), b)
+				return nil, nil
+			}})
 		client, err = relay.Dial(ctx, relay.ClientOptions{URL: mustURL(r.url()), PrivateKey: testKey(66), QUIC: ep.QUIC,
 			Receive: func(_ PeerID, b []byte) { ep.Inject(b, endpoint.VirtualAddr(1)) }})
 		if err != nil {

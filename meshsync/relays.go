@@ -204,6 +204,14 @@ func (rs *relays) pin(ctx context.Context, addr net.Addr) {
 	})
 }
 
+// redirect is endpoint.Config's: what goes to virtual addresses goes through relays.
+func (rs *relays) redirect(b []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, err error) {
+	if _, virtual := endpoint.VirtualNumber(to); !virtual {
+		return to, nil
+	}
+	return nil, rs.send(b, size, to)
+}
+
 // send takes packets of size bytes, of which the last may be shorter, for a virtual
 // address. It does not wait, and what cannot be sent is lost. QUIC hears only of a
 // packet that is longer than the path takes: one that asks whether it is.

@@ -325,7 +325,7 @@ func (t *MeshSyncTransport) checkRoom(p *peer, c *Conn) error {
 	if p.conn != nil || p.watchdog != nil {
 		return nil
 	}
-	if err := t.places.Check(c.qc.RemoteAddr(), !t.named(p, c)); err != nil {
+	if err := t.places.Check(t.endpoint.Real(c.qc.RemoteAddr()), !t.named(p, c)); err != nil {
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
 	return nil
@@ -343,7 +343,7 @@ func (t *MeshSyncTransport) seat(p *peer) {
 	inbound := p.conn != nil && !p.conn.initiator && p.watchdog == nil
 	switch {
 	case inbound && !p.place.IsTaken():
-		p.place = t.places.Take(p.conn.qc.RemoteAddr())
+		p.place = t.places.Take(t.endpoint.Real(p.conn.qc.RemoteAddr()))
 	case !inbound:
 		t.places.Give(p.place)
 		p.place = endpoint.Place{}
@@ -365,7 +365,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	c.opened = time.Now()
 	p.conn = c
 	t.seat(p)
-	t.known.Note(c.qc.RemoteAddr(), t.named(p, c))
+	t.known.Note(t.endpoint.Real(c.qc.RemoteAddr()), t.named(p, c))
 	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c}
 	if w := p.watchdog; w != nil {
 		w.attempts, w.announced, w.lastErr = 0, 0, nil

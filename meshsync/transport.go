@@ -122,7 +122,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 		return nil, err
 	}
 	t.relays = newRelays(t)
-	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Divert: t.relays.send, Unwrap: t.relays.unwrap, Small: t.handlePacket, Admitted: t.relays.pin, Known: t.known, Bounds: opts.unknown})
+	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Redirect: t.relays.redirect, Unwrap: t.relays.unwrap, Small: t.handlePacket, Admitted: t.relays.pin, Known: t.known, Bounds: opts.unknown})
 	t.quic = t.endpoint.QUIC
 	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())
@@ -164,7 +164,7 @@ func openSocket(o Options) (net.PacketConn, error) {
 func (t *MeshSyncTransport) listen() error {
 	conf := t.windows.direct.Clone()
 	conf.GetConfigForClient = func(client *quic.ClientInfo) (*quic.Config, error) {
-		return t.windows.inbound(client.RemoteAddr), nil
+		return t.windows.inbound(t.endpoint.Real(client.RemoteAddr)), nil
 	}
 	var err error
 	t.listener, err = t.endpoint.Listen(identity.ServerTLS(t.cert, alpn), conf)

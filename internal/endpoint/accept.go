@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"crypto/tls"
+	"net"
 
 	"github.com/quic-go/quic-go"
 )
@@ -22,10 +23,11 @@ import (
 
 type slotKey struct{}
 
-// admit is quic.Transport's ConnContext.
-func (l *Limit) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+// admit takes a place for an inbound connection, whose context is ctx, and returns the
+// context that it is to have.
+func (l *Limit) admit(ctx context.Context, from net.Addr) (context.Context, error) {
 	own, cancel := context.WithCancelCause(ctx)
-	slot, err := l.Take(info.RemoteAddr, func() { cancel(errGaveWay) })
+	slot, err := l.Take(from, func() { cancel(errGaveWay) })
 	if err != nil {
 		cancel(err)
 		return nil, err

@@ -15,6 +15,13 @@ type arrival struct {
 	// control are the control messages of each of them, such as how it was marked
 	// for ECN and to which local address it came.
 	control []byte
+	// inner says that the packet taken off last was in a forwarded one, about which
+	// control is.
+	inner bool
+	// named is set once Arrive has said as what address QUIC is to see those come that
+	// have a short header; nil: none of them.
+	named bool
+	as    *net.UDPAddr
 }
 
 // next takes the first datagram off.
@@ -38,15 +45,26 @@ func (a *arrival) nextForwarded() (run []byte) {
 }
 
 // keep shows QUIC a packet, in a message with one buffer, which QUIC keeps track of, so
-// it stays where it is. If it seems to come from another address than it did, QUIC
-// sees none of the control messages: it would send what it answers from the local
-// address that they tell (IP_PKTINFO).
-func (a *arrival) keep(m *ipv4.Message, packet []byte, from net.Addr) {
+// it stays where it is. It returns false if that has no room for the packet, which is
+// dropped then. If the packet seems to come from another address than it did, QUIC is
+// told how it was marked for ECN, and not to which local address it came: it would send
+// what it answers from there (IP_PKTINFO). Of one that was in a forwarded packet it is
+// told neither: the mark is that of the relay's packet, and says nothing of the way of
+// the one in it.
+func (a *arrival) keep(m *ipv4.Message, packet []byte, from net.Addr) bool {
+	if len(packet) > len(m.Buffers[0]) {
+		return false
+	}
 	m.N, m.NN = copy(m.Buffers[0], packet), 0
-	if from == a.from && len(a.control) <= len(m.OOB) { // half a message is an error to QUIC
+	switch {
+	case a.inner:
+	case from != a.from:
+		m.NN = copyMarks(m.OOB, a.control)
+	case len(a.control) <= len(m.OOB): // half a message is an error to QUIC
 		m.NN = copy(m.OOB, a.control)
 	}
 	m.Addr, m.Flags = from, 0
+	return true
 }
 
 // arrived takes note of what one read brought, and returns what is left of it to

@@ -130,10 +130,10 @@ func (c *coalescer) fill(ms []ipv4.Message) (kept int) {
 	for kept < len(ms) {
 		packet, from, ok := c.nextForQUIC(&c.arrival)
 		switch {
-		case ok && len(packet) > len(ms[kept].Buffers[0]): // it would be cut short
 		case ok:
-			c.arrival.keep(&ms[kept], packet, from)
-			kept++
+			if c.arrival.keep(&ms[kept], packet, from) {
+				kept++
+			}
 		case len(c.ms) > 1:
 			c.ms = c.ms[1:]
 			c.begin()

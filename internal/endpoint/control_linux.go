@@ -2,21 +2,9 @@ package endpoint
 
 import (
 	"encoding/binary"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// appendControl appends a control message (cmsg(3)) to those in b.
-func appendControl(b []byte, level, kind int32, body []byte) []byte {
-	start := len(b)
-	b = append(b, make([]byte, unix.CmsgSpace(len(body)))...)
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[start]))
-	h.Level, h.Type = level, kind
-	h.SetLen(unix.CmsgLen(len(body)))
-	copy(b[start+unix.CmsgLen(0):], body)
-	return b
-}
 
 // appendSegments appends the control message with which one write hands packets of
 // the given size to the system for segmentation offload (UDP_SEGMENT, udp(7)).

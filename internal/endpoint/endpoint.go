@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 
 	"github.com/quic-go/quic-go"
 )
@@ -27,12 +28,32 @@ type Config struct {
 	Key      ed25519.PrivateKey
 	Protocol string
 	Log      *slog.Logger
-	// Divert takes what is sent to virtual addresses: packets of size bytes one
-	// after another in b, of which the last may be shorter. nil drops them. It is
-	// called from several goroutines, must not block, and must not keep b. Its error
-	// is what QUIC is told, as if the socket had said it: ErrTooLong makes the
-	// discovery of the path's MTU (RFC 8899) go lower.
-	Divert func(b []byte, size int, to *net.UDPAddr) error
+	// Redirect says where the packets go that QUIC sends to an address, and whatever is
+	// sent to a virtual one: packets of size bytes one after another in b, of which the
+	// last may be shorter. It returns the address to send them to, which must be a real
+	// one; to itself, the same pointer, leaves everything as QUIC wants it, and what goes
+	// elsewhere leaves from whichever of the host's addresses the system chooses. Or it
+	// returns nil if it has taken the packets, and the error that QUIC is told then, as if
+	// the socket had said it: ErrTooLong makes the discovery of the path's MTU (RFC
+	// 8899) go lower. Packets beside QUIC (see TypeProbe) to a real address go there. It
+	// is called from several goroutines, must not block, and must not keep b. nil drops
+	// what is sent to virtual addresses, and leaves the rest as it is.
+	Redirect func(b []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, err error)
+	// Arrive is shown the packets of QUIC that come in, and those of paths (TypePath,
+	// TypePart). It returns the packet that QUIC is to be shown, which need not be the
+	// one that came, and the address from which QUIC is to see it come: from itself, the
+	// same pointer, if that is as it was; nil if there is nothing for QUIC. packet is the
+	// next of total bytes that one read brought from that address. Of those with a short
+	// header in them only the first is shown to Arrive: QUIC sees the others come from
+	// the same address, or not at all if that is nil. It is called from the goroutine that
+	// reads, must not block, and must not keep packet. nil shows QUIC its packets as they
+	// came, and drops those of paths.
+	Arrive func(packet []byte, total int, from *net.UDPAddr) (shown []byte, as *net.UDPAddr)
+	// Stands returns the real address for which a virtual one stands, and false if it
+	// stands for a peer behind a relay. Who comes from it then counts as of the host that
+	// has the real one. It is called from several goroutines and must not block. nil: none
+	// stands for a real one.
+	Stands func(virtual *net.UDPAddr) (real netip.AddrPort, ok bool)
 	// Forward, for a relay, takes the forwarded packets (TypeForwarded) that one read
 	// brought from one address: datagrams of size bytes one after another, the last
 	// of which may be shorter. Each is of that kind and longer than ForwardedHeader.
@@ -40,9 +61,10 @@ type Config struct {
 	// must not block. nil: see Unwrap.
 	Forward func(b []byte, size int, from *net.UDPAddr)
 	// Unwrap, for a client of relays, says what a forwarded packet, which is longer
-	// than ForwardedHeader, holds, and from which virtual address QUIC is to see it
-	// come; as == nil drops it. packet is part of b. It is called from the goroutine
-	// that reads, must not block, and must not keep b. nil drops them all.
+	// than ForwardedHeader, holds, which need not be part of b, and from which address
+	// QUIC is to see it come; as == nil drops it. What answers a packet beside QUIC goes to
+	// as, which for these must be virtual. It is called from the goroutine that reads, must
+	// not block, and must not keep b. nil drops them all.
 	Unwrap func(b []byte, from *net.UDPAddr) (packet []byte, as *net.UDPAddr)
 	// Small takes the packets of ProbeSize beside QUIC that the endpoint does not
 	// answer itself: TypeAnswer, TypeGone and TypeBusy, from anybody, but of one host
@@ -70,6 +92,7 @@ type Endpoint struct {
 
 	socket  socket
 	inviter *inviter
+	stands  func(virtual *net.UDPAddr) (real netip.AddrPort, ok bool)
 }
 
 // New returns an endpoint. It sends and reads nothing before its QUIC is used.
@@ -83,7 +106,7 @@ func New(c Config) *Endpoint {
 		bounds = *c.Bounds
 	}
 	invites := newInviter()
-	e := &Endpoint{Unknown: NewLimit(bounds, c.Known), socket: newSocket(c, resets, invites), inviter: invites}
+	e := &Endpoint{Unknown: NewLimit(bounds, c.Known), socket: newSocket(c, resets, invites), inviter: invites, stands: c.Stands}
 	e.QUIC = &quic.Transport{
 		Conn:                e.socket,
 		ConnectionIDLength:  connIDLength,
@@ -98,7 +121,8 @@ func New(c Config) *Endpoint {
 // admitter returns quic.Transport's ConnContext.
 func (e *Endpoint) admitter(c Config) func(context.Context, *quic.ClientInfo) (context.Context, error) {
 	return func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-		slotted, err := e.Unknown.admit(ctx, info)
+		from := e.Real(info.RemoteAddr)
+		slotted, err := e.Unknown.admit(ctx, from)
 		if err != nil {
 			if c.Refused != nil {
 				c.Refused(info.RemoteAddr, err)
@@ -108,7 +132,7 @@ func (e *Endpoint) admitter(c Config) func(context.Context, *quic.ClientInfo) (c
 		if c.Admitted != nil {
 			c.Admitted(ctx, info.RemoteAddr)
 		}
-		host, _ := hostOf(info.RemoteAddr)
+		host, _ := hostOf(from)
 		return e.inviter.begin(slotted, host), nil
 	}
 }

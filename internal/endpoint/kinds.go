@@ -17,8 +17,9 @@ import "net"
 // Probes and what answers them are those of probe.go, gone is what one of two
 // peers says to the other, and forwarded packets go from a relay's client to the
 // relay, and from there to another client. Those of paths are the pings and pongs of
-// internal/paths, and parts are its halves of packets; nobody takes them yet. Integers
-// are big-endian. What is of another kind, or not as long as its kind is, is dropped.
+// internal/paths, and parts are its halves of packets: Config.Arrive takes them.
+// Integers are big-endian. What is of another kind, or not as long as its kind is, is
+// dropped.
 //
 // All of them are taken out of what comes in right where it is read: quic-go has
 // a queue for what is not its own, of 32 packets, which loses most of what a
@@ -54,13 +55,21 @@ func (d *duties) nextForQUIC(a *arrival) (packet []byte, from net.Addr, ok bool)
 				continue
 			}
 		}
-		packet, from = a.next(), a.from
-		if packet[0] == TypeForwarded {
-			if packet, from = d.unwrapped(packet, from); packet == nil {
-				continue
-			}
+		total := len(a.b)
+		packet = a.next()
+		kind := packet[0]
+		a.inner = kind == TypeForwarded
+		switch {
+		case a.inner:
+			packet, from = d.unwrapped(packet, a.from)
+			ok = d.admit(packet, from, true)
+		case kind == TypePath, kind == TypePart, !isBeside(packet):
+			packet, from = d.arrivesAs(packet, total, a)
+			ok = d.admit(packet, a.from, false)
+		default:
+			d.admit(packet, a.from, false)
 		}
-		if d.admit(packet, from) {
+		if ok {
 			return packet, from, true
 		}
 	}
@@ -82,8 +91,8 @@ func (d *duties) unwrapped(b []byte, from net.Addr) ([]byte, net.Addr) {
 }
 
 // admit takes note of a packet that QUIC is to be shown. It returns false for one
-// to drop, and for one beside QUIC, which is dealt with.
-func (d *duties) admit(b []byte, from net.Addr) bool {
+// to drop, and for one beside QUIC, which is dealt with. See shown for from and named.
+func (d *duties) admit(b []byte, from net.Addr, named bool) bool {
 	if len(b) == 0 {
 		return false
 	}
@@ -91,7 +100,7 @@ func (d *duties) admit(b []byte, from net.Addr) bool {
 		d.takeSmall(b, from)
 		return false
 	}
-	d.resets.show(b, from)
+	d.resets.show(b, from, named)
 	return true
 }
 

@@ -7,8 +7,6 @@ import (
 	"net"
 	"runtime"
 	"testing"
-
-	"github.com/quic-go/quic-go"
 )
 
 // host returns the n-th of many IPv4 addresses.
@@ -266,11 +264,11 @@ func TestInboundLimitsAndRetry(t *testing.T) {
 		if l.underLoad(nil) != (i > retryAbove) {
 			t.Fatalf("with %d unknown connections: address validation is %v", i, l.underLoad(nil))
 		}
-		if _, err := l.admit(ctx, &quic.ClientInfo{RemoteAddr: host(i)}); err != nil {
+		if _, err := l.admit(ctx, host(i)); err != nil {
 			t.Fatalf("connection %d: %v", i, err)
 		}
 	}
-	if _, err := l.admit(ctx, &quic.ClientInfo{RemoteAddr: host(maxUnknown)}); !errors.Is(err, ErrTooMany) {
+	if _, err := l.admit(ctx, host(maxUnknown)); !errors.Is(err, ErrTooMany) {
 		t.Errorf("one too many: %v", err)
 	}
 	cancel()
@@ -285,13 +283,13 @@ func TestAConnectionThatGivesWayBeforeItIsAcceptedFailsItsHandshake(t *testing.T
 	ctx, cancel := context.WithCancel(context.Background())
 	var conns []context.Context
 	for range 3 {
-		own, err := l.admit(ctx, &quic.ClientInfo{RemoteAddr: host(1)})
+		own, err := l.admit(ctx, host(1))
 		if err != nil {
 			t.Fatal(err)
 		}
 		conns = append(conns, own)
 	}
-	if _, err := l.admit(ctx, &quic.ClientInfo{RemoteAddr: host(2)}); err != nil {
+	if _, err := l.admit(ctx, host(2)); err != nil {
 		t.Fatal(err)
 	}
 	if context.Cause(conns[0]) != errGaveWay || conns[1].Err() != nil {

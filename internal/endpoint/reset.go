@@ -38,6 +38,9 @@ type shown struct {
 	id   [connIDLength]byte
 	size int
 	from net.Addr
+	// named says that from is the address from which QUIC sees it come; else it is the
+	// one from which it came.
+	named bool
 }
 
 const (
@@ -58,10 +61,10 @@ const (
 var _ qlogwriter.Recorder = (*resetter)(nil)
 
 // show takes note of a packet that QUIC is about to be shown, if it is a small
-// one of an established connection.
-func (r *resetter) show(b []byte, from net.Addr) {
+// one of an established connection. See shown for from and named.
+func (r *resetter) show(b []byte, from net.Addr, named bool) {
 	if len(b) > minReset && len(b) <= maxSmall && b[0]&0xc0 == 0x40 { // RFC 9000 section 17.3.1: a short header
-		r.shown = append(r.shown, shown{[connIDLength]byte(b[1:]), len(b), from})
+		r.shown = append(r.shown, shown{[connIDLength]byte(b[1:]), len(b), from, named})
 	}
 }
 

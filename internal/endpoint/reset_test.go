@@ -55,7 +55,7 @@ func TestOnlyWhatQUICHasDroppedIsReset(t *testing.T) {
 			r := &resetter{}
 			for range 2 { // what was once settled has no part in the next time
 				for _, p := range tc.packets {
-					r.show(small(p.id, p.size), from)
+					r.show(small(p.id, p.size), from, false)
 				}
 				for _, size := range tc.dropped {
 					drop(r, size)
@@ -71,7 +71,7 @@ func TestOnlyWhatQUICHasDroppedIsReset(t *testing.T) {
 // Other packets that quic-go drops, of which other goroutines tell, are not meant.
 func TestOtherDroppedPacketsAreNotReset(t *testing.T) {
 	r := &resetter{}
-	r.show(small(1, 29), nil)
+	r.show(small(1, 29), nil, false)
 	r.RecordEvent(qlog.PacketDropped{Raw: qlog.RawInfo{Length: 29}, Trigger: qlog.PacketDropUnknownConnectionID})
 	r.RecordEvent(qlog.PacketDropped{Header: qlog.PacketHeader{PacketType: qlog.PacketType1RTT}, Raw: qlog.RawInfo{Length: 29}, Trigger: qlog.PacketDropPayloadDecryptError})
 	if got := settled(r); got != nil {
@@ -91,7 +91,7 @@ func TestResetHasTheTokenThatThePeerWasGiven(t *testing.T) {
 	if !hmac.Equal(reset[5:], mac.Sum(nil)[:16]) {
 		t.Error("wrong token")
 	}
-	r.show(reset, nil)
+	r.show(reset, nil, false)
 	if drop(r, len(reset)); settled(r) != nil {
 		t.Error("a reset is answered with a reset")
 	}
@@ -102,7 +102,7 @@ func FuzzReset(f *testing.F) {
 	f.Add(small(1, 30))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &resetter{}
-		r.show(b, nil)
+		r.show(b, nil, false)
 		drop(r, len(b))
 		r.settle(func(p shown) {
 			if reset := r.packet(p.id); len(reset) >= len(b) {

@@ -40,7 +40,7 @@ func newSocket(c Config, r *resetter, i *inviter) socket {
 	pc := c.PacketConn
 	d := &duties{
 		pc: pc, id: identity.FromKey(c.Key), resets: r, invites: i, small: newSmallRate(),
-		log: c.Log, divert: c.Divert, forward: c.Forward, unwrap: c.Unwrap, toSmall: c.Small, injected: newInjector(pc),
+		log: c.Log, redirect: c.Redirect, arrive: c.Arrive, forward: c.Forward, unwrap: c.Unwrap, toSmall: c.Small, injected: newInjector(pc),
 	}
 	if u, ok := pc.(*net.UDPConn); ok {
 		return newUDPSocket(u, d)
@@ -58,10 +58,11 @@ type duties struct {
 	counts  traffic
 
 	// Those of Config.
-	divert  func(b []byte, size int, to *net.UDPAddr) error
-	forward func(b []byte, size int, from *net.UDPAddr)
-	unwrap  func(b []byte, from *net.UDPAddr) ([]byte, *net.UDPAddr)
-	toSmall func(b []byte, from net.Addr)
+	redirect func(b []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, err error)
+	arrive   func(packet []byte, total int, from *net.UDPAddr) (shown []byte, as *net.UDPAddr)
+	forward  func(b []byte, size int, from *net.UDPAddr)
+	unwrap   func(b []byte, from *net.UDPAddr) ([]byte, *net.UDPAddr)
+	toSmall  func(b []byte, from net.Addr)
 
 	injected *injector
 	restore  func() // see detach; nil: nothing was changed
@@ -98,8 +99,12 @@ func (d *duties) isLost() bool { return d.lost.Load() }
 // the packets of the last read.
 func (d *duties) resetUnknown() {
 	d.resets.settle(func(p shown) {
-		if d.small.allow(p.from) {
-			d.writeTo(d.resets.packet(p.id), p.from) // lost is lost
+		switch reset := d.resets.packet(p.id); { // lost is lost
+		case !d.small.allow(p.from):
+		case p.named:
+			d.writeTo(reset, p.from)
+		default:
+			d.send(reset, p.from)
 		}
 	})
 }
@@ -107,7 +112,7 @@ func (d *duties) resetUnknown() {
 // take reads an injected packet, if there is one.
 func (d *duties) take(b []byte) (n int, from *net.UDPAddr, ok bool) {
 	for {
-		if n, from, ok = d.injected.take(b); !ok || d.admit(b[:n], from) {
+		if n, from, ok = d.injected.take(b); !ok || d.admit(b[:n], from, true) {
 			return n, from, ok
 		}
 	}
@@ -206,40 +211,33 @@ func (d *duties) readFrom(b []byte) (int, net.Addr, error) {
 		}
 		d.counts.reads.Add(1)
 		a := d.arrived(b[:n], n, addr)
-		if packet, from, ok := d.nextForQUIC(&a); ok {
+		if packet, from, ok := d.nextForQUIC(&a); ok && len(packet) <= len(b) {
 			return copy(b, packet), from, nil
 		}
 	}
 }
 
 func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
-	if _, virtual := VirtualNumber(addr); virtual {
-		if err := d.divertAll(b, nil, addr.(*net.UDPAddr)); err != nil {
+	if to, ok := addr.(*net.UDPAddr); ok {
+		switch via, err := d.way(b, nil, to); {
+		case err != nil:
 			return 0, err
+		case via == nil:
+			return len(b), nil
+		default:
+			addr = via
 		}
-		return len(b), nil
 	}
-	n, err := d.pc.WriteTo(b, addr)
+	return d.send(b, addr)
+}
+
+// send writes a packet to a real address as it is.
+func (d *duties) send(b []byte, to net.Addr) (int, error) {
+	n, err := d.pc.WriteTo(b, to)
 	if err = d.sent(b, nil, n, err); err != nil {
 		return n, err
 	}
 	return len(b), nil
-}
-
-// divertAll hands over what was sent to a virtual address with the control messages
-// oob, and returns what quic-go is to be told.
-func (d *duties) divertAll(b, oob []byte, to *net.UDPAddr) error {
-	if d.divert == nil {
-		return nil // lost
-	}
-	size := segmentSize(oob)
-	if size <= 0 {
-		size = len(b)
-	}
-	if err := d.divert(b, size, to); !isLoss(b, oob, err) {
-		return err
-	}
-	return nil
 }
 
 // Reaches reports whether packets can be sent to the given address: a socket

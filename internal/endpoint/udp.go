@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"net"
+	"sync"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/net/ipv4"
@@ -17,10 +18,12 @@ type udpSocket struct {
 	// readBatch reads from the system, and keeps what is for QUIC.
 	readBatch func(ms []ipv4.Message, flags int) (kept int, err error)
 	system    system
+	controls  sync.Pool // of *[controlRoom]byte, for unpinned
 }
 
 func newUDPSocket(u *net.UDPConn, d *duties) *udpSocket {
 	s := &udpSocket{UDPConn: u, duties: d}
+	s.controls.New = func() any { return new([controlRoom]byte) }
 	s.setUp()
 	if s.readBatch == nil {
 		s.readBatch = (&singles{ipv4.NewPacketConn(u), d}).readBatch
@@ -64,8 +67,9 @@ func (s *singles) readBatch(ms []ipv4.Message, flags int) (kept int, err error) 
 	for i := range ms[:max(n, 0)] {
 		a := s.read(&ms[i], 0)
 		if packet, from, ok := s.nextForQUIC(&a); ok {
-			a.keep(&ms[kept], packet, from)
-			kept++
+			if a.keep(&ms[kept], packet, from) {
+				kept++
+			}
 		}
 	}
 	return kept, err
@@ -99,17 +103,31 @@ func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) int {
 
 // WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.
 func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if _, virtual := VirtualNumber(addr); virtual {
-		if err := s.divertAll(b, oob, addr); err != nil {
-			return 0, 0, err
-		}
+	switch via, err := s.way(b, oob, addr); {
+	case err != nil:
+		return 0, 0, err
+	case via == nil:
 		return len(b), len(oob), nil
+	case via != addr:
+		n, err = s.writeUnpinned(b, oob, via)
+	default:
+		if n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr); isSourceLost(err) && isPinned(oob) {
+			n, err = s.writeUnpinned(b, oob, addr)
+		}
 	}
-	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
 	if err = s.sent(b, oob, n, err); err != nil {
 		return n, 0, err
 	}
 	return len(b), len(oob), nil
+}
+
+// writeUnpinned writes as WriteMsgUDP does, from whichever local address the system
+// chooses.
+func (s *udpSocket) writeUnpinned(b, oob []byte, to *net.UDPAddr) (n int, err error) {
+	control := s.controls.Get().(*[controlRoom]byte)
+	defer s.controls.Put(control)
+	n, _, err = s.UDPConn.WriteMsgUDP(b, unpinned(control[:0], oob, to.IP), to)
+	return n, err
 }
 
 // ReadFrom is how quic-go reads elsewhere.

@@ -9,7 +9,7 @@ import (
 )
 
 // A packet need not go through the packet connection. One that is sent to a
-// virtual address is handed to Config.Divert instead, and what comes back from
+// virtual address is handed to Config.Redirect instead, and what comes back from
 // there is put into the stream of packets that QUIC reads, with Inject. So
 // QUIC's connections can go through something that is not a network of IP, a
 // relay, and nothing of QUIC has to know.

@@ -31,9 +31,9 @@ type side struct {
 	listener *quic.Listener
 }
 
-// newSide returns an endpoint on the loopback interface. plain hides from it
-// that its packet connection is the system's.
-func newSide(t *testing.T, seed byte, plain bool, divert func([]byte, int, *net.UDPAddr) error) *side {
+// newSide returns an endpoint on the loopback interface with the hooks of c. plain
+// hides from it that its packet connection is the system's.
+func newSide(t *testing.T, seed byte, plain bool, c Config) *side {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -43,7 +43,8 @@ func newSide(t *testing.T, seed byte, plain bool, divert func([]byte, int, *net.
 		pc = struct{ net.PacketConn }{pc}
 	}
 	key := testKey(seed)
-	e := New(Config{PacketConn: pc, Key: key, Protocol: testALPN, Log: slog.New(slog.DiscardHandler), Divert: divert})
+	c.PacketConn, c.Key, c.Protocol, c.Log = pc, key, testALPN, slog.New(slog.DiscardHandler)
+	e := New(c)
 	t.Cleanup(func() { e.Close() })
 	s := &side{Endpoint: e, key: key}
 	if s.listener, err = e.QUIC.Listen(identity.ServerTLS(certificate(t, key), testALPN), nil); err != nil {
@@ -65,15 +66,18 @@ func certificate(t *testing.T, key ed25519.PrivateKey) tls.Certificate {
 // number 7.
 func crossed(t *testing.T, plain bool) (a, b *side) {
 	var toA, toB func([]byte) bool
-	divert := func(to *func([]byte) bool) func([]byte, int, *net.UDPAddr) error {
-		return func(b []byte, size int, _ *net.UDPAddr) error {
-			for sent := (arrival{b: b, size: size}); len(sent.b) > 0; {
-				(*to)(sent.next())
+	across := func(over *func([]byte) bool) Config {
+		return Config{Redirect: func(b []byte, size int, to *net.UDPAddr) (*net.UDPAddr, error) {
+			if _, virtual := VirtualNumber(to); !virtual {
+				return to, nil
 			}
-			return nil
-		}
+			for sent := (arrival{b: b, size: size}); len(sent.b) > 0; {
+				(*over)(sent.next())
+			}
+			return nil, nil
+		}}
 	}
-	a, b = newSide(t, 1, plain, divert(&toB)), newSide(t, 2, plain, divert(&toA))
+	a, b = newSide(t, 1, plain, across(&toB)), newSide(t, 2, plain, across(&toA))
 	toA = func(p []byte) bool { return a.Inject(p, VirtualAddr(7)) }
 	toB = func(p []byte) bool { return b.Inject(p, VirtualAddr(7)) }
 	return a, b
@@ -216,13 +220,13 @@ func TestVirtualAddressesAreNotOnTheNetwork(t *testing.T) {
 	}
 }
 
-// What takes the packets to a virtual address says whether they are too long for
-// QUIC to send there; anything else that keeps it from taking them is loss.
-func TestErrorOfDivertingIsThatOfSending(t *testing.T) {
+// What takes the packets to an address says whether they are too long for QUIC to send
+// there; anything else that keeps it from taking them is loss.
+func TestErrorOfRedirectingIsThatOfSending(t *testing.T) {
 	var said error
-	divert := func(b []byte, size int, to *net.UDPAddr) error { return said }
+	redirect := func([]byte, int, *net.UDPAddr) (*net.UDPAddr, error) { return nil, said }
 	for _, plain := range []bool{false, true} {
-		a := newSide(t, 1, plain, divert)
+		a := newSide(t, 1, plain, Config{Redirect: redirect})
 		write := func() error {
 			_, err := a.socket.WriteTo([]byte{0x40}, VirtualAddr(1))
 			return err
