@@ -27,8 +27,14 @@ type Binding struct {
 	// when it made the active path be doubted last.
 	from   Route
 	hinted time.Time
+	// changed is when this host's network has changed last.
+	changed time.Time
 
-	longest int    // the longest packet of QUIC until now
+	// replaced says that one path was put in the place of another.
+	replaced bool
+
+	longest int    // the longest packet that QUIC is known to send
+	asked   asking // the last one that was longer: QUIC asks whether it passes
 	last    []byte // the last packet that went out and may be lost; empty: none
 	split   splitter
 	joined  reassembler
@@ -63,10 +69,12 @@ const (
 	Upgrade
 	// Faster: one of the same kind has a lower RTT.
 	Faster
+	// Network: the other side, or this one, has another address.
+	Network
 )
 
 // String returns the cause as a word.
-func (c Cause) String() string { return [...]string{"failover", "upgrade", "rtt"}[c] }
+func (c Cause) String() string { return [...]string{"failover", "upgrade", "rtt", "network"}[c] }
 
 // A Move is a change of the active path.
 type Move struct {
@@ -106,17 +114,13 @@ func (b *Binding) Paths() []*Path { return b.paths }
 // which the last may be shorter (run is not empty), and whether in one piece: else each goes as
 // the two parts that Split returns. Advance is to be called afterwards if it says so.
 //
-// Packets that are longer than all before ask whether the path takes them (RFC 8899), so
-// they go in one piece, whatever the path is.
+// A packet that is longer than all before asks whether the path takes it (RFC 8899), so it
+// goes in one piece, whatever the path is.
 func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole, advance bool) {
 	size = min(size, len(run))
 	whole = b.active.Fits(size)
 	if size > b.longest {
-		b.longest = size
-		for _, p := range b.paths {
-			p.Want(size)
-		}
-		whole, advance = true, true
+		whole, advance = b.lengthen(size, len(run) > size, now), true
 	}
 	waited := b.active.Waits()
 	b.active.Sent(size, now)
@@ -125,6 +129,24 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 		advance = advance || !waited
 	}
 	return b.active.route, whole, advance || b.active.width.isDue(now)
+}
+
+// lengthen takes note of a packet that is longer than QUIC was known to send, or of
+// several (run). It returns whether they go in one piece: to ask whether they pass, which a
+// ping asks besides, or because they do.
+func (b *Binding) lengthen(size int, run bool, now time.Time) (whole bool) {
+	adopted := b.asked.next(size, run, b.active.RTT(), now)
+	if adopted > 0 {
+		b.longest = adopted
+		for _, p := range b.paths {
+			p.Want(adopted)
+		}
+	}
+	if size <= adopted {
+		return b.active.Fits(size)
+	}
+	b.ping(b.active, size, now)
+	return true
 }
 
 // Split returns the two parts of a packet of QUIC.
@@ -185,6 +207,7 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		p = b.add(route, now)
 		p.Learned()
 	}
+	p.told = true
 	p.Invite(len(packet) - PongSize)
 	return b.Advance(now)
 }
@@ -209,6 +232,7 @@ func (b *Binding) add(route Route, now time.Time) *Path {
 			}
 		}
 		b.paths = slices.Delete(b.paths, oldest, oldest+1)
+		b.replaced = true
 	}
 	p := NewPath(route, now)
 	p.Want(b.longest)
@@ -218,10 +242,48 @@ func (b *Binding) add(route Route, now time.Time) *Path {
 
 // Probe pings every path from where the host is now: its network has changed.
 func (b *Binding) Probe(now time.Time) Out {
+	b.changed = now
 	for _, p := range b.paths {
 		p.Probe(now)
 	}
 	return b.Advance(now)
+}
+
+// Doubt makes a path that is known to have died be asked at once, and left if another one
+// answers and it does not.
+func (b *Binding) Doubt(route Route, now time.Time) Out {
+	if p := b.path(route); p != nil && p == b.active {
+		p.Doubt()
+	}
+	return b.Advance(now)
+}
+
+// Try pings a path at once: it may work now.
+func (b *Binding) Try(route Route, now time.Time) Out {
+	if p := b.path(route); p != nil && p.state != Valid {
+		p.Probe(now)
+	}
+	return b.Advance(now)
+}
+
+// Migrated takes note that QUIC has found by itself that the other side is at another
+// address, has proven that (RFC 9000 section 8.2), and sends there.
+func (b *Binding) Migrated(route Route, now time.Time) Out {
+	p := b.path(route)
+	if p == nil {
+		p = b.add(route, now)
+	}
+	if p != b.active {
+		p.Prove(b.active.RTT(), now)
+		b.moveTo(p, Network, now)
+	}
+	return b.Advance(now)
+}
+
+// toldOf reports whether a ping of the other side came over a route that is not proven.
+func (b *Binding) toldOf(route Route) bool {
+	p := b.path(route)
+	return p != nil && p.told && p.ponged.IsZero()
 }
 
 func (b *Binding) path(route Route) *Path {

@@ -15,8 +15,12 @@
 //	binding.go  what belongs to one connection, and where its packets go
 //	settle.go   when it moves to another path
 //
-// Nothing here reads a clock, starts a goroutine, sets a timer or sends a packet:
+// Nothing in these reads a clock, starts a goroutine, sets a timer or sends a packet:
 // the caller says what has happened and what time it is, and is told what to send
-// and when to come again. So nothing here is safe for concurrent use either: who
-// owns a connection's paths holds a lock over them, or is one goroutine.
+// and when to come again. So nothing there is safe for concurrent use either. The caller
+// is in three files more, which know of no rule above:
+//
+//	layer.go    the names that QUIC knows, and the ways that they stand for
+//	bound.go    a binding with a lock, an alarm, and names
+//	pass.go     each packet of QUIC, out and in
 package paths

@@ -81,6 +81,7 @@ type Path struct {
 	failures      int
 	answeredSince time.Time
 
+	told    bool // a ping of the other side has come over it
 	learned bool // its address was told by a ping of the other side only
 	invited bool // and from there has come as much as a ping takes, since the last one
 

@@ -3,6 +3,8 @@ package paths
 import (
 	"net/netip"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
 // A Route is where a path leads: an address, or a relay.
@@ -10,9 +12,10 @@ type Route struct {
 	Kind Kind
 	// Addr is the address of a direct path, without an IPv4-in-IPv6 prefix.
 	Addr netip.AddrPort
-	// Relay tells the relay of a relayed path from all others; what it means is the
-	// caller's.
+	// Relay tells the relay of a relayed path from all others, and Peer is whom it passes
+	// packets on to; what Relay means is the caller's.
 	Relay uint64
+	Peer  identity.PeerID
 }
 
 // A Role is what a path is for, which its connection decides.

@@ -119,18 +119,30 @@ func (b *Binding) choose(now time.Time) bool {
 	return true
 }
 
-// move makes a path the active one.
+// move makes a better path the active one.
 func (b *Binding) move(to *Path, now time.Time) {
-	from, cause := b.active, Faster
-	switch {
-	case from.state == Suspect:
-		cause = Failover
-	case to.route.Kind < from.route.Kind:
-		cause = Upgrade
+	switch from := b.active; {
+	case from.state != Suspect && to.route.Kind < from.route.Kind:
+		b.moveTo(to, Upgrade, now)
+	case from.state != Suspect:
+		b.moveTo(to, Faster, now)
+	case to.learned && to.route.Kind == from.route.Kind || now.Sub(b.changed) < networkCause:
+		b.moveTo(to, Network, now)
+	default:
+		b.moveTo(to, Failover, now)
 	}
+}
+
+// networkCause is for how long after a change of the host's network a path that dies
+// is taken to have died of that.
+const networkCause = 5 * time.Second
+
+// moveTo makes a path the active one.
+func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
+	from := b.active
 	b.out.Moves = append(b.out.Moves, Move{from.route, to.route, cause})
 	b.active, b.suspected = to, time.Time{}
-	if cause == Failover {
+	if cause == Failover || cause == Network {
 		from.Fail(now)
 		b.resend()
 	}

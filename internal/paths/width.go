@@ -108,3 +108,30 @@ func (w *width) recheck() { w.checkAt, w.open, w.used = time.Time{}, false, true
 
 // forget makes nothing known, because the path was lost.
 func (w *width) forget() { *w = width{longest: w.longest} }
+
+// An asking is the last packet that was longer than all that QUIC is known to send. QUIC
+// tries how long they may be with single packets, each of another length and five round
+// trips after the one before (quic-go's mtuProbeDelay; RFC 8899 section 5), and most of
+// those that do not pass are never sent again.
+type asking struct {
+	size int
+	at   time.Time
+}
+
+// askRounds is within how many round trips no two packets are such tries.
+const askRounds = 2
+
+// next takes note of a packet, or of several (run). It returns the length that QUIC must
+// have adopted, 0 if it may just ask.
+func (a *asking) next(size int, run bool, rtt time.Duration, now time.Time) (adopted int) {
+	last := *a
+	*a = asking{size, now}
+	switch {
+	case run, size == last.size:
+		return size
+	case now.Sub(last.at) < askRounds*rtt: // one of the two is no try
+		return min(size, last.size)
+	default:
+		return 0
+	}
+}

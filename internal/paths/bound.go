@@ -1,0 +1,277 @@
+package paths
+
+import (
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+)
+
+// A Bound is the binding of one connection at work: it has a lock, an alarm, and the
+// names under which QUIC knows the connection. It begins with Layer.Bind and ends with
+// End.
+type Bound struct {
+	layer *Layer
+	// remote is the address that QUIC has for the connection now, and news is called,
+	// with mu held, when there are moves to Take, or Suspect has changed.
+	remote func() net.Addr
+	news   func()
+
+	mu      sync.Mutex
+	binding *Binding
+	alarm   *time.Timer // nil: not set
+	name    *net.UDPAddr
+	names   []*net.UDPAddr
+	routes  []Route // those of binding that layer knows of
+	via     *net.UDPAddr
+	moves   []Move
+	suspect bool
+	ended   bool
+}
+
+// Bind begins the work for a connection whose peer has proven who it is. remote says
+// which address QUIC has for it, as long as it lasts; rtt is how long a round trip
+// took, and routes are what else may lead to the peer.
+func (l *Layer) Bind(s *Session, remote func() net.Addr, rtt time.Duration, routes []Route, news func()) *Bound {
+	addr, ok := remote().(*net.UDPAddr)
+	if !ok {
+		return nil // of a packet connection that has other addresses: there is one path
+	}
+	r, ok := l.RouteOf(addr)
+	if !ok {
+		return nil // its way was forgotten: nothing comes over it any more
+	}
+	now := time.Now()
+	b := &Bound{layer: l, remote: remote, news: news, name: addr, names: []*net.UDPAddr{addr}}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.binding = NewBinding(s, r, rtt, 0, now)
+	l.mu.Lock()
+	l.bind(addr, r, b)
+	l.tags[s.Tag()] = b
+	l.bounds[b] = struct{}{}
+	l.mu.Unlock()
+	b.know(routes, now)
+	return b
+}
+
+// Know adds routes that may lead to the peer, to be tried at once.
+func (b *Bound) Know(routes ...Route) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.know(routes, time.Now())
+	}
+}
+
+func (b *Bound) know(routes []Route, now time.Time) {
+	b.take(b.binding.Advance(now))
+	for _, r := range routes {
+		b.take(b.binding.Know(r, now))
+	}
+}
+
+// Doubt makes a path be asked, as it is known to have died, and Try makes one be, as
+// it may work now.
+func (b *Bound) Doubt(r Route) { b.act(func(now time.Time) Out { return b.binding.Doubt(r, now) }) }
+
+// Try: see Doubt.
+func (b *Bound) Try(r Route) { b.act(func(now time.Time) Out { return b.binding.Try(r, now) }) }
+
+// Probe pings every path: the host's network has changed.
+func (b *Bound) Probe() { b.act(func(now time.Time) Out { return b.binding.Probe(now) }) }
+
+func (b *Bound) act(do func(now time.Time) Out) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.take(do(time.Now()))
+	}
+}
+
+// Take returns the moves since the last time, and whether the connection is suspect now:
+// it gets no answer on any path.
+func (b *Bound) Take() (moves []Move, suspect bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	moves, b.moves = b.moves, nil
+	return moves, b.suspect
+}
+
+// IsSuspect reports whether the connection gets no answer on any path.
+func (b *Bound) IsSuspect() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.suspect
+}
+
+// A Status is how things stand with a path.
+type Status struct {
+	Route     Route
+	State     State
+	Active    bool
+	RTT       time.Duration // smoothed; 0: not measured
+	LastHeard time.Time     // zero: nothing has come over it
+}
+
+// Active returns the route of the active path.
+func (b *Bound) Active() Route {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.binding.active.route
+}
+
+// Paths returns all paths, the active one first.
+func (b *Bound) Paths() []Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make([]Status, 1, len(b.binding.paths))
+	for _, p := range b.binding.paths {
+		s := Status{Route: p.route, State: p.state, RTT: p.srtt, LastHeard: p.heard}
+		if s.Active = p == b.binding.active; s.Active {
+			all[0] = s
+		} else {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// SendBeside sends a packet that is not QUIC's over the active path.
+func (b *Bound) SendBeside(packet []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.carry(b.binding.active.route, packet)
+}
+
+// End ends the work. For the given time what is still sent to the names goes to the peer:
+// QUIC answers what comes late for a connection that it has closed.
+func (b *Bound) End(linger time.Duration) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.ended = true
+		b.setAlarm(linger, b.forget)
+	}
+}
+
+// forget ends everything.
+func (b *Bound) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	b.stopAlarm()
+	l := b.layer
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.bounds[b]; !ok {
+		return
+	}
+	delete(l.bounds, b)
+	if tag := b.binding.session.Tag(); l.tags[tag] == b {
+		delete(l.tags, tag)
+	}
+	for _, r := range b.routes {
+		l.part(r, b)
+	}
+	for _, n := range b.names {
+		l.unbind(n, b)
+	}
+}
+
+// setAlarm calls a function after d, if no other one is set before. mu is held.
+func (b *Bound) setAlarm(d time.Duration, do func()) {
+	b.stopAlarm()
+	b.layer.alarms.Add(1)
+	b.alarm = time.AfterFunc(d, func() {
+		defer b.layer.alarms.Done()
+		do()
+	})
+}
+
+func (b *Bound) stopAlarm() {
+	if b.alarm != nil && b.alarm.Stop() {
+		b.layer.alarms.Done()
+	}
+	b.alarm = nil
+}
+
+// advance does what is due.
+func (b *Bound) advance() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.take(b.binding.Advance(time.Now()))
+	}
+}
+
+// take does what the binding asks for. mu is held.
+func (b *Bound) take(out Out) {
+	b.syncRoutes()
+	for _, p := range out.Packets {
+		if p.Bytes[0] == endpoint.TypePath {
+			b.layer.pings.Add(1)
+		}
+		b.carry(p.Route, p.Bytes)
+	}
+	if out.Next.IsZero() {
+		b.stopAlarm()
+	} else {
+		b.setAlarm(time.Until(out.Next), b.advance)
+	}
+	if len(out.Moves) > 0 {
+		b.via = nil
+	}
+	suspect := b.binding.active.state == Suspect
+	if len(out.Moves) > 0 || suspect != b.suspect {
+		b.moves, b.suspect = append(b.moves, out.Moves...), suspect
+		b.news()
+	}
+}
+
+// syncRoutes tells the layer which paths there are. mu is held.
+func (b *Bound) syncRoutes() {
+	if len(b.routes) == len(b.binding.paths) && !b.binding.replaced {
+		return
+	}
+	b.binding.replaced = false
+	l := b.layer
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := b.routes
+	b.routes = nil
+	for _, p := range b.binding.paths {
+		b.routes = append(b.routes, p.route)
+		if !slices.Contains(known, p.route) {
+			l.join(p.route, b)
+		}
+	}
+	for _, r := range known {
+		if !slices.Contains(b.routes, r) {
+			l.part(r, b)
+		}
+	}
+}
+
+// carry sends a packet over a route. mu is held.
+func (b *Bound) carry(r Route, packet []byte) {
+	if r.Kind == Relayed {
+		b.layer.carrier.Relayed(r, packet, len(packet), false) // lost is lost
+	} else {
+		b.layer.carrier.Direct(packet, net.UDPAddrFromAddrPort(r.Addr))
+	}
+}

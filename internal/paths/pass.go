@@ -1,0 +1,266 @@
+package paths
+
+import (
+	"net"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+)
+
+// Redirect says where packets go that QUIC sends to a name: it is
+// endpoint.Config.Redirect.
+func (l *Layer) Redirect(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, err error) {
+	l.mu.RLock()
+	n := l.names[addrOf(to)]
+	if n == nil {
+		l.mu.RUnlock()
+		if _, virtual := endpoint.VirtualNumber(to); virtual {
+			return nil, nil // lost: it is nobody's any more
+		}
+		return to, nil
+	}
+	b, r := n.bound, n.way.route
+	l.mu.RUnlock()
+	switch {
+	case b != nil && run[0]&0x80 == 0: // a long header is of another connection, which began before this one was bound
+		return b.send(run, size, to)
+	case r.Kind == Relayed:
+		return nil, l.carrier.Relayed(r, run, size, min(size, len(run)) > handshakeWidth)
+	case r.Addr == addrOf(to):
+		return to, nil
+	default:
+		return net.UDPAddrFromAddrPort(r.Addr), nil
+	}
+}
+
+// send sends packets of QUIC over the active path, or says where to.
+func (b *Bound) send(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	size = min(size, len(run))
+	asks := size > b.binding.longest
+	r, whole, due := b.binding.Send(run, size, now)
+	switch {
+	case !whole:
+		b.sendParts(r, run, size)
+	case r.Kind == Relayed:
+		err = b.layer.carrier.Relayed(r, run, size, asks)
+	case r.Addr == addrOf(to):
+		via = to
+	default:
+		if b.via == nil {
+			b.via = net.UDPAddrFromAddrPort(r.Addr)
+		}
+		via = b.via
+	}
+	if due && !b.ended {
+		b.take(b.binding.Advance(now))
+	}
+	return via, err
+}
+
+// sendParts sends each packet that is too long for the path in two parts. mu is held.
+func (b *Bound) sendParts(r Route, run []byte, size int) {
+	for len(run) > 0 {
+		packet := run[:min(size, len(run))]
+		run = run[len(packet):]
+		if b.binding.active.Fits(len(packet)) {
+			b.carry(r, packet)
+			continue
+		}
+		b.layer.parts.Add(1)
+		first, rest := b.binding.Split(packet)
+		b.carry(r, first)
+		b.carry(r, rest)
+	}
+}
+
+// ArriveFrom is Arrive for what comes from an address: endpoint.Config.Arrive.
+func (l *Layer) ArriveFrom(packet []byte, total int, from *net.UDPAddr) (shown []byte, as *net.UDPAddr) {
+	return l.Arrive(packet, total, DirectRoute(from), from)
+}
+
+// Arrive takes a packet of QUIC, or of a path, that came over a route, which is the first of total
+// bytes that came at once. It returns what QUIC is to be shown, and as from where;
+// nil: nothing. from is the address of the route, and nil if that leads through a relay.
+func (l *Layer) Arrive(packet []byte, total int, r Route, from *net.UDPAddr) (shown []byte, as *net.UDPAddr) {
+	switch {
+	case packet[0] == endpoint.TypePath:
+		if tag, ok := TagOf(packet); ok {
+			if b := l.tagged(tag); b != nil {
+				b.hearPing(packet, r)
+			}
+		}
+		return nil, nil
+	case packet[0] == endpoint.TypePart:
+		tag, ok := PartTagOf(packet)
+		if !ok {
+			return nil, nil
+		}
+		b := l.tagged(tag)
+		if b == nil {
+			return nil, nil
+		}
+		return b.hearPart(packet, r)
+	case packet[0]&0x80 != 0, packet[0]&0xc0 == 0: // a long header (RFC 9000 section 17.2), or beside QUIC
+		return packet, l.nameOf(r, from)
+	default:
+		return packet, l.hear(total, r, from)
+	}
+}
+
+// tagged returns the connection whose pings have a tag, nil if there is none.
+func (l *Layer) tagged(tag uint64) *Bound {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.tags[tag]
+}
+
+// nameOf returns the open name of a route.
+func (l *Layer) nameOf(r Route, from *net.UDPAddr) *net.UDPAddr {
+	if r.Kind == Direct {
+		l.mu.RLock()
+		w := l.ways[r]
+		free := l.names[r.Addr] == nil && (w == nil || w.open == nil)
+		l.mu.RUnlock()
+		if free {
+			return from
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.openName(r); n != nil {
+		return n.addr
+	}
+	return from
+}
+
+// hear returns the name under which QUIC is to see packets with a short header that
+// came over a route: that of the connection which has it for a proven path, and of
+// several the one that began last. What comes from where a peer has proven to be, with a
+// ping, and which is not proven to lead to it, is shown under the peer's name as well: QUIC
+// would take the peer for moved otherwise (RFC 9000 section 9.3). All else is shown under the
+// open name.
+func (l *Layer) hear(total int, r Route, from *net.UDPAddr) *net.UDPAddr {
+	l.mu.RLock()
+	var bounds []*Bound
+	var open *name
+	if w := l.ways[r]; w != nil {
+		bounds, open = w.bounds, w.open
+	}
+	l.mu.RUnlock()
+	var told *net.UDPAddr
+	for i := len(bounds) - 1; i >= 0; i-- {
+		as, own := bounds[i].hear(total, r)
+		if own {
+			return bounds[i].seen(as, from)
+		}
+		if told == nil {
+			told = as
+		}
+	}
+	switch {
+	case told != nil:
+		return told
+	case open != nil:
+		return open.addr
+	case r.Kind == Direct:
+		l.lookForMigration(r)
+		return from
+	default:
+		return l.nameOf(r, from)
+	}
+}
+
+// seen returns from if that is what the name is: it is shown as it came.
+func (b *Bound) seen(as, from *net.UDPAddr) *net.UDPAddr {
+	if from != nil && as.Port == from.Port && as.IP.Equal(from.IP) {
+		return from
+	}
+	return as
+}
+
+// hear takes note of packets of QUIC. own says that they came over a proven path of the
+// connection; if they did not, but from where a ping of the peer has come, there is a name
+// all the same.
+func (b *Bound) hear(total int, r Route) (as *net.UDPAddr, own bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	own, due := b.binding.Hear(total, r, now)
+	if due && !b.ended {
+		b.take(b.binding.Advance(now))
+	}
+	if own || b.binding.toldOf(r) {
+		return b.name, own
+	}
+	return nil, false
+}
+
+func (b *Bound) hearPing(packet []byte, r Route) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.take(b.binding.HearPing(packet, r, time.Now()))
+	}
+}
+
+func (b *Bound) hearPart(packet []byte, r Route) (whole []byte, as *net.UDPAddr) {
+	as, _ = b.hear(len(packet), r)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	whole, complete := b.binding.Join(packet)
+	if !complete || as == nil {
+		return nil, nil
+	}
+	return whole, as
+}
+
+// lookEvery is the least time between two looks for connections that QUIC has migrated.
+// Each costs as much as there are connections, and somebody else can bring it about.
+const lookEvery = 100 * time.Millisecond
+
+// lookForMigration looks whether QUIC has found by itself that a peer has moved to a
+// route, from which packets come that belong to nobody: that of a peer behind a NAT that
+// has forgotten it (RFC 9000 section 9.3). Then it is a path of that connection, and its address another name.
+func (l *Layer) lookForMigration(r Route) {
+	now := time.Now()
+	l.mu.RLock()
+	soon := now.Sub(l.looked) < lookEvery
+	l.mu.RUnlock()
+	if soon {
+		return
+	}
+	l.mu.Lock()
+	l.looked = now
+	var found *Bound
+	for b := range l.bounds {
+		if u, ok := b.remote().(*net.UDPAddr); ok && addrOf(u) == r.Addr {
+			found = b
+			break
+		}
+	}
+	l.mu.Unlock()
+	if found != nil {
+		found.migrated(r, now)
+	}
+}
+
+// migrated takes note that QUIC has proven a route and uses it for a name.
+func (b *Bound) migrated(r Route, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	addr := net.UDPAddrFromAddrPort(r.Addr)
+	if b.ended || len(b.names) == maxNames {
+		return
+	}
+	b.name, b.names = addr, append(b.names, addr)
+	b.layer.mu.Lock()
+	b.layer.bind(addr, r, b)
+	b.layer.mu.Unlock()
+	b.take(b.binding.Migrated(r, now))
+}
+
+// maxNames bounds the names that a peer can give a connection by moving without a ping.
+const maxNames = 8
