@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 )
 
 // A Conn is one authenticated QUIC connection to a peer. It stays what it is
@@ -22,15 +24,15 @@ type Conn struct {
 	qc        *quic.Conn
 	control   *controlStream
 	initiator bool
-	relays    *relays // nil if the path is direct
+	over      paths.Route // that of the handshake
 
 	// instance and seq place the connection among those to the same peer; see
-	// table.go. They are set before the connection is shown, then fixed.
+	// table.go. They, and paths, are set before the connection is shown, then fixed.
 	instance instanceID
 	seq      uint64
-	moved    bool // it takes another's place, which retires
 	opened   time.Time
-	twin     string // where another process with the peer's key connected from, if that is to be told
+	paths    *paths.Bound // nil: it has the one of its handshake only
+	twin     string       // where another process with the peer's key connected from, if that is to be told
 
 	// cause is why the connection ends: the first reason of this side to end it,
 	// or what endCause found first.
@@ -44,8 +46,8 @@ type Conn struct {
 	// connection, or will; its goroutine owns it. checking is set until then.
 	checkedAt time.Time
 	checking  atomic.Bool
-	// streams is for a connection that may retire, nil for any other.
-	streams *openStreams
+	// use keeps the relays of its paths; MeshSyncTransport.mu guards it.
+	use *relayUse
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -55,47 +57,13 @@ type Conn struct {
 // fails with ErrProtocol if the packets come from another one.
 func (t *MeshSyncTransport) newConn(qc *quic.Conn, control *controlStream, id PeerID, initiator bool) (*Conn, error) {
 	c := &Conn{transport: t, peer: id, qc: qc, control: control, initiator: initiator, greeted: make(chan struct{})}
-	if owner, virtual := t.relays.owner(qc.RemoteAddr()); virtual {
-		if owner != id {
-			return nil, fmt.Errorf("%w: peer %s in packets that a relay says are of %s", ErrProtocol, id.Short(), owner.Short())
-		}
-		c.relays = t.relays
-		c.streams = newOpenStreams(initiator)
-		use := t.relays.use(id, "", nil)
-		context.AfterFunc(qc.Context(), use.release)
+	var known bool
+	c.over, known = t.paths.RouteOf(qc.RemoteAddr())
+	if known && c.over.Kind == paths.Relayed && c.over.Peer != id {
+		return nil, fmt.Errorf("%w: peer %s in packets that a relay says are of %s", ErrProtocol, id.Short(), c.over.Peer.Short())
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c, nil
-}
-
-// A PathKind says how a connection's packets travel.
-type PathKind int
-
-const (
-	// PathDirect is from socket to socket.
-	PathDirect PathKind = iota
-	// PathRelay is through a relay.
-	PathRelay
-)
-
-// String returns "direct" or "relay".
-func (k PathKind) String() string {
-	if k == PathRelay {
-		return "relay"
-	}
-	return "direct"
-}
-
-// A Path is what a connection's packets travel on.
-type Path struct {
-	Kind PathKind
-	// Remote is the peer's UDP address as IP:port; "" if the packets go
-	// through a relay.
-	Remote string
-	// Relay is the URL of the relay that this side sends through; "" if the
-	// path is direct. A relay that is known by several URLs with one ID is named
-	// by the first of them.
-	Relay string
 }
 
 // Peer returns the identity the other side has proven.
@@ -107,22 +75,6 @@ func (c *Conn) Transport() *MeshSyncTransport { return c.transport }
 
 // Initiator reports whether this side dialed.
 func (c *Conn) Initiator() bool { return c.initiator }
-
-// Path returns what the connection's packets travel on now.
-func (c *Conn) Path() Path {
-	if c.relays != nil {
-		return Path{Kind: PathRelay, Relay: c.relays.routeOf(c.peer)}
-	}
-	return Path{Kind: PathDirect, Remote: c.qc.RemoteAddr().String()} // follows a peer that migrates
-}
-
-// pathKind is Path's Kind.
-func (c *Conn) pathKind() PathKind {
-	if c.relays != nil {
-		return PathRelay
-	}
-	return PathDirect
-}
 
 // Context returns a context that ends with the connection. context.Cause then
 // says why: an error that matches one of this package's.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 )
 
@@ -108,7 +109,11 @@ func (t *MeshSyncTransport) runSharedDial(ctx context.Context, id PeerID, d *sha
 		to.use = t.relays.use(id, d.relay, nil)
 		to.use.wantNow()
 	}
-	d.conn, _, d.err = t.dial(ctx, to)
+	var tried []netip.AddrPort
+	if d.conn, tried, d.err = t.dial(ctx, to); d.err == nil {
+		d.conn.knowAddrs(tried)
+		d.conn.paths.Know(to.use.routes()...)
+	}
 	to.use.release()
 
 	t.mu.Lock()
@@ -162,7 +167,7 @@ func (t *MeshSyncTransport) Disconnect(id PeerID) error {
 	}
 	p := t.peerFor(id)
 	p.refused = true
-	w, d, c, others := p.watchdog, p.connect, p.conn, []*Conn{p.offered, p.retiring}
+	w, d, c, offered := p.watchdog, p.connect, p.conn, p.offered
 	if w != nil {
 		w.halt()
 	}
@@ -177,11 +182,10 @@ func (t *MeshSyncTransport) Disconnect(id PeerID) error {
 
 	if c != nil {
 		c.close(ErrDisconnected)
+		<-c.ctx.Done() // nothing of it is left, such as a relay in use
 	}
-	for _, other := range others {
-		if other != nil {
-			other.close(ErrDisconnected)
-		}
+	if offered != nil {
+		offered.close(ErrDisconnected)
 	}
 	if w != nil {
 		<-w.done
@@ -292,9 +296,6 @@ func (t *MeshSyncTransport) OpenStream(ctx context.Context, id PeerID) (*Stream,
 			return nil, err // it names ctx's error, and the peer
 		default: // lost while ctx ended
 			return nil, peerError("wait for peer", id, fmt.Errorf("%w: %w (last: %w)", ErrNotConnected, context.Cause(ctx), err))
-		}
-		if c.streams.check() != nil {
-			continue // another one is there
 		}
 		// OpenStream fails only with ctx or with the connection, and a lost one
 		// leaves the table before its Context ends.

@@ -225,15 +225,6 @@ func (t *MeshSyncTransport) handleControl(c *Conn, m message) error {
 		if !c.drains.answer() {
 			return fmt.Errorf("%w: an answer to no drain message", ErrProtocol)
 		}
-	case kindRetiring:
-		if !c.streams.peerRetiring(m.opened) {
-			return fmt.Errorf("%w: a connection retires that cannot, or does already", ErrProtocol)
-		}
-		t.wg.Go(func() { t.awaitMove(c) })
-	case kindRetired:
-		if !c.streams.peerRetired() {
-			return fmt.Errorf("%w: a connection retired that does not retire, or has already", ErrProtocol)
-		}
 	default:
 		return fmt.Errorf("%w: message kind %d after the hellos", ErrProtocol, m.kind)
 	}

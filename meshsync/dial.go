@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -41,9 +41,8 @@ type target struct {
 	// down to it, among others, it is tried first. Zero if there is none.
 	answered netip.AddrPort
 	use      *relayUse // nil: no relay is tried
-	// from is the connection whose place the new one is to take; nil if there
-	// is none.
-	from *Conn
+	// beside says that there is a connection, which is suspect.
+	beside bool
 	// reached, if set, is told that a handshake is done: the peer is there, and
 	// the dial needs no more encouragement.
 	reached *atomic.Bool
@@ -81,7 +80,7 @@ func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	if to.from == nil || r.won != nil {
+	if !to.beside || r.won != nil {
 		t.metrics.dialed(ctx, r.won, err, time.Since(began))
 	}
 	return c, r.seen, err
@@ -156,10 +155,12 @@ type race struct {
 	results   chan attemptResult // has no room: cleanUp takes what is left
 	resolving int
 	running   int
-	relaying  bool // one of the running is the relay's
+	awaiting  bool // one of the running waits until the peer is at a relay
 
 	seen   []netip.AddrPort
 	queue  []netip.AddrPort // not yet tried
+	relays []*relayLink     // those at which the peer is, or may be
+	tried  int              // how many of them are
 	failed []CandidateError
 	won    *Conn // that of an attempt, not one that came otherwise
 }
@@ -175,12 +176,15 @@ type attemptResult struct {
 	conn    *Conn
 	won     bool // conn is the attempt's own
 	relayed bool
+	awaited bool // it is what the wait for the peer has found: relays
+	relays  []*relayLink
 	failed  []CandidateError
 }
 
 // run starts attempts, the next one when the last has failed or had its head
-// start, until one leads to a connection that counts. The relay begins when the
-// first direct attempt has had its head start, or there is none any more.
+// start, until one leads to a connection that counts. The relays begin when the
+// first direct attempt has had its head start, or there is none any more, and of
+// those each when the one before it has had its own.
 func (r *race) run() (*Conn, error) {
 	for _, a := range r.addrs {
 		r.lookUp(a)
@@ -190,15 +194,20 @@ func (r *race) run() (*Conn, error) {
 	if relayDue && !r.isThere {
 		relayStart = time.After(attemptDelay)
 	}
-	for relayDue || r.resolving+r.running+len(r.queue) > 0 {
+	for relayDue || r.resolving+r.running+len(r.queue)+len(r.relays)-r.tried > 0 {
 		if headStart == nil && len(r.queue) > 0 {
 			r.attempt(r.queue[0])
 			r.queue = r.queue[1:]
 			headStart = time.After(attemptDelay)
 		}
 		if relayDue && (relayStart == nil || r.resolving+r.running+len(r.queue) == 0) {
-			r.attemptRelay()
+			r.awaitRelays()
 			relayDue = false
+		}
+		if relayStart == nil && r.tried < len(r.relays) {
+			r.attemptRelay(r.relays[r.tried])
+			r.tried++
+			relayStart = time.After(attemptDelay)
 		}
 		select {
 		case l := <-r.lookups:
@@ -213,12 +222,16 @@ func (r *race) run() (*Conn, error) {
 				r.timeout.Reset(d)
 			}
 		case <-r.arrived:
-			relayDue, relayStart = !r.relaying, nil
+			relayDue, relayStart = !r.awaiting, nil
 		case a := <-r.results:
 			r.running--
-			if a.relayed {
-				r.relaying = false
-			} else {
+			switch {
+			case a.awaited:
+				r.awaiting = false
+				r.addRelays(a.relays)
+			case a.relayed:
+				relayStart = nil
+			default:
 				headStart = nil
 			}
 			if a.conn != nil {
@@ -236,6 +249,15 @@ func (r *race) run() (*Conn, error) {
 		}
 	}
 	return nil, r.failure()
+}
+
+// addRelays adds relays that have not been tried.
+func (r *race) addRelays(found []*relayLink) {
+	for _, l := range found {
+		if !slices.Contains(r.relays, l) {
+			r.relays = append(r.relays, l)
+		}
+	}
 }
 
 func (r *race) failure() error { return &DialError{Peer: r.peer, Candidates: r.failed} }
@@ -301,7 +323,7 @@ func (r *race) add(l lookupResult) {
 func (r *race) attempt(to netip.AddrPort) {
 	r.running++
 	go func() { // run or cleanUp waits for it
-		c, won, err := r.reach(net.UDPAddrFromAddrPort(to), r.t.windows.dial)
+		c, won, err := r.reach(paths.Route{Kind: paths.Direct, Addr: to}, r.t.windows.dial)
 		a := attemptResult{conn: c, won: won}
 		if err != nil {
 			a.failed = []CandidateError{{Addr: to.String(), Err: err}}
@@ -310,17 +332,27 @@ func (r *race) attempt(to netip.AddrPort) {
 	}()
 }
 
-// attemptRelay waits until the peer is at one of its relays and reaches it there.
-func (r *race) attemptRelay() {
+// awaitRelays waits until the peer is at one of its relays.
+func (r *race) awaitRelays() {
 	r.running++
-	r.relaying = true
+	r.awaiting = true
+	go func() { // run or cleanUp waits for it
+		a := attemptResult{awaited: true}
+		if a.failed = r.use.await(r.ctx); len(a.failed) == 0 {
+			a.relays = r.use.best()
+		}
+		r.results <- a
+	}()
+}
+
+// attemptRelay reaches the peer through a relay.
+func (r *race) attemptRelay(l *relayLink) {
+	r.running++
 	go func() { // run or cleanUp waits for it
 		a := attemptResult{relayed: true}
-		if a.failed = r.use.await(r.ctx); len(a.failed) == 0 {
-			var err error
-			if a.conn, a.won, err = r.reach(r.use.peer.addr, r.t.windows.direct); err != nil {
-				a.failed = []CandidateError{{Addr: r.t.relays.routeOf(r.peer), Err: err}}
-			}
+		var err error
+		if a.conn, a.won, err = r.reach(l.routeTo(r.peer), r.t.windows.direct); err != nil {
+			a.failed = []CandidateError{{Addr: r.t.relays.urlOf(l.routeTo(r.peer)), Err: err}}
 		}
 		r.results <- a
 	}()
@@ -328,8 +360,10 @@ func (r *race) attemptRelay() {
 
 // reach makes one attempt: a handshake, and then the hellos. It returns the
 // connection that counts then, and whether it is its own.
-func (r *race) reach(to *net.UDPAddr, conf *quic.Config) (c *Conn, won bool, err error) {
+func (r *race) reach(over paths.Route, conf *quic.Config) (c *Conn, won bool, err error) {
 	began := time.Now()
+	to, release := r.t.paths.NameFor(over)
+	defer release()
 	qc, err := r.t.quic.Dial(r.ctx, to, r.tls, conf)
 	if err != nil {
 		return nil, false, r.silence(explain(err))
@@ -337,12 +371,12 @@ func (r *race) reach(to *net.UDPAddr, conf *quic.Config) (c *Conn, won bool, err
 	if r.reached != nil {
 		r.reached.Store(true)
 	}
-	r.t.windows.note(to.AddrPort().Addr().Unmap()) // the peer that was asked for is there
+	r.t.windows.noteDialed(r.t.endpoint.Real(to))
 	within := max(minHello, helloShare*time.Since(began))
-	if r.from != nil { // the hellos outlive the dial's own time by no more than minHello
+	if r.beside { // the hellos outlive the dial's own time by no more than minHello
 		within = min(within, max(minHello, time.Until(r.end)))
 	}
-	c, err = r.t.greet(r.ctx, qc, r.peer, r.from, within)
+	c, err = r.t.greet(r.ctx, qc, r.peer, within)
 	if err != nil {
 		return nil, false, r.silence(explain(err))
 	}
@@ -357,30 +391,26 @@ func (r *race) silence(err error) error {
 	return err
 }
 
-// greet introduces this side on a connection it dialed, to take the place of
-// from if there is that. It returns the connection that counts then: this one,
-// or another that was faster, in which case this one is closed, as it is on an
-// error. Once it is its turn, the hellos may take as long as within says, and end
-// with from.
-func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, from *Conn, within time.Duration) (*Conn, error) {
-	seq, c, err := t.takeTurn(ctx, id, from)
+// greet introduces this side on a connection it dialed. It returns the connection
+// that counts then: this one, or another that was faster, in which case this one is
+// closed, as it is on an error. Once it is its turn, the hellos may take as long as
+// within says.
+func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, within time.Duration) (*Conn, error) {
+	seq, beside, c, err := t.takeTurn(ctx, id)
 	if err != nil || c != nil {
 		qc.CloseWithError(codeFor(cmp.Or(err, errDuplicate)), "")
 		return c, err
 	}
 	defer t.giveBackTurn(id)
-	if from != nil {
-		// From here on the peer may let from go: to call it off now would leave
-		// the two without any connection, unless they are already.
+	if beside {
+		// From here on the peer may let the suspect connection go: to call this one off
+		// would leave the two without any.
 		ctx = t.ctx
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	if from != nil {
-		defer context.AfterFunc(from.qc.Context(), cancel)()
-	}
 
-	c, err = t.sayHello(ctx, qc, id, seq, from)
+	c, err = t.sayHello(ctx, qc, id, seq)
 	if err == nil && c.qc == qc {
 		return c, nil
 	}
@@ -389,7 +419,7 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID,
 }
 
 // sayHello exchanges the hellos. It returns the connection that counts then.
-func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id PeerID, seq uint64, from *Conn) (*Conn, error) {
+func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id PeerID, seq uint64) (*Conn, error) {
 	s, err := qc.OpenStream() // the first one: it cannot be refused
 	if err != nil {
 		return nil, explain(err)
@@ -402,23 +432,21 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	h := t.hello(seq, roleDialer, binding)
-	h.move = from != nil
-	if err := c.send(h.frame(), t.opts.DialTimeout); err != nil {
+	if err := c.send(t.hello(seq, roleDialer, binding).frame(), t.opts.DialTimeout); err != nil {
 		return nil, orCause(ctx, err)
 	}
 	m, err := c.awaitMessage(ctx, kindHello)
 	if err != nil {
-		return t.afterDuplicate(ctx, id, from, orCause(ctx, err))
+		return t.afterDuplicate(ctx, id, orCause(ctx, err))
 	}
 	if _, err := t.checkHello(c, m.hello, roleAcceptor); err != nil {
 		return nil, err
 	}
-	if m.hello.active == t.decides(id) || m.hello.move {
-		return nil, fmt.Errorf("%w: active is %v, move is %v in the acceptor's hello", ErrProtocol, m.hello.active, m.hello.move)
+	if m.hello.active == t.decides(id) {
+		return nil, fmt.Errorf("%w: active is %v in the acceptor's hello", ErrProtocol, m.hello.active)
 	}
 
-	shown, tell, err := t.dialed(ctx, c, m.hello, from)
+	shown, tell, err := t.dialed(ctx, c, m.hello)
 	if err != nil || shown != c {
 		return shown, err
 	}
@@ -433,7 +461,7 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 
 // afterDuplicate returns the connection that won if err says that there is one:
 // it is on its way, or here.
-func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, from *Conn, err error) (*Conn, error) {
+func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, err error) (*Conn, error) {
 	if !errors.Is(err, errDuplicate) {
 		return nil, err
 	}
@@ -442,7 +470,7 @@ func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, from 
 	for {
 		p := t.peers[id] // there while the turn is ours
 		switch {
-		case p.conn != nil && p.conn != from:
+		case p.holds():
 			return p.conn, nil
 		case p.offered == nil:
 			return nil, err

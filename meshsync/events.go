@@ -12,8 +12,14 @@ type Event struct {
 	Peer PeerID
 	// Time is when it happened.
 	Time time.Time
-	// Conn is the connection, of EventConnected and EventDisconnected.
+	// Conn is the connection, of EventConnected, EventDisconnected and
+	// EventPathChanged.
 	Conn *Conn
+	// Path is over which path this side sends from now on, and OldPath the one
+	// before; of EventPathChanged.
+	Path, OldPath Path
+	// Connected is how long the connection lasted; of EventDisconnected.
+	Connected time.Duration
 	// Attempt counts the dials since the last connection, from 1; of
 	// EventDialing, EventDialFailed and EventGaveUp.
 	Attempt int
@@ -53,6 +59,9 @@ const (
 	EventRegistered
 	// EventUnregistered: the registration ended.
 	EventUnregistered
+	// EventPathChanged: the packets of a connection take another path. Streams do
+	// not notice.
+	EventPathChanged
 )
 
 // String returns the kind in lower-case words, for logs.
@@ -72,6 +81,8 @@ func (k EventKind) String() string {
 		return "registered"
 	case EventUnregistered:
 		return "unregistered"
+	case EventPathChanged:
+		return "path changed"
 	default:
 		return "unknown"
 	}

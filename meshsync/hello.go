@@ -22,25 +22,15 @@ import (
 //	drain     -                                                 a side that wants to know
 //	                                                            whether its data arrived
 //	drained   -                                                 the other side, in answer
-//	retiring  opened uint64: the bidirectional streams that     a side for which another
-//	          it opened, without this one                       connection took this one's
-//	                                                            place, at once; it opens no
-//	                                                            more streams
-//	retired   -                                                 the same side, when it has
-//	                                                            accepted as many streams as
-//	                                                            the other opened, and all
-//	                                                            its data arrived
 //
 // Integers are big-endian. seq comes from one counter per transport: a hello
 // or active with a higher one was decided later (see table.go). A side that
 // does not like what it gets closes the connection with a code (errors.go).
 const (
-	kindHello    = 1
-	kindActive   = 2
-	kindDrain    = 3
-	kindDrained  = 4
-	kindRetired  = 5
-	kindRetiring = 6
+	kindHello   = 1
+	kindActive  = 2
+	kindDrain   = 3
+	kindDrained = 4
 )
 
 const (
@@ -49,15 +39,8 @@ const (
 	// flagActive in the acceptor's hello says that this connection is now the
 	// one between the two peers.
 	flagActive = 1 << 0
-	// flagMove in the dialer's hello says that it still holds the connection
-	// that counts, and that this one is to take its place, on a better path.
-	flagMove = 1 << 1
 
 	proofSize = sha256.Size
-
-	// maxOpened is how many streams of one kind a connection can have in its
-	// life (RFC 9000 section 4.6).
-	maxOpened = 1 << 60
 
 	helloFixed = 1 + 16 + 8 + 1 + 1 // up to and with the formation's length
 
@@ -73,18 +56,16 @@ type hello struct {
 	instance  instanceID
 	seq       uint64
 	active    bool
-	move      bool
 	formation string // "" is none
 	proof     [proofSize]byte
 }
 
 // message is what a control stream carries; hello is set for kindHello only,
-// seq for kindActive, opened for kindRetiring.
+// seq for kindActive.
 type message struct {
-	kind   uint8
-	hello  hello
-	seq    uint64
-	opened uint64
+	kind  uint8
+	hello hello
+	seq   uint64
 }
 
 // readMessage reads one message. It never reads past it and never holds more
@@ -118,15 +99,7 @@ func parseMessage(b []byte) (message, error) {
 		}
 		m.seq = binary.BigEndian.Uint64(body)
 		return m, nil
-	case kindRetiring:
-		if len(body) != 8 {
-			return message{}, fmt.Errorf("%w: retiring of %d bytes, want 8", ErrProtocol, len(body))
-		}
-		if m.opened = binary.BigEndian.Uint64(body); m.opened > maxOpened {
-			return message{}, fmt.Errorf("%w: retiring with %d streams", ErrProtocol, m.opened)
-		}
-		return m, nil
-	case kindDrain, kindDrained, kindRetired:
+	case kindDrain, kindDrained:
 		if len(body) != 0 {
 			return message{}, fmt.Errorf("%w: kind %d with a body of %d bytes", ErrProtocol, m.kind, len(body))
 		}
@@ -148,10 +121,10 @@ func parseHello(b []byte) (hello, error) {
 	b = b[copy(h.instance[:], b):]
 	h.seq = binary.BigEndian.Uint64(b)
 	flags, n, rest := b[8], int(b[9]), b[10:]
-	if flags&^(flagActive|flagMove) != 0 {
+	if flags&^flagActive != 0 {
 		return hello{}, fmt.Errorf("%w: hello flags %#x", ErrProtocol, flags)
 	}
-	h.active, h.move = flags&flagActive != 0, flags&flagMove != 0
+	h.active = flags&flagActive != 0
 	if n == 0 {
 		if len(rest) != 0 {
 			return hello{}, fmt.Errorf("%w: hello without a formation has %d bytes more", ErrProtocol, len(rest))
@@ -183,9 +156,6 @@ func (h hello) frame() []byte {
 	if h.active {
 		flags |= flagActive
 	}
-	if h.move {
-		flags |= flagMove
-	}
 	b = append(b, flags, uint8(len(h.formation)))
 	if h.formation != "" {
 		b = append(b, h.formation...)
@@ -196,10 +166,6 @@ func (h hello) frame() []byte {
 
 func activeFrame(seq uint64) []byte {
 	return frame(kindActive, binary.BigEndian.AppendUint64(nil, seq))
-}
-
-func retiringFrame(opened uint64) []byte {
-	return frame(kindRetiring, binary.BigEndian.AppendUint64(nil, opened))
 }
 
 // A role keeps the two sides' proofs apart, so that neither can be sent back

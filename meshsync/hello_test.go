@@ -63,10 +63,6 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 		"active with more":           frame(kindActive, make([]byte, 9)),
 		"drain with a body":          frame(kindDrain, []byte{1}),
 		"drained with a body":        frame(kindDrained, []byte{1}),
-		"retired with a body":        frame(kindRetired, []byte{1}),
-		"retiring without a number":  frame(kindRetiring, nil),
-		"retiring with more":         frame(kindRetiring, make([]byte, 9)),
-		"retiring with too many":     retiringFrame(maxOpened + 1),
 	} {
 		if m, err := readMessage(bytes.NewReader(b)); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: got %+v, %v", name, m, err)
@@ -82,12 +78,8 @@ func FuzzReadMessage(f *testing.F) {
 		f.Add(h.frame())
 	}
 	f.Add(activeFrame(5))
-	f.Add(retiringFrame(0))
-	f.Add(retiringFrame(maxOpened))
-	f.Add(retiringFrame(maxOpened + 1))
 	f.Add(frame(kindDrain, nil))
 	f.Add(frame(kindDrained, nil))
-	f.Add(frame(kindRetired, nil))
 	f.Add([]byte{0xff, 0xff, 1, 2, 3})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
@@ -106,8 +98,6 @@ func FuzzReadMessage(f *testing.F) {
 			again = m.hello.frame()
 		case kindActive:
 			again = activeFrame(m.seq)
-		case kindRetiring:
-			again = retiringFrame(m.opened)
 		default:
 			again = frame(m.kind, nil)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
@@ -26,6 +27,7 @@ type metrics struct {
 	outages  prometheus.Histogram
 	missed   prometheus.Counter
 	relays   *prometheus.CounterVec
+	moves    *prometheus.CounterVec
 
 	mu         sync.Mutex
 	transports map[*MeshSyncTransport]struct{}
@@ -112,7 +114,7 @@ func buildMetrics(r prometheus.Registerer) *metrics {
 		transports: make(map[*MeshSyncTransport]struct{}),
 
 		dials: prometheus.NewCounterVec(counter("dials_total",
-			"Dials by the path that won and their outcome: connected, failed, or canceled because the peer came in by itself, was not wanted any more, or had to be dialed anew. Without a winner the path is none. Looks for a direct path, while there is a relayed connection, count if they find one."),
+			"Dials by the path that won and their outcome: connected, failed, or canceled because the peer came in by itself, was not wanted any more, or had to be dialed anew. Without a winner the path is none. Dials beside a connection of which nothing is heard count if they take its place."),
 			[]string{"path", "outcome"}),
 		dialTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: "dial_duration_seconds",
 			Help: "How long dials took that connected, by path.", Buckets: dialBuckets}, []string{"path"}),
@@ -126,6 +128,8 @@ func buildMetrics(r prometheus.Registerer) *metrics {
 		missed: prometheus.NewCounter(counter("events_missed_total", "Events that slow subscribers lost.")),
 		relays: prometheus.NewCounterVec(counter("relay_client_dials_total",
 			"Tries to connect to a relay, or to connect anew on a better path, by outcome: connected or failed."), []string{"outcome"}),
+		moves: prometheus.NewCounterVec(counter("path_changes_total",
+			"Changes of the path that a connection's packets take, by cause: failover (the one before has died), upgrade (from a relay to a direct one), rtt (a faster one), or network (an address has changed)."), []string{"cause"}),
 	}
 }
 
@@ -191,6 +195,8 @@ func (m *metrics) opened(c *Conn, outage time.Duration) {
 	}
 }
 
+func (m *metrics) pathChanged(cause paths.Cause) { m.moves.WithLabelValues(cause.String()).Inc() }
+
 func (m *metrics) closed(cause error) { m.closes.WithLabelValues(closeLabel(cause)).Inc() }
 
 // Describe implements prometheus.Collector.
@@ -204,7 +210,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.missed, m.relays}
+	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.missed, m.relays, m.moves}
 }
 
 // Collect implements prometheus.Collector.

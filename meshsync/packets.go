@@ -103,7 +103,13 @@ func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 	}
 }
 
-// sayGone tells the other side of c that this side has given it up.
+// sayGone tells the other side of c that this side has given it up, on the path that it
+// used last.
 func (t *MeshSyncTransport) sayGone(c *Conn, token goneToken) {
-	t.quic.WriteTo(append([]byte{endpoint.TypeGone}, token[:]...), c.qc.RemoteAddr()) // lost is lost
+	packet := append([]byte{endpoint.TypeGone}, token[:]...)
+	if c.paths == nil {
+		t.quic.WriteTo(packet, c.qc.RemoteAddr()) // lost is lost
+	} else {
+		c.paths.SendBeside(packet)
+	}
 }

@@ -18,9 +18,8 @@ import (
 // relay is the URL of a relay at which the peer can be reached as well, or "".
 // With one, the transport stays connected to that relay, asks it and the home
 // relays whether the peer is there, dials when it arrives, and dials through
-// them a little after the addresses. While the connection goes through a relay
-// it looks for a direct path, and moves to it: a new connection takes the place of
-// the old one, which ends with its streams, or 30 s later with those that are left.
+// them a little after the addresses. Whatever the connection began with, its packets
+// then take the best of all these paths, and another one when that dies: streams go on.
 //
 // Called again for the same peer with other addresses, or another relay, it
 // replaces them, starts the backoff anew and dials now if there is no connection.
@@ -124,8 +123,12 @@ func (t *MeshSyncTransport) RetryNow(id PeerID) error {
 // address, another uplink, one that is back. Every registered peer that is not
 // connected is dialed at once, with its backoff started anew; dials under way,
 // which use the old network, are started again. So are the connections to
-// relays, which carry on until the new ones stand.
+// relays, which carry on until the new ones stand. Connections to peers stay: every path of
+// each is tried from where the host is now, which tells the peer as well.
 func (t *MeshSyncTransport) NetworkChanged() {
+	for _, c := range t.conns() {
+		c.paths.Probe()
+	}
 	t.relays.networkChanged()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -160,8 +163,8 @@ func (t *MeshSyncTransport) watchdogOf(id PeerID) (*watchdog, error) {
 //	waiting     timer is set; probes look for a peer that did not answer
 //	resting     none of these: it gave up, or the policy is Disabled
 //
-// While it is connected through a relay, relayed is set, and it may queue and
-// dial too: for a direct path (lookout.go).
+// While its connection is suspect, as nothing comes over any of its paths, it queues,
+// dials and waits beside it: the peer may have been restarted, or be elsewhere.
 type watchdog struct {
 	t    *MeshSyncTransport
 	peer PeerID
@@ -173,6 +176,7 @@ type watchdog struct {
 	retries chan struct{} // RetryNow
 	demands chan struct{} // WaitConn or OpenStream: somebody waits for the peer
 	network chan struct{} // NetworkChanged
+	paths   chan struct{} // the connection's packets take another path, or it is suspect, or is no more
 	stop    chan struct{} // closed: the registration ends
 
 	done chan struct{} // closed when run has returned
@@ -194,7 +198,8 @@ type watchdog struct {
 
 	// The goroutine of run owns these.
 	connected  bool
-	relayed    *Conn       // the connection, if it goes through a relay
+	suspect    bool        // connected, and nothing comes over any path
+	upSince    time.Time   // when it heard of the connection
 	rendezvous *rendezvous // nil: the peer is registered without a relay
 	seen       uint64      // how many of the shown it knows of
 	slot       *slotRequest
@@ -226,6 +231,7 @@ func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
 		retries: make(chan struct{}, 1),
 		demands: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
+		paths:   make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
@@ -268,8 +274,10 @@ func (w *watchdog) run() {
 			w.dialEnded(r)
 		case <-w.due():
 			w.dialAgain()
+		case <-w.paths:
+			w.pathsChanged()
 		case <-w.search.fired():
-			w.searchOn()
+			w.search.next()
 		case a := <-w.search.answers:
 			w.heard(a)
 		case <-w.rendezvous.arrivals():
@@ -319,9 +327,7 @@ func (w *watchdog) connection() *Conn {
 	defer w.t.mu.Unlock()
 	c := w.t.peers[w.peer].conn
 	w.connected, w.seen = c != nil, w.shown
-	if c != w.relayed {
-		w.relayed = nil
-	}
+	w.suspect = c != nil && c.isSuspect()
 	return c
 }
 
@@ -330,32 +336,29 @@ func (w *watchdog) connection() *Conn {
 func (w *watchdog) connChanged() {
 	had, knew := w.connected, w.seen
 	if c := w.connection(); c != nil {
+		if had && w.seen != knew { // it took the place of another
+			w.unstable = time.Since(w.upSince) < w.t.opts.Reconnect.StableAfter
+		}
 		w.connectionUp(c)
 	} else if had || w.seen != knew {
 		w.connLost()
 	}
 }
 
-// searchOn takes the next step of a search: for the peer, or for a better path.
-func (w *watchdog) searchOn() {
-	if w.relayed != nil {
-		w.look()
-	} else {
-		w.search.next()
-	}
-}
-
-// connectionUp ends all efforts, now that there is a connection.
+// connectionUp ends all efforts, now that there is a connection, but for those beside
+// one that is suspect.
 func (w *watchdog) connectionUp(c *Conn) {
 	w.leave() // an inbound connection calls the dial off
 	w.refused, w.refusal = false, ""
 	w.busyUntil = time.Time{}
+	w.onAnswer = false
+	w.upSince = time.Now()
 	w.rendezvous.isOver()
 	w.search.stop()
-	if c.pathKind() == PathRelay {
-		w.lookOut(c)
-	} else {
-		w.search.check(c.qc.RemoteAddr())
+	w.search.check(c.over.Addr)
+	w.findAddresses()
+	if w.suspect {
+		w.searchBeside()
 	}
 }
 
@@ -373,7 +376,7 @@ func (w *watchdog) connLost() {
 	flapping := w.unstable && again
 	w.onAnswer, w.refused = false, isRefusal(cause)
 	w.busyUntil = time.Time{}
-	w.leave() // a dial for a better path than the one that is lost
+	w.leave() // what was beside the connection
 	w.search.stop()
 	w.search.began, w.search.lost = time.Now(), true
 	switch {
@@ -408,12 +411,11 @@ func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
 // A dial under way is started again if it is of no more use.
 func (w *watchdog) startAnew(redial bool) {
 	w.failures, w.unstable = 0, false
-	moving := w.relayed != nil // a dial under way is for a better path than one that is lost
 	if c := w.connection(); c != nil {
 		w.connectionUp(c)
 		return
 	}
-	if w.cancelDial != nil && !w.quiet && !redial && !moving {
+	if w.cancelDial != nil && !w.quiet && !redial {
 		return
 	}
 	w.t.mu.Lock()

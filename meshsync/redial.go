@@ -25,7 +25,7 @@ func (w *watchdog) dial(p dialPriority) {
 	}
 	w.slot = w.t.slots.request(p, w.failures)
 	w.enterState(StateDialing)
-	if p != priorityAnswered && !w.slot.isGranted() {
+	if p != priorityAnswered && !w.slot.isGranted() && !w.connected {
 		w.locate()
 	}
 }
@@ -68,7 +68,8 @@ func (w *watchdog) stopLocating() {
 	}
 }
 
-// searchWhileQueueing looks for a peer at the addresses that were found for it.
+// searchWhileQueueing looks for a peer at the addresses that were found for it. A
+// connected one has more paths then.
 func (w *watchdog) searchWhileQueueing(found []netip.AddrPort) {
 	if w.locating != nil {
 		w.locating.cancel()
@@ -76,6 +77,10 @@ func (w *watchdog) searchWhileQueueing(found []netip.AddrPort) {
 	}
 	if len(found) > 0 { // else what was found before may still be good
 		w.search.aim(found)
+	}
+	if w.connected {
+		w.foundAddresses(found)
+		return
 	}
 	w.search.startNow()
 }
@@ -99,14 +104,12 @@ func (w *watchdog) dialNow() {
 	w.budget.spend(w.t.opts.Reconnect.MaxDelay)
 	extend := make(chan time.Duration, 1)
 	w.extend = extend
-	to := target{peer: w.peer, answered: w.answeredAt, from: w.relayed, reached: w.reached, extend: extend}
-	if to.from == nil { // else a direct path is looked for
-		w.rendezvous.addTo(&to)
-	}
+	to := target{peer: w.peer, answered: w.answeredAt, beside: w.connected, reached: w.reached, extend: extend}
+	w.rendezvous.addTo(&to)
 	w.startDial(func(ctx context.Context) dialResult {
 		defer w.t.slots.release(slot)
 		var ok bool
-		if to.addrs, ok = w.announceDial(ctx, to.from); !ok {
+		if to.addrs, ok = w.announceDial(ctx, to.beside); !ok {
 			return dialResult{err: context.Cause(ctx)}
 		}
 		_, tried, err := w.t.dial(ctx, to)
@@ -116,9 +119,15 @@ func (w *watchdog) dialNow() {
 
 // dialAgain dials after a wait. A peer that is known to answer probes, and that
 // neither the search has found nor a relay may know, gets no handshake, except
-// now and then; but on a closed socket a dial says what is wrong.
+// now and then; but on a closed socket a dial says what is wrong. While the peer is
+// connected, its addresses are looked up again.
 func (w *watchdog) dialAgain() {
-	if w.search.timer == nil || w.t.endpoint.Lost() || !w.search.isProven() || time.Since(w.search.dialed) > blindAfter || w.rendezvous.relayUse().mayReach() {
+	if w.connected && !w.suspect {
+		w.leave()
+		w.findAddresses()
+		return
+	}
+	if w.suspect || w.search.timer == nil || w.t.endpoint.Lost() || !w.search.isProven() || time.Since(w.search.dialed) > blindAfter || w.rendezvous.relayUse().mayReach() {
 		w.dial(priorityBlind)
 		return
 	}
@@ -141,7 +150,7 @@ func (w *watchdog) startDial(dial func(context.Context) dialResult) {
 // probeOnce is the dial of a peer that only gets probes. It takes no turn: it
 // costs nothing.
 func (w *watchdog) probeOnce(ctx context.Context, use *relayUse, known []netip.AddrPort, send func([]netip.AddrPort)) dialResult {
-	addrs, ok := w.announceDial(ctx, nil)
+	addrs, ok := w.announceDial(ctx, false)
 	if !ok {
 		return dialResult{err: context.Cause(ctx)}
 	}
@@ -158,12 +167,10 @@ func (w *watchdog) answered(from netip.AddrPort) {
 	w.search.prove(from)
 	w.answeredAt, w.busyUntil = from, time.Time{}
 	switch {
-	case w.relayed != nil:
-		w.move(priorityAnswered)
-	case w.connected:
+	case w.connected && !w.suspect:
 		w.search.stop()
 	case w.onAnswer: // one answer is enough for a dial
-	case w.timer != nil, w.slot != nil, w.cancelDial != nil && (w.quiet || !w.reached.Load()):
+	case w.suspect && w.cancelDial == nil, w.timer != nil, w.slot != nil, w.cancelDial != nil && (w.quiet || !w.reached.Load()):
 		if !w.budget.allows(w.t.opts.Reconnect.MaxDelay) {
 			w.search.stop()
 			return
@@ -213,7 +220,7 @@ func (w *watchdog) awaitBusy(a probeAnswer) {
 	w.busyUntil = time.Now().Add(wait + busyGrace)
 	w.search.askAgain(wait)
 	switch limit := wait + w.t.opts.DialTimeout; {
-	case w.connected:
+	case w.connected && !w.suspect:
 	case w.cancelDial != nil && !w.quiet:
 		select {
 		case w.extend <- limit:
@@ -247,15 +254,15 @@ func (w *watchdog) demanded() {
 }
 
 // announceDial tells of the dial that is about to start, unless it was called
-// off, or there is a connection other than from. A dial for a better path is
-// nobody's business.
-func (w *watchdog) announceDial(ctx context.Context, from *Conn) (addrs []string, ok bool) {
+// off, or there is a connection. A dial beside one that is suspect is nobody's
+// business.
+func (w *watchdog) announceDial(ctx context.Context, beside bool) (addrs []string, ok bool) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if ctx.Err() != nil || w.stopping || w.t.peers[w.peer].conn != from {
+	if ctx.Err() != nil || w.stopping || w.t.peers[w.peer].holds() {
 		return nil, false
 	}
-	if from == nil && w.announced != w.attempts+1 { // else it goes on after an answer to a probe
+	if !beside && w.announced != w.attempts+1 { // else it goes on after an answer to a probe
 		w.announced = w.attempts + 1
 		w.t.events.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.announced})
 	}
@@ -267,14 +274,15 @@ func (w *watchdog) dialEnded(r dialResult) {
 	w.cancelDial()
 	w.cancelDial, w.dialed = nil, nil
 	w.remember(r)
-	from := w.relayed
+	had, knew := w.connected, w.seen
 	switch c := w.connection(); {
-	case c != nil && c == from: // no direct path was found: the lookout goes on
+	case c != nil && had && w.seen == knew: // it is suspect still, or works after all
+		w.dialedBeside()
 		return
 	case c != nil: // its own, or one that came in
 		w.connectionUp(c)
 		return
-	case r.err == nil, from != nil: // there was one, and that is over again
+	case r.err == nil, had: // there was one, and that is over again
 		w.connLost()
 		return
 	}

@@ -19,9 +19,10 @@ import (
 // for a while, when the network has changed, and now and then to get from TCP
 // back to UDP. The new connection takes the old one's place when it stands.
 type relayLink struct {
-	rs  *relays
-	key relay.URL // linkKey of each of its URLs
-	log *slog.Logger
+	rs     *relays
+	key    relay.URL // linkKey of each of its URLs
+	number uint64    // that of its routes
+	log    *slog.Logger
 
 	wanted  chan struct{} // somebody wants it now
 	renamed chan struct{} // there is a URL that no dial has tried
@@ -85,9 +86,9 @@ const (
 	maxGoodbye = time.Minute
 )
 
-func newRelayLink(rs *relays, u relay.URL) *relayLink {
+func newRelayLink(rs *relays, u relay.URL, number uint64) *relayLink {
 	l := &relayLink{
-		rs: rs, key: linkKey(u), url: u, log: rs.t.log,
+		rs: rs, key: linkKey(u), number: number, url: u, log: rs.t.log,
 		wanted:  make(chan struct{}, 1),
 		renamed: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
@@ -426,6 +427,7 @@ func (l *relayLink) install(c *relay.Client, err error) {
 	l.notify()
 	l.rs.mu.Unlock()
 	if old != nil {
+		l.rs.t.relayLost(l)
 		old.Close()
 		l.rs.mu.Lock()
 		delete(l.rs.clients, old)
@@ -440,6 +442,7 @@ func (l *relayLink) distrust() {
 	l.rs.mu.Lock()
 	l.suspect = true
 	l.rs.mu.Unlock()
+	l.rs.t.relayLost(l)
 	l.become(RelaySilent, nil)
 }
 

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -320,7 +319,7 @@ func TestLinkTakesAFinishedDialWhenItsConnectionEnds(t *testing.T) {
 		r := w.relay(1)
 		a := w.node(1, home(r))
 		time.Sleep(time.Second)
-		l := newRelayLink(a.relays, mustURL(r.url())) // one that does not run
+		l := newRelayLink(a.relays, mustURL(r.url()), 1000) // one that does not run
 		other := func() *relay.Client {
 			d := l.connect(context.Background(), relay.ClientOptions{URL: l.url})
 			if d.err != nil {
@@ -387,57 +386,6 @@ func TestDialHearsWhyTheRelayIsGone(t *testing.T) {
 		}
 		a.stop()
 		rude.Close()
-	})
-}
-
-// However many strangers a relay makes up, one with a connection is not forgotten.
-func TestStrangerWithAConnectionIsKept(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		a := w.node(1, noTCP)
-		flood := func(n int) {
-			a.relays.mu.Lock()
-			defer a.relays.mu.Unlock()
-			for i := range maxStrangers + 1 {
-				a.relays.peerFor(PeerID{byte(n), byte(i), byte(i >> 8), 1})
-			}
-		}
-		a.relays.mu.Lock()
-		addr := a.relays.peerFor(PeerID{1}).addr
-		a.relays.mu.Unlock()
-		ctx, cancel := context.WithCancel(context.Background())
-		a.relays.pin(ctx, addr)
-		flood(2)
-		if id, _ := a.relays.owner(addr); id != (PeerID{1}) {
-			t.Error("it was forgotten while it had a connection")
-		}
-		cancel()
-		synctest.Wait()
-		flood(3)
-		if id, _ := a.relays.owner(addr); id != (PeerID{}) || len(a.relays.peers) != maxStrangers {
-			t.Errorf("it is remembered without a connection; %d peers", len(a.relays.peers))
-		}
-		a.stop()
-	})
-}
-
-// What was held for want of a relay is not sent once a later packet was.
-func TestHeldPacketIsForgottenAfterALaterOne(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		r := w.relay(1)
-		a, b := w.apart(r)
-		a.relays.mu.Lock()
-		p := a.relays.peers[b.ID()]
-		p.held = []byte{1}
-		a.relays.mu.Unlock()
-		a.mustPing(b, time.Second)
-		a.relays.mu.Lock()
-		held := p.held
-		a.relays.mu.Unlock()
-		if held != nil {
-			t.Error("it is still held")
-		}
-		a.stop()
-		b.stop()
 	})
 }
 

@@ -1,30 +1,25 @@
 package meshsync
 
 import (
-	"container/list"
-	"context"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
 // A packet through a relay takes this way:
 //
-//	QUIC writes to the peer's virtual address -> send -> the client of the
-//	relay that the peer's route leads over -> the relay -> the peer's client of
-//	it -> unwrap, or receive -> QUIC reads it, from our virtual address
+//	QUIC writes to a name -> paths.Layer: whose, and over which path? -> Relayed ->
+//	the client of that relay -> the relay -> the peer's client of it -> unwrap, or
+//	receive -> paths.Layer: whose? -> QUIC reads it, from the name it knows
 //
 // unwrap is for packets that are forwarded as they are, receive for those that
 // come inside the connection to the relay.
-//
-// A peer has one virtual address, whatever relay its packets take. So a
-// connection does not notice when a relay fails and another takes over.
 
 // relays are the relays that the transport uses, and the peers it reaches
 // through them. Its lock is taken after MeshSyncTransport.mu, never before.
@@ -34,17 +29,16 @@ type relays struct {
 	refused atomic.Uint64  // packets that came in and that QUIC had no room for
 	lost    atomic.Uint64  // packets that no relay could take
 
-	mu        sync.Mutex
-	closed    bool
-	links     map[relay.URL]*relayLink // by linkKey
-	home      []*relayLink
-	peers     map[PeerID]*relayedPeer
-	numbers   map[uint64]*relayedPeer // by virtual address
-	number    uint64                  // the last one given out
-	strangers *list.List              // of *relayedPeer, the latest heard from first
-	clients   map[*relay.Client]struct{}
-	overUDP   []udpRelay  // those of clients that may forward packets beside QUIC
-	past      relayCounts // of clients that are over
+	mu      sync.Mutex
+	closed  bool
+	links   map[relay.URL]*relayLink // by linkKey
+	numbers map[uint64]*relayLink    // by the number of their routes
+	number  uint64                   // the last one given out
+	home    []*relayLink
+	peers   map[PeerID]*relayedPeer // those that somebody uses relays for
+	clients map[*relay.Client]struct{}
+	overUDP []udpRelay  // those of clients that may forward packets beside QUIC
+	past    relayCounts // of clients that are over
 }
 
 // A udpRelay is a client whose relay may forward packets to it beside QUIC.
@@ -54,42 +48,20 @@ type udpRelay struct {
 	link   *relayLink
 }
 
-// maxStrangers bounds the peers that are remembered only because packets came
-// from them through a relay. One that has a connection, if only in a handshake, is
-// none of them; the limit on inbound connections bounds those.
-const maxStrangers = 1024
-
-// takeOver is for how long the relay of a peer's route must have left packets to
-// the peer without any answer before another one that brings some becomes the
-// route: so a relay that makes packets up cannot draw to itself what another one
-// carries, not even of a peer that has nothing to say.
-const takeOver = time.Second
-
-// A relayedPeer is a peer whose packets go, or came, through a relay. relays.mu
-// guards it.
+// A relayedPeer is a peer for which somebody uses relays. relays.mu guards it.
 type relayedPeer struct {
 	id      PeerID
-	addr    *net.UDPAddr // virtual
 	uses    []*relayUse
-	element *list.Element // among the strangers; nil while there are uses or pins
-	pins    int           // connections that come from its virtual address
-	route   *relayLink    // where its packets go; nil: nowhere yet
-	unheard time.Time     // when the first packet since the last from the peer went over route; zero: none has
-	sentAt  time.Time     // when the last packet went over route
-	waiting bool          // what was sent since unheard wants an answer
-	held    []byte        // the last packet that no relay could take, until one can
-	longest int           // of the packets that were sent to it
 	changed chan struct{} // closed when one of its relays has news; nil if nobody waits
 }
 
 func newRelays(t *MeshSyncTransport) *relays {
 	return &relays{
-		t:         t,
-		links:     make(map[relay.URL]*relayLink),
-		peers:     make(map[PeerID]*relayedPeer),
-		numbers:   make(map[uint64]*relayedPeer),
-		strangers: list.New(),
-		clients:   make(map[*relay.Client]struct{}),
+		t:       t,
+		links:   make(map[relay.URL]*relayLink),
+		numbers: make(map[uint64]*relayLink),
+		peers:   make(map[PeerID]*relayedPeer),
+		clients: make(map[*relay.Client]struct{}),
 	}
 }
 
@@ -123,6 +95,7 @@ func (rs *relays) close() {
 		close(l.stop)
 	}
 	clear(rs.links)
+	clear(rs.numbers)
 	rs.mu.Unlock()
 	rs.wg.Wait()
 }
@@ -135,167 +108,69 @@ func (rs *relays) linkTo(u relay.URL) *relayLink {
 		l.name(u)
 		return l
 	}
-	l = newRelayLink(rs, u)
+	rs.number++
+	l = newRelayLink(rs, u, rs.number)
 	l.name(u)
 	if rs.closed {
 		return l // it never runs
 	}
-	rs.links[l.key] = l
+	rs.links[l.key], rs.numbers[l.number] = l, l
 	rs.wg.Go(l.run)
 	return l
+}
+
+// drop ends a link that nobody uses. mu is held.
+func (rs *relays) drop(l *relayLink) {
+	if l.users--; l.users == 0 && rs.links[l.key] == l {
+		delete(rs.links, l.key)
+		delete(rs.numbers, l.number)
+		close(l.stop)
+	}
 }
 
 // peerFor returns what is known of a peer, which it begins to be. mu is held.
 func (rs *relays) peerFor(id PeerID) *relayedPeer {
 	p := rs.peers[id]
 	if p == nil {
-		rs.number++
-		p = &relayedPeer{id: id, addr: endpoint.VirtualAddr(rs.number)}
-		rs.peers[id], rs.numbers[rs.number] = p, p
-		rs.estrange(p)
+		p = &relayedPeer{id: id}
+		rs.peers[id] = p
 	}
 	return p
 }
 
-// estrange puts p among the strangers, if nobody uses it. mu is held.
-func (rs *relays) estrange(p *relayedPeer) {
-	if p.element != nil || p.pins > 0 || len(p.uses) > 0 {
-		return
-	}
-	p.held = nil
-	p.element = rs.strangers.PushFront(p)
-	if rs.strangers.Len() > maxStrangers {
-		oldest := rs.strangers.Remove(rs.strangers.Back()).(*relayedPeer)
-		n, _ := endpoint.VirtualNumber(oldest.addr)
-		delete(rs.peers, oldest.id)
-		delete(rs.numbers, n)
-	}
+// routeTo returns the route to a peer through the relay.
+func (l *relayLink) routeTo(id PeerID) paths.Route {
+	return paths.Route{Kind: paths.Relayed, Relay: l.number, Peer: id}
 }
 
-// befriend takes p off the strangers. mu is held.
-func (rs *relays) befriend(p *relayedPeer) {
-	if p.element != nil {
-		rs.strangers.Remove(p.element)
-		p.element = nil
-	}
-}
-
-// pin keeps the virtual address of an inbound connection for as long as ctx, the
-// connection's, lasts: packets to it must not become lost because many others
-// send some.
-func (rs *relays) pin(ctx context.Context, addr net.Addr) {
-	n, virtual := endpoint.VirtualNumber(addr)
-	if !virtual {
-		return
-	}
+// Relayed implements paths.Carrier. It does not wait, and what cannot be sent is lost.
+func (rs *relays) Relayed(r paths.Route, b []byte, size int, asks bool) error {
 	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	p := rs.numbers[n]
-	if p == nil {
-		return // evicted already: the handshake fails
-	}
-	p.pins++
-	rs.befriend(p)
-	context.AfterFunc(ctx, func() {
-		rs.mu.Lock()
-		defer rs.mu.Unlock()
-		p.pins--
-		rs.estrange(p)
-	})
-}
-
-// redirect is endpoint.Config's: what goes to virtual addresses goes through relays.
-func (rs *relays) redirect(b []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, err error) {
-	if _, virtual := endpoint.VirtualNumber(to); !virtual {
-		return to, nil
-	}
-	return nil, rs.send(b, size, to)
-}
-
-// send takes packets of size bytes, of which the last may be shorter, for a virtual
-// address. It does not wait, and what cannot be sent is lost. QUIC hears only of a
-// packet that is longer than the path takes: one that asks whether it is.
-func (rs *relays) send(b []byte, size int, to *net.UDPAddr) error {
-	n, _ := endpoint.VirtualNumber(to)
-	rs.mu.Lock()
-	p := rs.numbers[n]
 	var client *relay.Client
-	if p != nil {
-		client = rs.clientFor(p)
-		if longest := min(size, len(b)); client != nil && longest > max(p.longest, minPacketSize) {
-			if !client.Takes(p.id, longest) {
-				rs.mu.Unlock()
-				return endpoint.ErrTooLong
-			}
-			p.longest = longest
-		}
-		if p.route == nil || p.route.worth(p.id) < worthTrying {
-			p.held = append(p.held[:0], b[(len(b)-1)/size*size:]...)
-		} else {
-			p.held = nil // this one does what it was for
-		}
-		p.noteSent()
+	if l := rs.numbers[r.Relay]; l != nil {
+		client = l.client
 	}
 	rs.mu.Unlock()
-	if client == nil {
+	switch {
+	case client == nil:
 		rs.lost.Add(uint64((len(b) + size - 1) / size))
-		return nil
+	case asks && !client.Takes(r.Peer, min(size, len(b))):
+		return endpoint.ErrTooLong
+	default:
+		client.SendRun(r.Peer, b, size) // it counts what it drops
 	}
-	client.SendRun(p.id, b, size) // it counts what it drops
 	return nil
 }
 
-// clientFor returns what takes packets to p, nil if nothing does. mu is held.
-func (rs *relays) clientFor(p *relayedPeer) *relay.Client {
-	if p.route == nil || p.route.worth(p.id) < worthTrying {
-		rs.reroute(p)
-	}
-	if p.route == nil {
-		return nil
-	}
-	return p.route.client
-}
-
-// takeHeld returns the last packet that was lost for want of a relay, and the client
-// of one that takes it now, or nil. The caller sends it when it has given mu back: its
-// answer tells QUIC at once that the path is back, instead of with the next of its
-// probes, which come less and less often (RFC 9002 section 6.2). mu is held.
-func (rs *relays) takeHeld(p *relayedPeer) (client *relay.Client, packet []byte) {
-	if p.held == nil {
-		return nil, nil
-	}
-	if client = rs.clientFor(p); client != nil {
-		packet, p.held = p.held, nil
-	}
-	return client, packet
-}
-
-// reroute finds the best relay for a peer whose present one is none. mu is held.
-func (rs *relays) reroute(p *relayedPeer) {
-	best := p.route
-	consider := func(l *relayLink) {
-		if best == nil || l.worth(p.id) > best.worth(p.id) {
-			best = l
-		}
-	}
-	for _, u := range p.uses {
-		for _, l := range u.links {
-			consider(l)
-		}
-	}
-	if best != p.route && best.worth(p.id) > worthNothing {
-		p.route = best
-		p.noteHeard()
-	}
+// Direct implements paths.Carrier.
+func (rs *relays) Direct(b []byte, to *net.UDPAddr) {
+	rs.t.endpoint.WriteRun(b, len(b), to, nil) // lost is lost
 }
 
 // receive takes a packet that came over l from a peer, as the relay says, inside
 // the connection to the relay.
 func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
-	rs.mu.Lock()
-	addr := rs.cameOver(l, from)
-	rs.mu.Unlock()
-	if addr != nil && !rs.t.endpoint.Inject(b, addr) {
+	if packet, as := rs.arrived(l, from, b); as != nil && !rs.t.endpoint.Inject(packet, as) {
 		rs.refused.Add(1)
 	}
 }
@@ -306,60 +181,37 @@ func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
 func (rs *relays) unwrap(b []byte, from *net.UDPAddr) (packet []byte, as *net.UDPAddr) {
 	addr := from.AddrPort()
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	sender, packet, l := rs.unwrapped(b, addr)
+	if l == nil {
+		return nil, nil
+	}
+	return rs.arrived(l, sender, packet)
+}
+
+// unwrapped returns whose packet came beside QUIC from the address of a relay, and
+// through which one; nil if it is from none of ours.
+func (rs *relays) unwrapped(b []byte, addr netip.AddrPort) (sender PeerID, packet []byte, l *relayLink) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, r := range rs.overUDP {
 		if r.addr != addr {
 			continue
 		}
-		if sender, packet, ok := r.client.Unwrap(b); ok {
-			return packet, rs.cameOver(r.link, sender)
+		if sender, packet, ok := r.client.Unwrap(b); ok && !rs.closed {
+			return sender, packet, r.link
 		}
 	}
-	return nil, nil
+	return PeerID{}, nil, nil
 }
 
-// cameOver takes note of a packet of a peer that came over l, as the relay says:
-// QUIC finds out whether it did. It returns the peer's virtual address, or nil if
-// the packet is to be dropped. mu is held.
-func (rs *relays) cameOver(l *relayLink, from PeerID) *net.UDPAddr {
-	if rs.closed || from == rs.t.id {
-		return nil
+// arrived takes a packet of a peer that came over l, as the relay says: QUIC finds out
+// whether it did. It returns what QUIC is to be shown, and from where; nil: nothing.
+func (rs *relays) arrived(l *relayLink, from PeerID, b []byte) (packet []byte, as *net.UDPAddr) {
+	if from == rs.t.id || len(b) == 0 {
+		return nil, nil
 	}
-	p := rs.peerFor(from)
-	if p.element != nil {
-		rs.strangers.MoveToFront(p.element)
-	}
-	if p.route != l && (p.route == nil || p.route.worth(from) < worthTrying || p.isUnheard()) {
-		p.route = l
-	}
-	if p.route == l {
-		p.noteHeard()
-	}
-	return p.addr
+	return rs.t.paths.Arrive(b, len(b), l.routeTo(from), nil)
 }
-
-// noteSent takes note of a packet that goes over the route. One alone may be a
-// mere acknowledgment, to which there is no answer; who waits for an answer sends
-// again. relays.mu is held.
-func (p *relayedPeer) noteSent() {
-	now := time.Now()
-	switch {
-	case p.unheard.IsZero(), !p.waiting && now.Sub(p.sentAt) > takeOver:
-		p.unheard = now
-	case now.Sub(p.unheard) >= takeOver/4:
-		p.waiting = true
-	}
-	p.sentAt = now
-}
-
-// noteHeard takes note of a packet that came over the route, or of a new route.
-// relays.mu is held.
-func (p *relayedPeer) noteHeard() { p.unheard, p.waiting = time.Time{}, false }
-
-// isUnheard reports whether nothing has come over the route for too long since
-// something was sent over it that wants an answer. relays.mu is held.
-func (p *relayedPeer) isUnheard() bool { return p.waiting && time.Since(p.unheard) > takeOver }
 
 // counts returns the connections to relays there are, and what has been carried.
 func (rs *relays) counts() (carriers map[relay.Carrier]int, carried relayCounts) {
@@ -375,28 +227,14 @@ func (rs *relays) counts() (carriers map[relay.Carrier]int, carried relayCounts)
 	return carriers, carried
 }
 
-// routeOf returns the URL of the relay over which a peer is reached now, or "".
-func (rs *relays) routeOf(id PeerID) string {
+// urlOf returns the URL of the relay of a route, "" if it is not used any more.
+func (rs *relays) urlOf(r paths.Route) string {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if p := rs.peers[id]; p != nil && p.route != nil {
-		return p.route.url.String()
+	if l := rs.numbers[r.Relay]; l != nil {
+		return l.url.String()
 	}
 	return ""
-}
-
-// owner returns whose virtual address addr is.
-func (rs *relays) owner(addr net.Addr) (id PeerID, virtual bool) {
-	n, virtual := endpoint.VirtualNumber(addr)
-	if !virtual {
-		return PeerID{}, false
-	}
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if p := rs.numbers[n]; p != nil {
-		id = p.id
-	}
-	return id, true
 }
 
 // notify wakes the dials that wait for news of p. mu is held.

@@ -1,9 +1,12 @@
 package meshsync
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 )
 
 // A relayUse is somebody's wish to reach a peer through relays: they are kept
@@ -19,37 +22,70 @@ type relayUse struct {
 }
 
 // use begins a use of the given relay and of the home relays, where the peer may
-// be as well. An empty relay is for a connection, which wants all those over
-// which the peer can be reached now, and must not depend on who else does.
+// be as well.
 func (rs *relays) use(id PeerID, through string, arrived chan struct{}) *relayUse {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	p := rs.peerFor(id)
-	u := &relayUse{rs: rs, peer: p, arrived: arrived}
-	var links []*relayLink
+	u := &relayUse{rs: rs, peer: rs.peerFor(id), arrived: arrived}
 	if through != "" {
 		named := mustURL(through)
 		l := rs.linkTo(named)
-		links = append(links, l)
+		u.add(l)
 		u.forget = func() { l.forget(named) }
-	} else {
-		if p.route != nil && rs.links[p.route.key] == p.route {
-			links = append(links, p.route)
-		}
-		for _, other := range p.uses {
-			links = append(links, other.links...)
-		}
 	}
-	for _, l := range append(links, rs.home...) {
-		if !slices.Contains(u.links, l) {
-			u.links = append(u.links, l)
-			l.users++
-			l.watch(id)
-		}
-	}
-	p.uses = append(p.uses, u)
-	rs.befriend(p)
+	u.addAll(rs.home)
+	u.peer.uses = append(u.peer.uses, u)
 	return u
+}
+
+// useForConn begins a use of the relays over which a connection may lead: that of its
+// handshake, those that somebody here uses for the peer now, and then the home relays. It must not depend on who
+// else uses them. It returns nil if nothing says that the peer is at any.
+func (rs *relays) useForConn(id PeerID, over paths.Route) *relayUse {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	l := rs.numbers[over.Relay] // no link has the number of a direct route
+	if l == nil && (rs.peers[id] == nil || rs.closed) {
+		return nil
+	}
+	u := &relayUse{rs: rs, peer: rs.peerFor(id)}
+	if l != nil {
+		u.add(l)
+	}
+	for _, other := range u.peer.uses {
+		u.addAll(other.links)
+	}
+	u.addAll(rs.home)
+	u.peer.uses = append(u.peer.uses, u)
+	return u
+}
+
+// keep makes a connection's use include the relay of a route. A nil one begins.
+func (u *relayUse) keep(rs *relays, over paths.Route) *relayUse {
+	if u == nil {
+		return rs.useForConn(over.Peer, over)
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if l := rs.numbers[over.Relay]; l != nil {
+		u.add(l)
+	}
+	return u
+}
+
+// add adds a relay. mu is held.
+func (u *relayUse) add(l *relayLink) {
+	if !slices.Contains(u.links, l) {
+		u.links = append(u.links, l)
+		l.users++
+		l.watch(u.peer.id)
+	}
+}
+
+func (u *relayUse) addAll(links []*relayLink) {
+	for _, l := range links {
+		u.add(l)
+	}
 }
 
 // release ends the use. A nil one has none.
@@ -63,15 +99,38 @@ func (u *relayUse) release() {
 	p.uses = slices.DeleteFunc(p.uses, func(other *relayUse) bool { return other == u })
 	for _, l := range u.links {
 		l.unwatch(p.id)
-		if l.users--; l.users == 0 && rs.links[l.key] == l {
-			delete(rs.links, l.key)
-			close(l.stop)
-		}
+		rs.drop(l)
 	}
 	if u.forget != nil {
 		u.forget()
 	}
-	rs.estrange(p)
+	if len(p.uses) == 0 {
+		delete(rs.peers, p.id)
+	}
+}
+
+// routes returns the routes to the peer through the relays. A nil use has none.
+func (u *relayUse) routes() []paths.Route {
+	if u == nil {
+		return nil
+	}
+	u.rs.mu.Lock()
+	defer u.rs.mu.Unlock()
+	all := make([]paths.Route, 0, len(u.links))
+	for _, l := range u.links {
+		all = append(all, l.routeTo(u.peer.id))
+	}
+	return all
+}
+
+// best returns the relays at which the peer is, or may be, the likeliest first.
+func (u *relayUse) best() []*relayLink {
+	u.rs.mu.Lock()
+	defer u.rs.mu.Unlock()
+	id := u.peer.id
+	all := slices.DeleteFunc(slices.Clone(u.links), func(l *relayLink) bool { return l.worth(id) == worthNothing })
+	slices.SortStableFunc(all, func(a, b *relayLink) int { return cmp.Compare(b.worth(id), a.worth(id)) })
+	return all
 }
 
 // mayReach reports whether one of the relays is connected and does not say that

@@ -1,7 +1,5 @@
 package meshsync
 
-import "github.com/defenseunicorns/peat-mesh-go/relay"
-
 // A relayWatch is what a relay says of a peer that somebody uses it for.
 type relayWatch struct {
 	users    int
@@ -43,24 +41,23 @@ func (l *relayLink) unwatch(id PeerID) {
 
 // heardOf takes note of what the relay says about a peer.
 func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
-	client, packet := l.noteHeard(source, id, there)
-	if client != nil {
-		client.Send(id, packet)
+	if l.noteHeard(source, id, there) {
+		l.rs.t.relayHas(l, id, there)
 	}
 }
 
-// noteHeard is heardOf but for what is to be sent then.
-func (l *relayLink) noteHeard(source *linkSource, id PeerID, there bool) (client *relay.Client, packet []byte) {
+// noteHeard is heardOf but for what the peer's connection is to do. It reports whether
+// that is news.
+func (l *relayLink) noteHeard(source *linkSource, id PeerID, there bool) bool {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	w, p := l.watches[id], l.rs.peers[id]
 	if w == nil || p == nil || source.client != l.client {
-		return nil, nil
+		return false
 	}
 	w.presence = absent
 	if there {
 		w.presence = present
-		client, packet = l.rs.takeHeld(p)
 		for _, u := range p.uses {
 			if u.arrived != nil {
 				signal(u.arrived)
@@ -68,7 +65,7 @@ func (l *relayLink) noteHeard(source *linkSource, id PeerID, there bool) (client
 		}
 	}
 	p.notify()
-	return client, packet
+	return true
 }
 
 // ask returns what is known of a peer here, or why nothing is. relays.mu is held.

@@ -70,8 +70,13 @@ func (r *rendezvous) isOver() {
 func (w *watchdog) peerArrived() {
 	r, policy := w.rendezvous, w.t.opts.Reconnect
 	switch {
-	case w.relayed != nil:
-		w.verify(w.relayed)
+	case w.connected && !w.suspect:
+		if c := w.conn(); c != nil && c.pathKind() == PathRelay {
+			w.verify(c)
+		}
+	case w.suspect && w.timer == nil && w.slot == nil && w.cancelDial == nil:
+		w.wait(0)
+		fallthrough
 	case w.cancelDial != nil && !w.quiet:
 		signal(r.arrival)
 	case w.slot != nil:

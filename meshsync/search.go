@@ -242,12 +242,7 @@ func (p *probing) sender() func(targets []netip.AddrPort) {
 
 // check asks a connected peer, once, whether probes reach it at the address it
 // was dialed at. An inbound connection's is not one to dial.
-func (p *probing) check(remote net.Addr) {
-	u, ok := remote.(*net.UDPAddr)
-	if !ok {
-		return
-	}
-	ap := netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port())
+func (p *probing) check(ap netip.AddrPort) {
 	if p.proven[ap] || !slices.Contains(p.targets, ap) {
 		return
 	}

@@ -17,8 +17,6 @@ const (
 	priorityLost
 	// priorityBlind is for one of which nothing is known.
 	priorityBlind
-	// priorityUpgrade is for one that is connected, through a relay.
-	priorityUpgrade
 )
 
 // dialSlots bounds the dials that run at once. A dial into the void holds its

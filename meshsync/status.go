@@ -52,8 +52,13 @@ type PeerStatus struct {
 	// Addrs and Relay are what the peer is registered with.
 	Addrs []string
 	Relay string
-	// Path is that of the connection; zero if there is none.
-	Path Path
+	// Path is the active one of the connection, and Paths are all of them, the active
+	// one first; zero if there is no connection.
+	Path  Path
+	Paths []PathStatus
+	// RTT is the connection's smoothed round-trip time (RFC 9002 section 5); 0 if there
+	// is no connection.
+	RTT time.Duration
 	// Attempts counts the dials that have failed since the last connection.
 	Attempts int
 	// NextAttempt is when the next dial is due, in StateWaiting.
@@ -106,7 +111,8 @@ func (p *peer) status() PeerStatus {
 	}
 	if c := p.conn; c != nil {
 		st.State, st.Since = StateConnected, c.opened
-		st.Path = c.Path()
+		st.Paths, st.RTT = c.Paths(), c.Stats().RTT
+		st.Path = st.Paths[0].Path
 	}
 	return st
 }

@@ -130,23 +130,15 @@ func (s *ReceiveStream) Peek(p []byte) (int, error) {
 // accepting side is to speak first, the opening side must send something for it
 // to begin, or both wait for ever.
 //
-// It fails with the cause of Context if the connection has ended, with
-// ErrSuperseded if another connection took this one's place, even if this one
-// still carries the streams it has, and with ctx's error.
+// It fails with the cause of Context if the connection has ended, and with ctx's
+// error.
 func (c *Conn) OpenStream(ctx context.Context) (*Stream, error) {
 	if err := c.notBegun(ctx); err != nil {
 		return nil, err
 	}
-	wait, done := c.streams.untilRetired(ctx)
-	defer done()
-	s, err := c.qc.OpenStreamSync(wait)
+	s, err := c.qc.OpenStreamSync(ctx)
 	if err != nil {
 		return nil, c.unopened(ctx, err)
-	}
-	if err := c.streams.opened(s); err != nil {
-		s.CancelWrite(0)
-		s.CancelRead(0)
-		return nil, err
 	}
 	return &Stream{Stream: s, conn: c}, nil
 }
@@ -158,7 +150,6 @@ func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, c.explain(err)
 	}
-	c.streams.accepted(s.Context())
 	return &Stream{Stream: s, conn: c}, nil
 }
 
@@ -168,15 +159,9 @@ func (c *Conn) OpenUniStream(ctx context.Context) (*SendStream, error) {
 	if err := c.notBegun(ctx); err != nil {
 		return nil, err
 	}
-	wait, done := c.streams.untilRetired(ctx)
-	defer done()
-	s, err := c.qc.OpenUniStreamSync(wait)
+	s, err := c.qc.OpenUniStreamSync(ctx)
 	if err != nil {
 		return nil, c.unopened(ctx, err)
-	}
-	if err := c.streams.opened(s); err != nil {
-		s.CancelWrite(0)
-		return nil, err
 	}
 	return &SendStream{SendStream: s, conn: c}, nil
 }
@@ -204,14 +189,10 @@ func (c *Conn) notBegun(ctx context.Context) error {
 // unopened says why no stream could be opened, as the wait for it failed with
 // err.
 func (c *Conn) unopened(ctx context.Context, err error) error {
-	switch retired := c.streams.check(); {
-	case retired != nil && ctx.Err() == nil:
-		return retired
-	case ctx.Err() != nil && c.qc.Context().Err() == nil && !c.saysEnd(err):
+	if ctx.Err() != nil && c.qc.Context().Err() == nil && !c.saysEnd(err) {
 		return peerError("open a stream to peer", c.peer, fmt.Errorf("%w: %w", errNoRoom, context.Cause(ctx)))
-	default:
-		return c.explain(err)
 	}
+	return c.explain(err)
 }
 
 // explainStream gives an error of a QUIC stream the meaning it has here. What is

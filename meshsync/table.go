@@ -1,7 +1,6 @@
 package meshsync
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,10 +32,10 @@ import (
 // A decider's dial comes only when it holds nothing, so it replaces whatever
 // the follower still has.
 //
-// There is one exception to "only while it holds none": a side that is connected
-// through a relay may dial a direct path, with flagMove in its hello. Who sends
-// that holds c, and wants the new connection in c's place: the rules above lead
-// to that too, and c is not closed but retires (retire.go).
+// A connection that is suspect, as nothing comes over any of its paths, counts as lost
+// for who wants to dial: the peer may have been restarted, or be elsewhere. If it
+// turns out to work after all before a hello was sent, it stays; after that the rules above
+// decide, and c ends.
 //
 // The follower takes the decider's word in the order of
 // the decider's seq, since two connections may deliver it in another one.
@@ -52,9 +51,6 @@ type peer struct {
 	// offered is an inbound connection that we, the follower, have answered and
 	// that waits for the decider's word.
 	offered *Conn
-	// retiring is a connection whose place another took on a better path, until
-	// its streams have ended. There is one at most.
-	retiring *Conn
 	// greeting is set while a hello of ours waits for its answer; there is
 	// never more than one.
 	greeting bool
@@ -107,7 +103,7 @@ func (t *MeshSyncTransport) peerFor(id PeerID) *peer {
 
 // tidy forgets p if nothing is left to know of it. mu is held.
 func (t *MeshSyncTransport) tidy(p *peer) {
-	if p.conn == nil && p.offered == nil && p.retiring == nil && !p.greeting && !p.refused &&
+	if p.conn == nil && p.offered == nil && !p.greeting && !p.refused &&
 		p.watchdog == nil && p.connect == nil && p.waiters == 0 {
 		delete(t.peers, p.id)
 	}
@@ -152,11 +148,15 @@ func (t *MeshSyncTransport) nextSeq() uint64 {
 	return t.seq
 }
 
+// holds reports whether this side holds a connection to p that is not suspect. mu is
+// held.
+func (p *peer) holds() bool { return p.conn != nil && !p.conn.isSuspect() }
+
 // takeTurn returns the seq for a dialer's hello to p once this side holds no
-// connection to it, but for from, and no other hello of it is out. If there is,
-// or comes, another connection, it returns that instead. The caller gives the
-// turn back.
-func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID, from *Conn) (seq uint64, existing *Conn, err error) {
+// connection to it and no other hello of it is out; beside says that there is one that
+// is suspect. If there is, or comes, a connection, it returns that instead. The caller
+// gives the turn back.
+func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID) (seq uint64, beside bool, existing *Conn, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
@@ -164,20 +164,20 @@ func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID, from *Conn)
 		switch {
 		case ctx.Err() != nil:
 			t.tidy(p)
-			return 0, nil, context.Cause(ctx)
+			return 0, false, nil, context.Cause(ctx)
 		case t.closed:
 			t.tidy(p)
-			return 0, nil, ErrClosed
+			return 0, false, nil, ErrClosed
 		case p.refused:
-			return 0, nil, ErrDisconnected
-		case p.conn != nil && p.conn != from:
-			return 0, p.conn, nil
+			return 0, false, nil, ErrDisconnected
+		case p.holds():
+			return 0, false, p.conn, nil
 		case p.offered == nil && !p.greeting:
 			p.greeting = true
-			return t.nextSeq(), nil, nil
+			return t.nextSeq(), p.conn != nil, nil, nil
 		}
 		if err := t.await(ctx, p); err != nil {
-			return 0, nil, err
+			return 0, false, nil, err
 		}
 	}
 }
@@ -192,10 +192,10 @@ func (t *MeshSyncTransport) giveBackTurn(id PeerID) {
 	t.tidy(p)
 }
 
-// dialed shows a connection of ours that the peer has answered with h, in place
-// of from, unless another one was faster, which it returns. As the decider it
-// also returns the seq that the peer must be told.
-func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello, from *Conn) (shown *Conn, tell uint64, err error) {
+// dialed shows a connection of ours that the peer has answered with h, unless
+// another one was faster, which it returns. As the decider it also returns the seq
+// that the peer must be told.
+func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown *Conn, tell uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.peerFor(c.peer)
@@ -209,14 +209,14 @@ func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello, from *
 		return nil, 0, ErrDisconnected
 	}
 	if t.decides(c.peer) {
-		if p.conn != nil && p.conn != from {
+		if p.holds() {
 			return p.conn, 0, nil
 		}
 		tell = t.nextSeq()
 	} else if p.isStale(h.instance, h.seq) {
 		return p.conn, 0, nil
 	}
-	c.instance, c.seq, c.moved = h.instance, h.seq, from != nil
+	c.instance, c.seq = h.instance, h.seq
 	t.show(p, c)
 	return c, tell, nil
 }
@@ -245,7 +245,7 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 		if !p.mayReplace() {
 			return 0, false, errHasty
 		}
-		c.instance, c.seq, c.moved = h.instance, h.seq, h.move
+		c.instance, c.seq = h.instance, h.seq
 		t.show(p, c)
 		return t.nextSeq(), true, nil
 	}
@@ -259,7 +259,7 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 	if o != nil {
 		t.wg.Go(func() { o.close(errDuplicate) })
 	}
-	c.instance, c.seq, c.moved = h.instance, h.seq, h.move
+	c.instance, c.seq = h.instance, h.seq
 	p.offered = c
 	p.notify()
 	return t.nextSeq(), false, nil
@@ -355,14 +355,11 @@ func (t *MeshSyncTransport) seat(p *peer) {
 func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	if old := p.conn; old != nil {
 		t.end(p, old, ErrSuperseded, true)
-		if c.moved && c.instance == old.instance {
-			t.retire(p, old, c)
-		} else {
-			t.wg.Go(func() { old.close(ErrSuperseded) })
-		}
+		t.wg.Go(func() { old.close(ErrSuperseded) })
 	}
 	c.twin = t.noteRun(p, c)
 	c.opened = time.Now()
+	t.findPaths(c)
 	p.conn = c
 	t.seat(p)
 	t.known.Note(t.endpoint.Real(c.qc.RemoteAddr()), t.named(p, c))
@@ -398,7 +395,7 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 	if !replaced {
 		t.seat(p)
 	}
-	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause}
+	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause, Connected: time.Since(c.opened)}
 	if w := p.watchdog; w != nil && !replaced {
 		p.lost = time.Now()
 		w.lastErr = cause
@@ -415,12 +412,12 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 // stream until the connection ends, and then takes it out of the table.
 func (t *MeshSyncTransport) serve(c *Conn) {
 	path := c.Path()
-	log := t.log.With("peer", c.peer.Short(), "path", path.Kind.String(), "remote", cmp.Or(path.Remote, path.Relay))
+	log := t.log.With("peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name())
 	if ok, left := t.lines.allow(c.peer); ok {
 		log.Info("peer connected", "initiator", c.initiator, "unlogged", left)
 	}
 	if c.twin != "" {
-		t.log.Warn("two processes use the same key", "peer", c.peer.Short(), "remote", cmp.Or(path.Remote, path.Relay), "other", c.twin)
+		t.log.Warn("two processes use the same key", "peer", c.peer.Short(), "remote", path.name(), "other", c.twin)
 	}
 
 	token, err := c.goneToken() // cannot fail once the handshake is complete
@@ -436,6 +433,7 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 	if errors.Is(cause, ErrIdle) {
 		t.sayGone(c, token)
 	}
+	t.leavePaths(c)
 
 	t.mu.Lock()
 	if p := t.peers[c.peer]; p != nil {

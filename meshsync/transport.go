@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -53,6 +54,7 @@ type MeshSyncTransport struct {
 	listener *quic.EarlyListener
 	windows  *windows
 	relays   *relays
+	paths    *paths.Layer
 	slots    *dialSlots
 	waits    *waitList
 	probes   *probeBudget
@@ -122,7 +124,8 @@ func New(o Options) (*MeshSyncTransport, error) {
 		return nil, err
 	}
 	t.relays = newRelays(t)
-	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Redirect: t.relays.redirect, Unwrap: t.relays.unwrap, Small: t.handlePacket, Admitted: t.relays.pin, Known: t.known, Bounds: opts.unknown})
+	t.paths = paths.NewLayer(t.relays)
+	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Redirect: t.paths.Redirect, Arrive: t.paths.ArriveFrom, Stands: t.paths.Stands, Unwrap: t.relays.unwrap, Small: t.handlePacket, Admitted: t.paths.Pin, Known: t.known, Bounds: opts.unknown})
 	t.quic = t.endpoint.QUIC
 	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())
@@ -234,8 +237,8 @@ func (t *MeshSyncTransport) Close() error {
 	return t.finishClose(conns)
 }
 
-// beginClose ends dialing and accepting. It returns the connections that count,
-// or did until they retired, and whether this was the first call.
+// beginClose ends dialing and accepting. It returns the connections that count, and
+// whether this was the first call.
 func (t *MeshSyncTransport) beginClose() (conns []*Conn, first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -244,10 +247,8 @@ func (t *MeshSyncTransport) beginClose() (conns []*Conn, first bool) {
 	}
 	t.closed = true
 	for _, p := range t.peers {
-		for _, c := range []*Conn{p.conn, p.retiring} {
-			if c != nil {
-				conns = append(conns, c)
-			}
+		if p.conn != nil {
+			conns = append(conns, p.conn)
 		}
 	}
 	t.stop()
@@ -261,6 +262,7 @@ func (t *MeshSyncTransport) finishClose(conns []*Conn) error {
 	t.wg.Wait()
 	t.relays.close()
 	err := t.endpoint.Close()
+	t.paths.Close()
 	t.events.close()
 	t.metrics.detach(t)
 	close(t.finished)

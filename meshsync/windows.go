@@ -81,14 +81,29 @@ func begin(c *quic.Config, stream, conn uint64) {
 	}
 }
 
+// hostAt returns the host of an address, if that is of UDP.
+func hostAt(addr net.Addr) (netip.Addr, bool) {
+	u, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	return u.AddrPort().Addr().Unmap(), true
+}
+
+// noteDialed takes note of the address of a peer that was asked for and is there.
+func (w *windows) noteDialed(addr net.Addr) {
+	if host, ok := hostAt(addr); ok {
+		w.note(host)
+	}
+}
+
 // inbound returns the configuration of a connection that comes from an address.
 func (w *windows) inbound(from net.Addr) *quic.Config {
 	c := w.direct
-	u, ok := from.(*net.UDPAddr)
+	host, ok := hostAt(from)
 	if !ok {
 		return c
 	}
-	host := u.AddrPort().Addr().Unmap()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, known := w.read[host]; known {

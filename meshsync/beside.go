@@ -1,0 +1,92 @@
+package meshsync
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// A connection whose paths are all silent may come back with the next packet, for as
+// long as IdleTimeout. But the peer may also have been restarted, or be elsewhere; so
+// its watchdog looks for it meanwhile, as it would if the connection were lost: with
+// probes, and where those are not known to be answered with dials, which nobody is told of
+// unless they succeed.
+
+// besideDelay is how long a peer that is not known to answer probes has for its paths to
+// come back, before it is dialed beside them. A handshake into the void costs some
+// kilobytes, and most outages are shorter.
+const besideDelay = 2 * time.Second
+
+// pathsChanged follows what the connection says of its paths.
+func (w *watchdog) pathsChanged() {
+	was := w.suspect
+	c := w.connection()
+	switch {
+	case c == nil, w.suspect == was: // connChanged hears of the end
+	case w.suspect:
+		w.searchBeside()
+	default:
+		w.leave()
+		w.search.stop()
+		w.onAnswer = false
+	}
+	if c != nil && w.timer == nil {
+		w.findAddresses()
+	}
+}
+
+// searchBeside looks for the peer of a suspect connection; but one whose connections keep
+// ending before they are stable has to wait until this one is lost, and then for the
+// backoff.
+func (w *watchdog) searchBeside() {
+	w.leave()
+	if (w.failures > 0 || w.unstable) && time.Since(w.upSince) < w.t.opts.Reconnect.StableAfter {
+		return
+	}
+	w.search.began, w.search.lost = time.Now(), true
+	w.search.start()
+	if !w.t.opts.Reconnect.Disabled && !w.search.isProven() {
+		w.wait(besideDelay)
+	}
+}
+
+// dialedBeside goes on after a dial that has not replaced the suspect connection.
+func (w *watchdog) dialedBeside() {
+	if !w.suspect {
+		return
+	}
+	w.onAnswer = false
+	w.wait(w.t.opts.Reconnect.jitter(besideDelay))
+}
+
+// findAddresses lets the connection try the addresses and relays of the registration. While its
+// packets go through a relay, names are looked up again now and then.
+func (w *watchdog) findAddresses() {
+	c := w.conn()
+	if c == nil {
+		return
+	}
+	w.stopLocating()
+	w.t.mu.Lock()
+	addrs := w.addrs
+	w.t.mu.Unlock()
+	c.paths.Know(w.rendezvous.relayUse().routes()...)
+	w.locate()
+	if c.pathKind() == PathRelay && slices.ContainsFunc(addrs, isName) && !w.suspect {
+		w.wait(blindAfter)
+	}
+}
+
+// foundAddresses makes the addresses that were found paths of the connection.
+func (w *watchdog) foundAddresses(found []netip.AddrPort) {
+	if c := w.conn(); c != nil {
+		c.knowAddrs(found)
+	}
+}
+
+// conn returns the peer's connection, nil if there is none.
+func (w *watchdog) conn() *Conn {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	return w.t.peers[w.peer].conn
+}

@@ -1,0 +1,215 @@
+package meshsync
+
+import (
+	"cmp"
+	"crypto/tls"
+	"net/netip"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
+)
+
+// A PathKind says how a connection's packets travel.
+type PathKind int
+
+const (
+	// PathDirect is from socket to socket.
+	PathDirect PathKind = iota
+	// PathRelay is through a relay.
+	PathRelay
+)
+
+// String returns "direct" or "relay".
+func (k PathKind) String() string {
+	if k == PathRelay {
+		return "relay"
+	}
+	return "direct"
+}
+
+// A Path is a way on which a connection's packets can travel.
+type Path struct {
+	Kind PathKind
+	// Remote is the peer's UDP address as IP:port; "" if the packets go
+	// through a relay.
+	Remote string
+	// Relay is the URL of the relay that this side sends through; "" if the
+	// path is direct. A relay that is known by several URLs with one ID is named
+	// by the first of them.
+	Relay string
+}
+
+// path returns a route as a service sees it.
+func (t *MeshSyncTransport) path(r paths.Route) Path {
+	if r.Kind == paths.Relayed {
+		return Path{Kind: PathRelay, Relay: t.relays.urlOf(r)}
+	}
+	return Path{Kind: PathDirect, Remote: r.Addr.String()}
+}
+
+// name says where a path leads, for logs.
+func (p Path) name() string { return cmp.Or(p.Remote, p.Relay) }
+
+// A PathStatus is how things stand with one path of a connection.
+type PathStatus struct {
+	Path
+	// Active says that this side sends over it. The peer chooses for itself.
+	Active bool
+	// Validated says that a ping of this side was answered on it, and that it has not
+	// failed since.
+	Validated bool
+	// RTT is its smoothed round-trip time; 0 before it was measured.
+	RTT time.Duration
+	// LastHeard is when something came over it last; zero if nothing has.
+	LastHeard time.Time
+}
+
+// route is that of the active path.
+func (c *Conn) route() paths.Route {
+	if c.paths == nil {
+		return c.over
+	}
+	return c.paths.Active()
+}
+
+// Path returns what the connection's packets travel on now.
+func (c *Conn) Path() Path {
+	if c.paths == nil && !c.over.Addr.IsValid() && c.over.Kind == paths.Direct {
+		return Path{Kind: PathDirect, Remote: c.qc.RemoteAddr().String()} // of a packet connection with addresses of its own
+	}
+	return c.transport.path(c.route())
+}
+
+// pathKind is Path's Kind.
+func (c *Conn) pathKind() PathKind {
+	if c.route().Kind == paths.Relayed {
+		return PathRelay
+	}
+	return PathDirect
+}
+
+// Paths returns every path of the connection, the active one first.
+func (c *Conn) Paths() []PathStatus {
+	if c.paths == nil {
+		return []PathStatus{{Path: c.Path(), Active: true, Validated: true, RTT: c.Stats().RTT}}
+	}
+	known := c.paths.Paths()
+	all := make([]PathStatus, 0, len(known))
+	for _, p := range known {
+		all = append(all, PathStatus{
+			Path: c.transport.path(p.Route), Active: p.Active, RTT: p.RTT, LastHeard: p.LastHeard,
+			Validated: p.State == paths.Valid || p.State == paths.Suspect,
+		})
+	}
+	return all
+}
+
+// knowAddrs makes addresses paths of the connection, to be tried at once.
+func (c *Conn) knowAddrs(addrs []netip.AddrPort) {
+	routes := make([]paths.Route, 0, len(addrs))
+	for _, ap := range addrs {
+		routes = append(routes, paths.Route{Kind: paths.Direct, Addr: ap})
+	}
+	c.paths.Know(routes...)
+}
+
+// isSuspect reports whether the connection gets no answer on any path: another one may
+// take its place.
+func (c *Conn) isSuspect() bool { return c.paths.IsSuspect() }
+
+// findPaths lets packets take whichever path is the best from now on. The handshake is
+// complete, so the keys are there. MeshSyncTransport.mu is held.
+func (t *MeshSyncTransport) findPaths(c *Conn) {
+	c.use = t.relays.useForConn(c.peer, c.over)
+	cs := c.qc.ConnectionState().TLS
+	s, err := paths.NewSession(exporter(cs), c.initiator)
+	if err != nil {
+		return // TLS without an exporter: it stays on the path that it has
+	}
+	c.paths = t.paths.Bind(s, c.qc.RemoteAddr, c.Stats().RTT, c.use.routes(), func() {
+		// Called while c counts, so its goroutine runs, and no one waits for the last yet.
+		t.wg.Go(func() { t.pathNews(c) })
+	})
+}
+
+func exporter(cs tls.ConnectionState) paths.Exporter { return cs.ExportKeyingMaterial }
+
+// leavePaths ends what findPaths began. QUIC answers late packets for three probe
+// timeouts (RFC 9000 section 10.2), which are about three round trips each (RFC 9002 section 6.2).
+func (t *MeshSyncTransport) leavePaths(c *Conn) {
+	c.paths.End(max(minLinger, lingerRounds*c.Stats().RTT))
+	t.mu.Lock()
+	use := c.use
+	c.use = nil
+	t.mu.Unlock()
+	use.release()
+}
+
+const (
+	minLinger    = 500 * time.Millisecond
+	lingerRounds = 9
+)
+
+// pathNews tells of the moves of a connection, and its watchdog whether it is suspect.
+func (t *MeshSyncTransport) pathNews(c *Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[c.peer]
+	if p == nil || p.conn != c {
+		return
+	}
+	moves, _ := c.paths.Take() // with mu held, so that they are told in order
+	for _, m := range moves {
+		if m.To.Kind == paths.Relayed {
+			c.use = c.use.keep(t.relays, m.To)
+		}
+		from, to := t.path(m.From), t.path(m.To)
+		t.metrics.pathChanged(m.Cause)
+		t.events.publish(Event{Kind: EventPathChanged, Peer: c.peer, Conn: c, Path: to, OldPath: from})
+		if ok, left := t.lines.allow(c.peer); ok {
+			t.log.Info("path changed", "peer", c.peer.Short(), "cause", m.Cause.String(), "path", to.Kind.String(), "remote", to.name(), "from", from.name(), "unlogged", left)
+		}
+	}
+	if w := p.watchdog; w != nil {
+		signal(w.paths)
+	}
+}
+
+// relayHas takes note of what a relay says: a peer is there, or is not.
+func (t *MeshSyncTransport) relayHas(l *relayLink, id PeerID, there bool) {
+	t.mu.Lock()
+	var bound *paths.Bound
+	if p := t.peers[id]; p != nil && p.conn != nil {
+		bound = p.conn.paths
+	}
+	t.mu.Unlock()
+	switch {
+	case bound == nil:
+	case there:
+		bound.Try(l.routeTo(id))
+	default:
+		bound.Doubt(l.routeTo(id))
+	}
+}
+
+// relayLost makes the connections that go through a relay look for another path at once.
+func (t *MeshSyncTransport) relayLost(l *relayLink) {
+	for _, c := range t.conns() {
+		if r := l.routeTo(c.peer); c.route() == r {
+			c.paths.Doubt(r)
+		}
+	}
+}
+
+// conns returns the connections that count.
+func (t *MeshSyncTransport) conns() []*Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]*Conn, 0, len(t.peers))
+	for _, p := range t.peers {
+		if p.conn != nil {
+			all = append(all, p.conn)
+		}
+	}
+	return all
+}
