@@ -39,9 +39,19 @@
 //	a: Options{Relays: []string{"relay://<id>@hub.example:7443"}}   // a can be reached there
 //	b: RegisterForReconnect(a, addrs, "relay://<id>@hub.example:7443")
 //
-// The connection goes through it end to end, and moves to a direct path when
-// there is one: a new connection takes its place, and streams that are open then
-// have 30 s to end. Relays tells how things stand with each relay.
+// The connection goes through it end to end. Relays tells how things stand with
+// each relay.
+//
+// # Paths
+//
+// A connection is not bound to the way on which it began. Its packets take the best path
+// on which the peer answers: a direct one before a relay, and among direct ones that
+// with the lower round-trip time. Paths are the addresses and relays of the
+// registration, or of Connect, and wherever the peer has shown, by a signed ping,
+// that it is. When the path in use falls silent, all are asked, and the first that answers takes over,
+// about a second later; when a better one answers, the packets take that. Streams
+// do not notice, and nothing is lost; Conn.Paths, PeerStatus.Paths and
+// EventPathChanged tell.
 //
 // # What holds
 //

@@ -2,7 +2,6 @@ package meshsync
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -347,103 +346,5 @@ func (t *MeshSyncTransport) seat(p *peer) {
 	case !inbound:
 		t.places.Give(p.place)
 		p.place = endpoint.Place{}
-	}
-}
-
-// show makes c the connection to p: the only place where one begins to count.
-// mu is held, and t is not closed.
-func (t *MeshSyncTransport) show(p *peer, c *Conn) {
-	if old := p.conn; old != nil {
-		t.end(p, old, ErrSuperseded, true)
-		t.wg.Go(func() { old.close(ErrSuperseded) })
-	}
-	c.twin = t.noteRun(p, c)
-	c.opened = time.Now()
-	t.findPaths(c)
-	p.conn = c
-	t.seat(p)
-	t.known.Note(t.endpoint.Real(c.qc.RemoteAddr()), t.named(p, c))
-	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c}
-	if w := p.watchdog; w != nil {
-		w.attempts, w.announced, w.lastErr = 0, 0, nil
-		w.shown++
-		w.opened = c.opened
-		w.setState(StateConnected)
-		signal(w.conns)
-		if !p.lost.IsZero() {
-			ev.Outage = c.opened.Sub(p.lost)
-			p.lost = time.Time{}
-		}
-	}
-	t.metrics.opened(c, ev.Outage)
-	t.events.publish(ev)
-	p.notify()
-	t.wg.Go(func() { t.serve(c) })
-	if t.opts.Handler != nil {
-		t.wg.Go(func() { t.opts.Handler(c) })
-	}
-}
-
-// end takes c out of the table, if it is the one that counts: the only place
-// where one ceases to. If it is replaced, another takes its place before mu is
-// given up, so the peer is not lost. mu is held. Closing c is the caller's.
-func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
-	if p.conn != c {
-		return
-	}
-	p.conn = nil
-	if !replaced {
-		t.seat(p)
-	}
-	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause, Connected: time.Since(c.opened)}
-	if w := p.watchdog; w != nil && !replaced {
-		p.lost = time.Now()
-		w.lastErr = cause
-		w.setState(StateDisconnected)
-		signal(w.conns)
-		ev.WillRetry = !t.opts.Reconnect.Disabled && !w.stopping && !t.closed
-	}
-	t.metrics.closed(cause)
-	t.events.publish(ev)
-	p.notify()
-}
-
-// serve is the goroutine of a connection that is shown: it reads the control
-// stream until the connection ends, and then takes it out of the table.
-func (t *MeshSyncTransport) serve(c *Conn) {
-	path := c.Path()
-	log := t.log.With("peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name())
-	if ok, left := t.lines.allow(c.peer); ok {
-		log.Info("peer connected", "initiator", c.initiator, "unlogged", left)
-	}
-	if c.twin != "" {
-		t.log.Warn("two processes use the same key", "peer", c.peer.Short(), "remote", path.name(), "other", c.twin)
-	}
-
-	token, err := c.goneToken() // cannot fail once the handshake is complete
-	if err == nil {
-		t.waits.expectGone(token, c)
-		defer t.waits.forgetGone(token)
-	}
-	if err := t.readControl(c); errors.Is(err, ErrProtocol) {
-		c.close(err)
-	}
-	<-c.qc.Context().Done() // any other error is its end
-	cause := c.endCause()
-	if errors.Is(cause, ErrIdle) {
-		t.sayGone(c, token)
-	}
-	t.leavePaths(c)
-
-	t.mu.Lock()
-	if p := t.peers[c.peer]; p != nil {
-		t.end(p, c, cause, false)
-		t.tidy(p)
-	}
-	t.mu.Unlock()
-
-	c.cancel(cause)
-	if ok, left := t.lines.allow(c.peer); ok {
-		log.Info("peer disconnected", "cause", cause, "after", time.Since(c.opened), "unlogged", left)
 	}
 }

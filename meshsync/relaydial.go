@@ -1,0 +1,149 @@
+package meshsync
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/relay"
+)
+
+// dialDue dials after a wait.
+func (l *relayLink) dialDue() {
+	if forNew := l.again; l.client != nil || forNew {
+		l.dial(l.client != nil)
+		l.forNew = forNew
+	} else {
+		l.begin(false, false)
+	}
+}
+
+// dial begins a dial by all URLs, instead of one that is under way.
+func (l *relayLink) dial(udpOnly bool) { l.begin(udpOnly, true) }
+
+// begin begins a dial, by all URLs or by the next one.
+func (l *relayLink) begin(udpOnly, all bool) {
+	l.leave()
+	l.budget.spend(l.rs.t.opts.Reconnect.MaxDelay)
+	l.udpOnly, l.forNew, l.again = udpOnly, false, false
+	l.setDialing(true, nil)
+	var ctx context.Context
+	ctx, l.cancelDial = context.WithCancel(context.Background())
+	dialed := make(chan linkDial, 1)
+	l.dialed = dialed
+	tcpDelay := time.Duration(0) // the standard one
+	if l.suspect {
+		tcpDelay = suspectTCPDelay
+	}
+	try, lookUp := l.toDial(all)
+	l.alone = !all && len(lookUp) > 0
+	o := relay.ClientOptions{URL: try[0], MoreURLs: try[1:], LookUp: lookUp, First: l.answered, UDPOnly: udpOnly, TCPDelay: tcpDelay}
+	go func() { // leave or dialEnded waits for it
+		dialed <- l.connect(ctx, o)
+	}()
+}
+
+// connect dials as o says, which has what is particular to this dial.
+func (l *relayLink) connect(ctx context.Context, o relay.ClientOptions) linkDial {
+	t := l.rs.t
+	source := new(linkSource)
+	d := linkDial{found: make(map[relay.URL][]netip.AddrPort)}
+	o.PrivateKey, o.QUIC, o.TLS = t.opts.PrivateKey, t.quic, t.opts.RelayTLS
+	o.KeepAlive, o.IdleTimeout, o.DialTimeout = t.opts.KeepAlive, t.opts.IdleTimeout, t.opts.DialTimeout
+	o.Resolve, o.Reaches, o.DialTCP = t.opts.resolve, t.endpoint.Reaches, t.opts.dialTCP
+	o.Resolved = func(u relay.URL, addrs []netip.AddrPort) { d.found[u] = addrs }
+	o.Forward = func(b []byte, size int, to net.Addr) (int, error) { return t.endpoint.WriteRun(b, size, to, nil) }
+	o.Receive = func(from PeerID, b []byte) { l.rs.receive(l, from, b) }
+	o.Presence = func(peer PeerID, there bool) { l.heardOf(source, peer, there) }
+	d.client, d.err = relay.Dial(ctx, o)
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	source.client = d.client
+	return d
+}
+
+// linkSource tells the news of the present client from those of the last.
+// relays.mu guards client. It is set before the client is asked anything, so
+// before there are news.
+type linkSource struct{ client *relay.Client }
+
+// dialEnded takes the result of a dial.
+func (l *relayLink) dialEnded(d linkDial) {
+	l.cancelDial()
+	l.cancelDial, l.dialed = nil, nil
+	l.rs.t.metrics.relayDialed(d.err)
+	if targets := l.located(d.found); len(targets) > 0 {
+		l.search.aim(targets)
+	}
+	l.setDialing(false, d.err)
+	switch {
+	case d.err == nil:
+		l.install(d.client, nil)
+		l.opened = time.Now()
+		l.become(RelayConnected, nil)
+		l.search.stop()
+		l.answered = netip.AddrPort{}
+		l.logger().Info("relay connected", "carrier", d.client.Carrier(), "observed", d.client.Observed())
+		if d.client.Carrier() == relay.CarrierUDP {
+			l.udpFailed = 0
+			return
+		}
+	case l.client != nil && !l.suspect: // it was only for something better
+	case l.client != nil:
+		l.account()
+		l.install(nil, d.err)
+		fallthrough
+	default:
+		l.failed(d.err)
+		return
+	}
+	if l.client.Carrier() == relay.CarrierTCP {
+		l.wait(l.rs.t.opts.Reconnect.jitter(min(udpAgain<<min(l.udpFailed, 10), udpAgainMax)))
+		l.udpFailed++
+	}
+}
+
+// lost goes on after the end of the connection.
+func (l *relayLink) lost() {
+	select {
+	case d := <-l.dialed: // perhaps there is another one already
+		l.dialEnded(d)
+		if l.client == nil || l.client.Context().Err() == nil {
+			return
+		}
+	default:
+	}
+	cause := context.Cause(l.client.Context())
+	flapping := l.account()
+	bye, delay := l.client.Leaving(), l.client.GoodbyeDelay()
+	if isClosed(bye) && !errors.Is(cause, relay.ErrGoodbye) { // run has closed it
+		cause = &relay.GoodbyeError{Delay: delay, Err: cause}
+	}
+	l.install(nil, nil)
+	l.become(RelayDialing, cause)
+	switch {
+	case errors.Is(cause, relay.ErrSuperseded) && l.dialed != nil: // by the dial, which will say so
+	case flapping, isLasting(refusalOf(cause)) && !isClosed(bye):
+		l.setDialing(false, cause)
+		l.failed(cause)
+	case isClosed(bye):
+		l.setDialing(false, cause)
+		l.wait(min(max(delay, l.rs.t.opts.Reconnect.MinDelay), maxGoodbye))
+	case l.dialed == nil || l.udpOnly:
+		l.dial(false)
+	}
+}
+
+// account takes note of the end of the connection, before the next is dialed.
+// It reports whether connections keep ending before they are stable.
+func (l *relayLink) account() (flapping bool) {
+	l.search.began = time.Now()
+	again := l.failures > 0 || l.unstable
+	l.unstable = time.Since(l.opened) < l.rs.t.opts.Reconnect.StableAfter
+	if !l.unstable {
+		l.failures = 0
+	}
+	return l.unstable && again
+}

@@ -1,0 +1,344 @@
+package meshsync
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// A watchdog keeps one registered peer connected. Its goroutine, run, sleeps
+// until one of the events below happens.
+//
+// It is in one of five states, each with what belongs to it:
+//
+//	connected   connected is set
+//	queueing    slot is set: it waits for its turn under MaxConcurrentDials, and
+//	            probes find out whether it should come earlier
+//	dialing     cancelDial is set, and one dial runs in a goroutine of its own
+//	waiting     timer is set; probes look for a peer that did not answer
+//	resting     none of these: it gave up, or the policy is Disabled
+//
+// While its connection is suspect, as nothing comes over any of its paths, it queues,
+// dials and waits beside it: the peer may have been restarted, or be elsewhere.
+type watchdog struct {
+	t    *MeshSyncTransport
+	peer PeerID
+	log  *slog.Logger
+
+	// Wake-ups. Each holds at most one, as a second would say nothing new.
+	conns   chan struct{} // the table: the peer's connection came or went
+	updates chan struct{} // RegisterForReconnect: other addresses
+	retries chan struct{} // RetryNow
+	demands chan struct{} // WaitConn or OpenStream: somebody waits for the peer
+	network chan struct{} // NetworkChanged
+	paths   chan struct{} // the connection's packets take another path, or it is suspect, or is no more
+	stop    chan struct{} // closed: the registration ends
+
+	done chan struct{} // closed when run has returned
+
+	// MeshSyncTransport.mu guards these. The table sets them when a connection
+	// comes or goes, run at all other times.
+	registered time.Time
+	addrs      []string
+	relay      string
+	state      PeerState
+	since      time.Time
+	next       time.Time
+	attempts   int // failed dials since the last connection
+	announced  int // the attempt that EventDialing was last published for
+	lastErr    error
+	shown      uint64    // how many connections there have been
+	opened     time.Time // when the last of them began
+	stopping   bool      // by Unregister or Disconnect: stop is closed
+
+	// The goroutine of run owns these.
+	connected  bool
+	suspect    bool        // connected, and nothing comes over any path
+	upSince    time.Time   // when it heard of the connection
+	rendezvous *rendezvous // nil: the peer is registered without a relay
+	seen       uint64      // how many of the shown it knows of
+	slot       *slotRequest
+	locating   *locating // while slot is set: the lookup of the addresses
+	cancelDial context.CancelFunc
+	dialed     chan dialResult // of the dial that runs
+	timer      *time.Timer
+	failures   int  // failed dials and short-lived connections since a stable one
+	unstable   bool // the last connection was short-lived
+	search     probing
+	quiet      bool                 // the last dial only waits for an answer to a probe
+	reached    *atomic.Bool         // the last dial has got a handshake done
+	onAnswer   bool                 // there was an answer for the last dial
+	answeredAt netip.AddrPort       // where the peer last answered a probe
+	extend     chan<- time.Duration // of the dial that runs: how much longer it may take
+	busySince  time.Time            // when the peer began to say that it is busy
+	busyUntil  time.Time            // until when it said so last
+	refused    bool                 // the last dial, or connection, ended with the peer's refusal
+	refusal    string               // what was logged of the peer's refusals
+	budget     dialBudget           // of the dials that signs of life bring about
+	wakeups    atomic.Uint64        // how often run had something to do; for tests
+}
+
+func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
+	w := &watchdog{
+		t: t, peer: id, log: t.log, registered: time.Now(),
+		conns:   make(chan struct{}, 1),
+		updates: make(chan struct{}, 1),
+		retries: make(chan struct{}, 1),
+		demands: make(chan struct{}, 1),
+		network: make(chan struct{}, 1),
+		paths:   make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+	w.search = newProbing(t, id)
+	return w
+}
+
+// signal sets a wake-up.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watchdog) run() {
+	defer w.finish()
+	w.search.began = time.Now()
+	w.useRelay()
+	if c := w.connection(); c != nil {
+		w.connectionUp(c)
+	} else {
+		w.dial(priorityBlind)
+	}
+	for {
+		select {
+		case <-w.stop:
+			w.rest(StateDisconnected)
+			return
+		case <-w.t.ctx.Done():
+			w.rest(StateDisconnected)
+			return
+		case <-w.conns:
+			w.connChanged()
+		case <-w.turn():
+			w.dialNow()
+		case found := <-w.located():
+			w.searchWhileQueueing(found)
+		case r := <-w.dialed:
+			w.dialEnded(r)
+		case <-w.due():
+			w.dialAgain()
+		case <-w.paths:
+			w.pathsChanged()
+		case <-w.search.fired():
+			w.search.next()
+		case a := <-w.search.answers:
+			w.heard(a)
+		case <-w.rendezvous.arrivals():
+			w.peerArrived()
+		case <-w.demands:
+			w.demanded()
+		case <-w.updates:
+			w.useRelay()
+			w.startAnew(true)
+		case <-w.network:
+			w.search.doubt() // the new network may drop probes
+			w.startAnew(true)
+		case <-w.retries:
+			w.rendezvous.relayUse().wantNow()
+			w.startAnew(false)
+		}
+		w.wakeups.Add(1)
+	}
+}
+
+// halt makes run end. MeshSyncTransport.mu is held.
+func (w *watchdog) halt() {
+	if !w.stopping {
+		w.stopping = true
+		close(w.stop)
+	}
+}
+
+// finish ends the registration.
+func (w *watchdog) finish() {
+	w.rendezvous.relayUse().release()
+	w.t.mu.Lock()
+	p := w.t.peers[w.peer]
+	p.watchdog = nil
+	w.t.seat(p)
+	p.lost = time.Time{}
+	w.t.events.publish(Event{Kind: EventUnregistered, Peer: w.peer})
+	w.t.tidy(p)
+	w.t.mu.Unlock()
+	close(w.done)
+}
+
+// connection looks up the connection, and follows what the table says of how
+// many there have been.
+func (w *watchdog) connection() *Conn {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	c := w.t.peers[w.peer].conn
+	w.connected, w.seen = c != nil, w.shown
+	w.suspect = c != nil && c.isSuspect()
+	return c
+}
+
+// connChanged follows what the table says. A connection that came and went
+// since the last look was lost as well.
+func (w *watchdog) connChanged() {
+	had, knew := w.connected, w.seen
+	if c := w.connection(); c != nil {
+		if had && w.seen != knew { // it took the place of another
+			w.unstable = time.Since(w.upSince) < w.t.opts.Reconnect.StableAfter
+		}
+		w.connectionUp(c)
+	} else if had || w.seen != knew {
+		w.connLost()
+	}
+}
+
+// connectionUp ends all efforts, now that there is a connection, but for those beside
+// one that is suspect.
+func (w *watchdog) connectionUp(c *Conn) {
+	w.leave() // an inbound connection calls the dial off
+	w.refused, w.refusal = false, ""
+	w.busyUntil = time.Time{}
+	w.onAnswer = false
+	w.upSince = time.Now()
+	w.rendezvous.isOver()
+	w.search.stop()
+	w.search.check(c.over.Addr)
+	w.findAddresses()
+	if w.suspect {
+		w.searchBeside()
+	}
+}
+
+// connLost dials again: at once, unless the peer refuses us, or its connections
+// keep ending before they are stable. In that case it waits, but a peer that may
+// have been restarted is looked for meanwhile.
+func (w *watchdog) connLost() {
+	policy := w.t.opts.Reconnect
+	lasted, cause := w.lastConn()
+	again := w.failures > 0 || w.unstable
+	w.unstable = lasted < policy.StableAfter
+	if !w.unstable {
+		w.failures = 0
+	}
+	flapping := w.unstable && again
+	w.onAnswer, w.refused = false, isRefusal(cause)
+	w.busyUntil = time.Time{}
+	w.leave() // what was beside the connection
+	w.search.stop()
+	w.search.began, w.search.lost = time.Now(), true
+	switch {
+	case !mayBeBack(cause):
+	case flapping:
+		w.search.startNow()
+	default:
+		w.search.start()
+	}
+	switch {
+	case policy.Disabled:
+		w.rest(StateDisconnected)
+	case w.refused:
+		w.logRefusal(cause)
+		w.wait(policy.jitter(policy.MaxDelay))
+	case flapping:
+		w.failures++
+		w.wait(policy.delay(w.failures))
+	default:
+		w.dial(priorityLost)
+	}
+}
+
+// lastConn returns how long the last connection lasted, and why it ended.
+func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	return w.t.peers[w.peer].lost.Sub(w.opened), w.lastErr
+}
+
+// startAnew forgets past failures and dials now, if the peer is not connected.
+// A dial under way is started again if it is of no more use.
+func (w *watchdog) startAnew(redial bool) {
+	w.failures, w.unstable = 0, false
+	if c := w.connection(); c != nil {
+		w.connectionUp(c)
+		return
+	}
+	if w.cancelDial != nil && !w.quiet && !redial {
+		return
+	}
+	w.t.mu.Lock()
+	w.attempts, w.announced = 0, 0
+	w.t.mu.Unlock()
+	w.search.began = time.Now()
+	w.onAnswer, w.refused = false, false
+	w.dial(priorityBlind)
+}
+
+// leave ends what belongs to the present state: it gives up its place in the
+// queue, calls the dial off and waits for its end, and stops the timer.
+func (w *watchdog) leave() {
+	if w.slot != nil {
+		w.t.slots.release(w.slot)
+		w.slot = nil
+	}
+	w.stopLocating()
+	if w.cancelDial != nil {
+		w.cancelDial()
+		w.remember(<-w.dialed)
+		w.cancelDial, w.dialed = nil, nil
+	}
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+}
+
+// wait dials after d.
+func (w *watchdog) wait(d time.Duration) {
+	w.leave()
+	w.timer = time.NewTimer(d)
+	w.t.mu.Lock()
+	w.next = time.Now().Add(d)
+	w.t.mu.Unlock()
+	w.enterState(StateWaiting)
+}
+
+// rest leaves the peer alone until something revives it.
+func (w *watchdog) rest(s PeerState) {
+	w.leave()
+	w.search.stop()
+	w.enterState(s)
+}
+
+// due is when the wait is over: never, if there is none.
+func (w *watchdog) due() <-chan time.Time {
+	if w.timer == nil {
+		return nil
+	}
+	return w.timer.C
+}
+
+// setState is called with MeshSyncTransport.mu held.
+func (w *watchdog) setState(s PeerState) {
+	if w.state != s || w.since.IsZero() {
+		w.state, w.since = s, time.Now()
+	}
+}
+
+// enterState takes MeshSyncTransport.mu for setState.
+func (w *watchdog) enterState(s PeerState) {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	if p := w.t.peers[w.peer]; p.conn == nil { // else the table has the say
+		w.setState(s)
+	}
+}
