@@ -79,10 +79,6 @@ var errHasty = fmt.Errorf("%w: dials that replace each other too often", ErrBusy
 // unless the winner is lost in the same instant.
 var errDuplicate = errors.New("another connection to the peer won")
 
-// errUnmoved ends a connection that one side let go for another one, which the
-// other side never got.
-var errUnmoved = errors.New("the connection that was to take the place of this one was lost")
-
 // errClosedByPeer and errClosedHere are the causes of an ordinary close.
 var (
 	errClosedByPeer = errors.New("closed by the peer")
@@ -101,7 +97,6 @@ const (
 	codeUnauthorized quic.ApplicationErrorCode = 0x06 // Authorize refused
 	codeProtocol     quic.ApplicationErrorCode = 0x07 // malformed, late or out of order
 	codeBusy         quic.ApplicationErrorCode = 0x08 // no room: MaxInboundPeers, or others have come, or dials replace each other too often
-	codeUnmoved      quic.ApplicationErrorCode = 0x09 // it retires there, and nothing took its place here
 )
 
 // closeReasons pairs each close code with what it means on the side that
@@ -120,7 +115,6 @@ var closeReasons = []struct {
 	{codeUnauthorized, ErrUnauthorized, "unauthorized"},
 	{codeProtocol, ErrProtocol, "protocol"},
 	{codeBusy, ErrBusy, "busy"},
-	{codeUnmoved, errUnmoved, "unmoved"},
 }
 
 // codeFor returns the close code that tells the other side about err.
@@ -219,7 +213,7 @@ func unanswered(err error) bool {
 	}
 	// What this side says of what the peer said, or has decided itself.
 	return !isRefusal(err) && !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrReset) && !errors.Is(err, errDuplicate) &&
-		!errors.Is(err, errUnmoved) && !errors.Is(err, errClosedHere)
+		!errors.Is(err, errClosedHere)
 }
 
 // mayBeBack reports whether a peer whose connection ended with the given cause

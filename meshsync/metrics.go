@@ -32,8 +32,9 @@ type metrics struct {
 	mu         sync.Mutex
 	transports map[*MeshSyncTransport]struct{}
 	retired    bool // unregistered: a new transport needs new metrics
-	// sent, received and relayed are of transports that are closed.
+	// sent, received, pings, split and relayed are of transports that are closed.
 	sent, received uint64
+	pings, split   uint64
 	relayed        relayCounts
 }
 
@@ -62,6 +63,9 @@ var (
 	descRegistered  = newDesc("registered_peers", "Peers that are registered for reconnect.")
 	descPeers       = newDesc("peers", "Registered or connected peers by state.", "state")
 	descConnections = newDesc("connections", "Connections that count, by path.", "path")
+	descPaths       = newDesc("paths", "Paths of connections that count, by kind and state: unproven, valid, suspect (nothing comes over it) or failed. active says whether packets take it.", "kind", "state", "active")
+	descPings       = newDesc("path_pings_total", "Pings of paths and answers to them that were sent.")
+	descSplit       = newDesc("path_split_packets_total", "Packets that were sent in two parts, as they were too long for their path.")
 	descOldest      = newDesc("oldest_outage_seconds", "How long the registered peer that has been without a connection for the longest has been so: since it was lost or, if it never had one, since it was registered. 0 if all are connected.")
 	descRelayStates = newDesc("relays", "Relays that are in use by state, and whether they are home relays.", "home", "state")
 	descRelays      = newDesc("relay_client_connections", "Connections to relays, by what carries them.", "carrier")
@@ -151,6 +155,8 @@ func (m *metrics) detach(t *MeshSyncTransport) {
 	delete(m.transports, t)
 	m.sent += t.endpoint.BytesSent()
 	m.received += t.endpoint.BytesReceived()
+	m.pings += t.paths.Pings()
+	m.split += t.paths.Parts()
 	_, relayed := t.relays.counts()
 	m.relayed.addCounts(relayed)
 	m.retired = len(m.transports) == 0
@@ -204,7 +210,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
+	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descPaths, descPings, descSplit, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
 		ch <- d
 	}
 }
@@ -229,6 +235,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, k := range []PathKind{PathDirect, PathRelay} {
 		gauge(descConnections, float64(g.paths[k]), k.String())
 	}
+	for _, kind := range []PathKind{PathDirect, PathRelay} {
+		for _, s := range pathStates {
+			for _, active := range []bool{true, false} {
+				gauge(descPaths, float64(g.ways[pathRole{kind, s, active}]), kind.String(), s.String(), strconv.FormatBool(active))
+			}
+		}
+	}
 	gauge(descOldest, g.oldest.Seconds())
 	for _, home := range []bool{true, false} {
 		for _, s := range relayStates {
@@ -241,6 +254,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
+	counter(descPings, g.pings)
+	counter(descSplit, g.split)
 	counter(descBytes, g.sent, "sent")
 	counter(descBytes, g.received, "received")
 	counter(descRelayed, g.relayed.packetsSent, "sent")
@@ -256,9 +271,35 @@ type gauges struct {
 	paths          map[PathKind]int
 	oldest         time.Duration
 	sent, received uint64
+	ways           map[pathRole]int
+	pings, split   uint64
 	relays         map[relayRole]int
 	carriers       map[relay.Carrier]int
 	relayed        relayCounts
+}
+
+// pathRole is what paths are counted by.
+type pathRole struct {
+	kind   PathKind
+	state  paths.State
+	active bool
+}
+
+var pathStates = []paths.State{paths.Unproven, paths.Valid, paths.Suspect, paths.Failed}
+
+// addPaths counts the connection's paths.
+func (c *Conn) addPaths(to map[pathRole]int) {
+	if c.paths == nil {
+		to[pathRole{PathDirect, paths.Valid, true}]++
+		return
+	}
+	for _, p := range c.paths.Paths() {
+		kind := PathDirect
+		if p.Route.Kind == paths.Relayed {
+			kind = PathRelay
+		}
+		to[pathRole{kind, p.State, p.Active}]++
+	}
 }
 
 // relayRole is what the relays are counted by.
@@ -269,14 +310,17 @@ type relayRole struct {
 
 // gauges adds up how things stand with the transports now.
 func (m *metrics) gauges() gauges {
-	g := gauges{states: make(map[PeerState]int), paths: make(map[PathKind]int), relays: make(map[relayRole]int), carriers: make(map[relay.Carrier]int)}
+	g := gauges{states: make(map[PeerState]int), paths: make(map[PathKind]int), ways: make(map[pathRole]int), relays: make(map[relayRole]int), carriers: make(map[relay.Carrier]int)}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	g.sent, g.received, g.relayed = m.sent, m.received, m.relayed
+	g.pings, g.split = m.pings, m.split
 	for t := range m.transports {
 		g.sent += t.endpoint.BytesSent()
 		g.received += t.endpoint.BytesReceived()
+		g.pings += t.paths.Pings()
+		g.split += t.paths.Parts()
 		carriers, relayed := t.relays.counts()
 		for c, n := range carriers {
 			g.carriers[c] += n
@@ -296,6 +340,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 	for _, p := range t.peers {
 		if c := p.conn; c != nil {
 			g.paths[c.pathKind()]++
+			c.addPaths(g.ways)
 			g.states[StateConnected]++
 		}
 		w := p.watchdog

@@ -1,6 +1,7 @@
 package meshsync
 
 import (
+	"github.com/prometheus/client_golang/prometheus"
 	"testing"
 	"time"
 )
@@ -56,4 +57,46 @@ func TestConnectionTakesTheDirectPathAndBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a service sees of a move: an event, the status, the metrics and one line.
+func TestServiceSeesThePathOfAConnection(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		var log logBuffer
+		reg := prometheus.NewRegistry()
+		r := w.relay(1)
+		a, b := w.pair(home(r), logTo(&log), func(o *Options) { o.Registerer = reg })
+		w.net.Cut(a.host, b.host)
+		a.registerVia(b, r, b.addr())
+		c := a.awaitPath(b, PathRelay, 5*time.Second)
+		if all := c.Paths(); len(all) != 2 || !all[0].Active || all[0].Relay != r.url() || !all[0].Validated || all[1].Active || all[1].Remote != b.addr() || all[1].Validated {
+			t.Errorf("paths through the relay: %+v", all)
+		}
+		w.net.Restore(a.host, b.host)
+		a.awaitPath(b, PathDirect, 5*time.Second)
+		time.Sleep(time.Second)
+		st, _ := a.Status(b.ID())
+		if st.Path.Remote != b.addr() || len(st.Paths) != 2 || st.Paths[0].Path != st.Path || st.Paths[0].RTT != testRTT || time.Since(st.Paths[0].LastHeard) > time.Second || st.RTT < testRTT {
+			t.Errorf("status %+v", st)
+		}
+		got := gather(t, reg)
+		expect(t, "after the move", got, map[string]float64{
+			"path_changes_total{cause=upgrade}": 2, "connections{path=direct}": 2, "connections{path=relay}": 0, // both sides share reg
+			"paths{active=true}{kind=direct}{state=valid}": 2, "paths{active=false}{kind=relay}{state=valid}": 2,
+		})
+		if pings := got["meshsync_path_pings_total"]; pings < 4 || pings > 40 {
+			t.Errorf("%v pings", pings)
+		}
+		a.stop()
+		b.stop()
+		if ev := a.log.last(EventPathChanged); ev.Conn != c || ev.Path != st.Path || ev.OldPath.Relay != r.url() {
+			t.Errorf("event %+v", ev)
+		}
+		if ev := a.log.last(EventDisconnected); ev.Connected < time.Second || ev.Connected > time.Minute {
+			t.Errorf("it was connected for %v", ev.Connected)
+		}
+		if lines := log.lines("path changed", "cause=upgrade"); lines != 2 {
+			t.Errorf("%d lines tell of the moves of two sides", lines)
+		}
+	})
 }
