@@ -413,5 +413,16 @@ func FuzzControl(f *testing.F) {
 		if again, rest := coalescedSize(slices.Clone(others)); again != 0 || !bytes.Equal(rest, others) {
 			t.Fatalf("size %d, and %x is left, in which there is size %d and %x", size, others, again, rest)
 		}
+		for _, ip := range []net.IP{net.IPv4zero, net.IPv6zero} {
+			written := unpinned(nil, oob, ip)
+			if isPinned(written) || !bytes.Equal(unpinned(nil, written, ip), written) {
+				t.Fatalf("%x is written to %v", written, ip)
+			}
+		}
+		told := slices.Clone(oob)
+		told = told[:copyMarks(told, told)]
+		if n := copyMarks(make([]byte, len(told)), told); n != len(told) {
+			t.Fatalf("%x is told, of which %d bytes are marks", told, n)
+		}
 	})
 }

@@ -111,7 +111,7 @@ func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, 
 	case via != addr:
 		n, err = s.writeUnpinned(b, oob, via)
 	default:
-		if n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr); isSourceLost(err) && isPinned(oob) {
+		if n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr); err != nil && isSourceLost(err) && isPinned(oob) {
 			n, err = s.writeUnpinned(b, oob, addr)
 		}
 	}
