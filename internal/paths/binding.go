@@ -186,7 +186,7 @@ func (b *Binding) Hear(length int, route Route, now time.Time) (own, advance boo
 }
 
 // HearPing takes a packet that may be a ping or pong of the connection, by its tag, and
-// came over a route. An authenticated ping from a route that is not known makes it a
+// came over a route. What is authentic and comes over a route that is not known makes it a
 // path that is to be proven.
 func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	m, ok := b.session.Open(packet)
@@ -194,21 +194,23 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		return Out{}
 	}
 	p := b.path(route)
-	if m.Pong {
-		if p != nil {
-			if back, _ := p.Answered(m.Answers, now); back && p == b.active {
-				b.resend()
-			}
-		}
-		return b.Advance(now)
-	}
-	b.send(route, b.session.AppendPong(nil, m.Number, route.Addr))
 	if p == nil {
 		p = b.add(route, now)
 		p.Learned()
 	}
 	p.told = true
-	p.Invite(len(packet) - PongSize)
+	if !m.Pong {
+		b.send(route, b.session.AppendPong(nil, m.Number, route.Addr))
+		p.Invite(len(packet) - PongSize)
+		return b.Advance(now)
+	}
+	back, answers := p.Answered(m.Answers, now)
+	switch {
+	case !answers: // a host of several addresses may answer from another one
+		p.Invite(len(packet))
+	case back && p == b.active:
+		b.resend()
+	}
 	return b.Advance(now)
 }
 

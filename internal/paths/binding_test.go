@@ -327,6 +327,23 @@ func TestNewAddressOfThePeerIsLearnedByItsPing(t *testing.T) {
 
 // A hostile peer can write any address as the source of its pings. What goes there is no
 // more than what it sent.
+// A host of several addresses answers from another one than it was asked at: that is a
+// path, too.
+func TestPongFromAnotherAddressMakesItAPath(t *testing.T) {
+	p := newPair(t, directA)
+	p.wires[directB] = &wire{rtt: 50 * ms, width: MaxPing}
+	asked := p.sides[0].Probe(p.now).Packets[0]
+	for _, pong := range p.sides[1].HearPing(asked.Bytes, directA, p.now).Packets {
+		p.take(p.sides[0], p.sides[0].HearPing(pong.Bytes, directB, p.now))
+	}
+	p.run(time.Second)
+	other := p.sides[0].path(directB)
+	if other == nil || other.State() != Valid {
+		t.Fatalf("the address that answered: %+v", other)
+	}
+	p.expect(directA)
+}
+
 func TestForgedSourceOfPingsGetsNoMoreThanWasSent(t *testing.T) {
 	for _, length := range []int{PongSize, pingSize, 1200} {
 		p := newPair(t, directA, relayA)

@@ -25,7 +25,11 @@ type Bound struct {
 	name    *net.UDPAddr
 	names   []*net.UDPAddr
 	routes  []Route // those of binding that layer knows of
-	via     *net.UDPAddr
+	via     *net.UDPAddr // the address of the active path, if that is to be told to the endpoint
+	// moved says that the local address which QUIC asks its packets to be sent from (that to
+	// which the first one came, IP_PKTINFO) may be the wrong one by now: the host's network
+	// has changed, or pings are answered, which leave from where the system says, and data is not.
+	moved bool
 	moves   []Move
 	suspect bool
 	ended   bool
@@ -84,7 +88,12 @@ func (b *Bound) Doubt(r Route) { b.act(func(now time.Time) Out { return b.bindin
 func (b *Bound) Try(r Route) { b.act(func(now time.Time) Out { return b.binding.Try(r, now) }) }
 
 // Probe pings every path: the host's network has changed.
-func (b *Bound) Probe() { b.act(func(now time.Time) Out { return b.binding.Probe(now) }) }
+func (b *Bound) Probe() {
+	b.act(func(now time.Time) Out {
+		b.moved = true
+		return b.binding.Probe(now)
+	})
+}
 
 func (b *Bound) act(do func(now time.Time) Out) {
 	if b == nil {

@@ -46,7 +46,7 @@ func (b *Bound) send(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, e
 		b.sendParts(r, run, size)
 	case r.Kind == Relayed:
 		err = b.layer.carrier.Relayed(r, run, size, asks)
-	case r.Addr == addrOf(to):
+	case r.Addr == addrOf(to) && !b.moved:
 		via = to
 	default:
 		if b.via == nil {
@@ -203,6 +203,7 @@ func (b *Bound) hearPing(packet []byte, r Route) {
 	defer b.mu.Unlock()
 	if !b.ended {
 		b.take(b.binding.HearPing(packet, r, time.Now()))
+		b.moved = b.moved || b.binding.active.quiet.pongs > 0
 	}
 }
 
