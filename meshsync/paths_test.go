@@ -1,9 +1,10 @@
 package meshsync
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // A connection is one, whichever way its packets take: streams that were open go on, on
