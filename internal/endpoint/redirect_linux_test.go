@@ -25,6 +25,9 @@ func packetInfo(from net.IP) []byte {
 	return appendControl(nil, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, append(slices.Clone(from), make([]byte, 4)...))
 }
 
+// patience is how long a test waits for what does not come.
+const patience = 10 * time.Second
+
 // A packet that QUIC sees come from another address than it did shows how it was marked
 // for ECN, and not to which address it came; one that it sees come from where it did
 // shows both.
@@ -91,6 +94,7 @@ func TestRedirectedRunsAreMarkedAndSegmented(t *testing.T) {
 			pc := listenUDP(t, "udp", net.JoinHostPort(tc.path, "0"))
 			tellAll(t, pc)
 			path, _ := coalescing(t, pc)
+			pc.SetReadDeadline(time.Now().Add(patience))
 			to := pc.LocalAddr().(*net.UDPAddr)
 			s.redirect = func(_ []byte, size int, _ *net.UDPAddr) (*net.UDPAddr, error) {
 				if size != 1000 {
@@ -140,6 +144,7 @@ func TestWritesDoNotDependOnTheirSource(t *testing.T) {
 			pc := listenUDP(t, "udp", net.JoinHostPort(tc.to, "0"))
 			tellAll(t, pc)
 			to, _ := coalescing(t, pc)
+			pc.SetReadDeadline(time.Now().Add(patience))
 			v6 := net.ParseIP(tc.to).To4() == nil
 			run := ofQUIC(300, 100)
 			oob := ecnMark(appendSegments(packetInfo(net.ParseIP(tc.lost)), 100), v6, 2)

@@ -2,7 +2,6 @@ package endpoint
 
 import (
 	"net"
-	"sync"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/net/ipv4"
@@ -18,12 +17,10 @@ type udpSocket struct {
 	// readBatch reads from the system, and keeps what is for QUIC.
 	readBatch func(ms []ipv4.Message, flags int) (kept int, err error)
 	system    system
-	controls  sync.Pool // of *[controlRoom]byte, for unpinned
 }
 
 func newUDPSocket(u *net.UDPConn, d *duties) *udpSocket {
 	s := &udpSocket{UDPConn: u, duties: d}
-	s.controls.New = func() any { return new([controlRoom]byte) }
 	s.setUp()
 	if s.readBatch == nil {
 		s.readBatch = (&singles{ipv4.NewPacketConn(u), d}).readBatch
@@ -124,8 +121,7 @@ func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, 
 // writeUnpinned writes as WriteMsgUDP does, from whichever local address the system
 // chooses.
 func (s *udpSocket) writeUnpinned(b, oob []byte, to *net.UDPAddr) (n int, err error) {
-	control := s.controls.Get().(*[controlRoom]byte)
-	defer s.controls.Put(control)
+	var control [controlRoom]byte
 	n, _, err = s.UDPConn.WriteMsgUDP(b, unpinned(control[:0], oob, to.IP), to)
 	return n, err
 }
