@@ -25,9 +25,6 @@ func packetInfo(from net.IP) []byte {
 	return appendControl(nil, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, append(slices.Clone(from), make([]byte, 4)...))
 }
 
-// patience is how long a test waits for what does not come.
-const patience = 10 * time.Second
-
 // A packet that QUIC sees come from another address than it did shows how it was marked
 // for ECN, and not to which address it came; one that it sees come from where it did
 // shows both.

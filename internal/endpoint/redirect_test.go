@@ -10,10 +10,14 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/net/ipv4"
 )
+
+// patience is how long a test waits for what does not come.
+const patience = 10 * time.Second
 
 // written sends b to an address as QUIC does on a socket, whatever that is.
 func (s *side) written(b []byte, to *net.UDPAddr) (err error) {
@@ -23,6 +27,14 @@ func (s *side) written(b []byte, to *net.UDPAddr) (err error) {
 		_, err = s.socket.WriteTo(b, to)
 	}
 	return err
+}
+
+// duties returns those of the side's socket, whatever that is.
+func (s *side) duties() *duties {
+	if u, ok := s.socket.(*udpSocket); ok {
+		return u.duties
+	}
+	return s.socket.(*packetSocket).duties
 }
 
 func TestPacketsGoWhereTheyAreRedirected(t *testing.T) {
@@ -58,14 +70,16 @@ func TestPacketsGoWhereTheyAreRedirected(t *testing.T) {
 			if err := s.written(tc.b, tc.to); err != nil {
 				t.Errorf("%s, plain %v: %v", tc.what, plain, err)
 			}
+			if via, _ := s.duties().way(tc.b, nil, tc.to); (via == nil) != (tc.at == nil) {
+				t.Errorf("%s, plain %v: it is written to %v", tc.what, plain, via)
+			}
 			want := map[*net.UDPConn]string{name: "end", path: "end"}
 			if tc.at != nil {
 				want[tc.at] = string(tc.b)
 			}
 			for _, pc := range []*net.UDPConn{name, path} {
-				s.socket.(interface {
-					send(b []byte, to net.Addr) (int, error)
-				}).send([]byte("end"), pc.LocalAddr())
+				s.duties().send([]byte("end"), pc.LocalAddr())
+				pc.SetReadDeadline(time.Now().Add(patience))
 				got := make([]byte, 10)
 				n, _, err := pc.ReadFrom(got)
 				if err != nil {
