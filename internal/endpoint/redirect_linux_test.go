@@ -3,6 +3,7 @@ package endpoint
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -226,6 +227,34 @@ func TestConnectionOutlivesItsLocalAddress(t *testing.T) {
 	ask()
 	qc.CloseWithError(0, "")
 	<-done
+}
+
+// What the system says of a write that is redirected, QUIC is told as of any other, which
+// the discovery of the MTU and the end of segmentation offload depend on.
+func TestErrorsOfRedirectedWritesAreThoseOfOthers(t *testing.T) {
+	s := readingSocket(listenUDP(t, "udp4", "127.0.0.1:0"))
+	to := listenUDP(t, "udp4", "127.0.0.1:0").LocalAddr().(*net.UDPAddr)
+	itself := func(_ []byte, _ int, to *net.UDPAddr) (*net.UDPAddr, error) { return to, nil }
+	other := func([]byte, int, *net.UDPAddr) (*net.UDPAddr, error) { return to, nil }
+	tooLong, closed := padded([]byte{0x40}, 1<<16), padded([]byte{0x40}, 100)
+	for name, redirect := range map[string]func([]byte, int, *net.UDPAddr) (*net.UDPAddr, error){"none": nil, "itself": itself, "another": other} {
+		s.redirect = redirect
+		addr := *to
+		if n, _, err := s.WriteMsgUDP(tooLong, nil, &addr); n != 0 || !errors.Is(err, ErrTooLong) {
+			t.Errorf("redirected to %s, too long a packet: %d, %v", name, n, err)
+		}
+		if n, err := s.WriteTo(tooLong, &addr); n != 0 || !errors.Is(err, ErrTooLong) {
+			t.Errorf("redirected to %s, too long a packet without control messages: %d, %v", name, n, err)
+		}
+	}
+	s.UDPConn.Close()
+	for _, redirect := range []func([]byte, int, *net.UDPAddr) (*net.UDPAddr, error){nil, itself, other} {
+		s.redirect = redirect
+		addr := *to
+		if _, _, err := s.WriteMsgUDP(closed, nil, &addr); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after the end: %v", err)
+		}
+	}
 }
 
 // The system's own call allocates something, and redirecting nothing.

@@ -100,7 +100,8 @@ func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) int {
 
 // WriteMsgUDP is how quic-go writes where ReadBatch is how it reads.
 func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	switch via, err := s.way(b, oob, addr); {
+	via, err := s.way(b, oob, addr)
+	switch {
 	case err != nil:
 		return 0, 0, err
 	case via == nil:
