@@ -199,6 +199,9 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		p.Learned()
 	}
 	p.told = true
+	if m.Moved {
+		p.movedAt = now
+	}
 	if !m.Pong {
 		b.send(route, b.session.AppendPong(nil, m.Number, route.Addr))
 		p.Invite(len(packet) - PongSize)
@@ -210,6 +213,8 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		p.Invite(len(packet))
 	case back && p == b.active:
 		b.resend()
+	default:
+		b.follow(p, now)
 	}
 	return b.Advance(now)
 }

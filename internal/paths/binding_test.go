@@ -327,6 +327,32 @@ func TestNewAddressOfThePeerIsLearnedByItsPing(t *testing.T) {
 
 // A hostile peer can write any address as the source of its pings. What goes there is no
 // more than what it sent.
+// A host that moves, and knows it, tells the other side with a ping from its new address:
+// as soon as that is proven, packets go there, without any doubt or suspicion.
+func TestOtherSideFollowsAHostThatSaysThatItHasMoved(t *testing.T) {
+	p := newPair(t, directA)
+	p.wires[directB] = &wire{rtt: 50 * ms, width: MaxPing}
+	mover, other := p.sides[0], p.sides[1]
+	p.ask(100, time.Second)
+	p.cut(directA)
+	at := p.now
+	for _, ping := range mover.Probe(p.now).Packets { // they seem to come from directB
+		p.after(25*ms, func() {
+			for _, answer := range other.HearPing(ping.Bytes, directB, p.now).Packets {
+				p.after(25*ms, func() { // the mover sees the other side where it was
+					for _, pong := range mover.HearPing(answer.Bytes, directA, p.now).Packets {
+						p.after(25*ms, func() { p.take(other, other.HearPing(pong.Bytes, directB, p.now)) })
+					}
+				})
+			}
+		})
+	}
+	p.run(80 * ms)
+	if other.Active().Route() != directB || !slices.Equal(other.moves, []string{"network"}) {
+		t.Errorf("%v after the move it sends over %+v; its moves: %q", p.now.Sub(at), other.Active().Route(), other.moves)
+	}
+}
+
 // A host of several addresses answers from another one than it was asked at: that is a
 // path, too.
 func TestPongFromAnotherAddressMakesItAPath(t *testing.T) {
@@ -350,7 +376,7 @@ func TestForgedSourceOfPingsGetsNoMoreThanWasSent(t *testing.T) {
 		peer, victim := p.sides[1], p.sides[0]
 		sent, got := 0, 0
 		for range 10 {
-			ping, _ := peer.session.AppendPing(nil, length)
+			ping, _ := peer.session.AppendPing(nil, length, false)
 			sent += len(ping)
 			for out := victim.HearPing(ping, directB, p.now); ; out = victim.Advance(p.now) {
 				for _, packet := range out.Packets {

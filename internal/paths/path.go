@@ -81,7 +81,8 @@ type Path struct {
 	failures      int
 	answeredSince time.Time
 
-	told    bool // a ping of the other side has come over it
+	told    bool      // a ping of the other side has come over it
+	movedAt time.Time // when one came that says that it has moved there; zero: none did
 	learned bool // its address was told by a ping of the other side only
 	invited bool // and from there has come as much as a ping takes, since the last one
 

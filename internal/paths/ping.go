@@ -19,6 +19,7 @@ import (
 //
 //	sealed  1 uint8, padding of 26 bytes at least            ping
 //	        2 uint8, ping uint64, ip [16]byte, port uint16   pong
+//	        3 uint8, padding of 26 bytes at least            ping of a host whose network has changed
 //
 // Integers are big-endian.
 //
@@ -49,8 +50,9 @@ const (
 	sealSize = 16
 	pongBody = 1 + 8 + 16 + 2
 
-	sealedPing = 1
-	sealedPong = 2
+	sealedPing  = 1
+	sealedPong  = 2
+	sealedMoved = 3
 
 	// PongSize is the length of a pong in bytes, and the least of a ping.
 	PongSize = header + pongBody + sealSize
@@ -124,12 +126,15 @@ func TagOf(packet []byte) (tag uint64, ok bool) {
 }
 
 // AppendPing appends a ping of the given length in bytes, which is raised to PongSize
-// and cut to MaxPing, and returns its number, which the pong will name.
-func (s *Session) AppendPing(b []byte, length int) (packet []byte, number uint64) {
+// and cut to MaxPing, and returns its number, which the pong will name. moved says that
+// this host's network has changed a moment ago, so if the ping comes from elsewhere, that is where it is.
+func (s *Session) AppendPing(b []byte, length int, moved bool) (packet []byte, number uint64) {
 	length = min(max(length, PongSize), MaxPing)
 	number = s.next
 	sealed := make([]byte, length-header-sealSize)
-	sealed[0] = sealedPing
+	if sealed[0] = sealedPing; moved {
+		sealed[0] = sealedMoved
+	}
 	return s.appendSealed(b, sealed), number
 }
 
@@ -170,6 +175,8 @@ func nonceOf(number uint64) (nonce [12]byte) {
 type Message struct {
 	// Number is the packet's own.
 	Number uint64
+	// Moved says that it is a ping of a host whose network has changed.
+	Moved bool
 	// Pong says that it is one, and Answers is the number of the ping then, and Seen
 	// from where that seemed to come to the other side, as it says: the zero AddrPort
 	// if it came through a relay.
@@ -204,8 +211,8 @@ func parseSealed(number uint64, b []byte) (m Message, ok bool) {
 	switch {
 	case len(b) < pongBody:
 		return Message{}, false
-	case b[0] == sealedPing:
-		return Message{Number: number}, true
+	case b[0] == sealedPing, b[0] == sealedMoved:
+		return Message{Number: number, Moved: b[0] == sealedMoved}, true
 	case b[0] == sealedPong && len(b) == pongBody:
 		ip, port := netip.AddrFrom16([16]byte(b[9:25])).Unmap(), binary.BigEndian.Uint16(b[25:])
 		m = Message{Number: number, Pong: true, Answers: binary.BigEndian.Uint64(b[1:])}

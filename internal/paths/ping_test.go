@@ -45,8 +45,8 @@ func TestPongNamesItsPingAndFromWhereThatCame(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dialer, acceptor := twoSides(t, "a")
-			dialer.AppendPing(nil, 0)
-			ping, number := dialer.AppendPing(nil, 0)
+			dialer.AppendPing(nil, 0, false)
+			ping, number := dialer.AppendPing(nil, 0, false)
 			m, ok := acceptor.Open(ping)
 			if !ok || m.Pong || m.Number != number {
 				t.Fatalf("the ping %d was opened as %+v, %v", number, m, ok)
@@ -74,7 +74,7 @@ func TestMappedAddressIsSeenAsIPv4(t *testing.T) {
 func TestPingHasTheLengthThatIsAskedFor(t *testing.T) {
 	dialer, acceptor := twoSides(t, "a")
 	for asked, want := range map[int]int{0: PongSize, PongSize + 1: PongSize + 1, 1200: 1200, MaxPing: MaxPing, MaxPing + 1: MaxPing} {
-		ping, _ := dialer.AppendPing([]byte("before"), asked)
+		ping, _ := dialer.AppendPing([]byte("before"), asked, false)
 		if len(ping) != len("before")+want || !bytes.HasPrefix(ping, []byte("before")) {
 			t.Errorf("asked for %d bytes, got %d", asked, len(ping))
 		}
@@ -86,14 +86,14 @@ func TestPingHasTheLengthThatIsAskedFor(t *testing.T) {
 
 func TestTagLeadsToTheSession(t *testing.T) {
 	dialer, acceptor := twoSides(t, "a")
-	ping, _ := dialer.AppendPing(nil, 0)
+	ping, _ := dialer.AppendPing(nil, 0, false)
 	if tag, ok := TagOf(ping); !ok || tag != acceptor.Tag() || tag == dialer.Tag() {
 		t.Errorf("tag %x, %v: the acceptor's is %x, the dialer's %x", tag, ok, acceptor.Tag(), dialer.Tag())
 	}
 }
 
 func TestWhatTheOtherSideDidNotSendIsNotOpened(t *testing.T) {
-	ping := func(s *Session) []byte { b, _ := s.AppendPing(nil, 0); return b }
+	ping := func(s *Session) []byte { b, _ := s.AppendPing(nil, 0, false); return b }
 	for name, packet := range map[string]func(dialer, acceptor, stranger *Session) []byte{
 		"reflected":             func(_, acceptor, _ *Session) []byte { return ping(acceptor) },
 		"of another connection": func(_, _, stranger *Session) []byte { return ping(stranger) },
@@ -102,7 +102,7 @@ func TestWhatTheOtherSideDidNotSendIsNotOpened(t *testing.T) {
 		},
 		"under another number": func(dialer, _, _ *Session) []byte { b := ping(dialer); b[header-1]++; return b },
 		"of another kind":      func(dialer, _, _ *Session) []byte { b := ping(dialer); b[0]--; return b },
-		"cut":                  func(dialer, _, _ *Session) []byte { b, _ := dialer.AppendPing(nil, 200); return b[:199] },
+		"cut":                  func(dialer, _, _ *Session) []byte { b, _ := dialer.AppendPing(nil, 200, false); return b[:199] },
 		"longer":               func(dialer, _, _ *Session) []byte { return append(ping(dialer), 0) },
 		"empty":                func(_, _, _ *Session) []byte { return nil },
 	} {
@@ -138,7 +138,7 @@ func TestReplayedPingIsTakenOnce(t *testing.T) {
 	dialer, acceptor := twoSides(t, "a")
 	var pings [][]byte
 	for range 3 {
-		b, _ := dialer.AppendPing(nil, 0)
+		b, _ := dialer.AppendPing(nil, 0, false)
 		pings = append(pings, b)
 	}
 	for _, i := range []int{2, 0, 1} { // reordered
@@ -198,7 +198,7 @@ func TestSessionsOfATLSConnectionFit(t *testing.T) {
 		return s
 	}
 	dialer, acceptor := session(client, true), session(server, false)
-	ping, number := dialer.AppendPing(nil, 0)
+	ping, number := dialer.AppendPing(nil, 0, false)
 	m, ok := acceptor.Open(ping)
 	if !ok || m.Number != number {
 		t.Errorf("opened as %+v, %v", m, ok)
@@ -208,7 +208,7 @@ func TestSessionsOfATLSConnectionFit(t *testing.T) {
 // FuzzOpen opens anything, sealed by the other side or not.
 func FuzzOpen(f *testing.F) {
 	dialer, _ := twoSides(f, "a")
-	ping, _ := dialer.AppendPing(nil, 100)
+	ping, _ := dialer.AppendPing(nil, 100, false)
 	f.Add(ping, false)
 	f.Add(dialer.AppendPong(nil, 0, netip.MustParseAddrPort("192.0.2.1:9")), false)
 	f.Add([]byte{sealedPing}, true)

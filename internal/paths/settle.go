@@ -75,7 +75,7 @@ func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
 }
 
 func (b *Binding) ping(p *Path, length int, now time.Time) {
-	packet, number := b.session.AppendPing(nil, length)
+	packet, number := b.session.AppendPing(nil, length, !b.changed.IsZero() && now.Sub(b.changed) < changeLasts)
 	p.Asked(number, length, now)
 	b.send(p.route, packet)
 }
@@ -126,16 +126,27 @@ func (b *Binding) move(to *Path, now time.Time) {
 		b.moveTo(to, Upgrade, now)
 	case from.state != Suspect:
 		b.moveTo(to, Faster, now)
-	case to.learned && to.route.Kind == from.route.Kind || now.Sub(b.changed) < networkCause:
+	case to.learned && to.route.Kind == from.route.Kind || !b.changed.IsZero() && now.Sub(b.changed) < changeLasts:
 		b.moveTo(to, Network, now)
 	default:
 		b.moveTo(to, Failover, now)
 	}
 }
 
-// networkCause is for how long after a change of the host's network a path that dies
-// is taken to have died of that.
-const networkCause = 5 * time.Second
+// changeLasts is for how long after a change of the host's network a path that dies
+// is taken to have died of that, and pings tell the other side.
+const changeLasts = 5 * time.Second
+
+// follow moves to a path that has just been proven, if it leads to where the other side says
+// that it is now, and neither that nor anything else has come since over the one that is in use.
+func (b *Binding) follow(p *Path, now time.Time) {
+	if p.movedAt.IsZero() || p == b.active || p.route.Kind != b.active.route.Kind ||
+		b.active.heard.After(p.movedAt) || b.active.movedAt.Add(changeLasts).After(p.movedAt) {
+		return
+	}
+	p.movedAt = time.Time{}
+	b.moveTo(p, Network, now)
+}
 
 // moveTo makes a path the active one.
 func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
