@@ -71,13 +71,25 @@ func TestACrowdLosesNothingToWhoFloodsAndWhoNeverReads(t *testing.T) {
 		t.Fatalf("%d clients, want %d", n, len(clients)+4)
 	}
 
+	// The first packets of each pair go inside the connection, the longest do, and those
+	// of the fifth of the clients that is on TCP.
+	forwarded := func() (n uint64) {
+		for _, c := range clients {
+			n += c.Stats().Forwarded
+		}
+		return n
+	}
+	want := uint64(len(clients) * rounds / 3)
+
 	// A group at a time sends and is waited for: what overruns the buffers of the
-	// host's loopback is not the relay's loss.
+	// host's loopback is not the relay's loss. A test of a path that is lost there is
+	// made up for a second later, so there are more rounds if it takes more.
 	const group = 20
 	timeout := time.After(2 * time.Minute)
 	flood := make([]byte, MaxPacket)
-	for round := range rounds {
-		packet := make([]byte, 1+round*(MaxPacket-1)/(rounds-1))
+	round := 0
+	for ; round < rounds || forwarded() < want; round++ {
+		packet := make([]byte, 1+round%rounds*(MaxPacket-1)/(rounds-1))
 		packet[0] = byte(round)
 		for from := 0; from < len(clients); from += group {
 			members := min(group, len(clients)-from)
@@ -92,7 +104,8 @@ func TestACrowdLosesNothingToWhoFloodsAndWhoNeverReads(t *testing.T) {
 				select {
 				case <-arrived:
 				case <-timeout:
-					t.Fatalf("round %d, clients from %d: a packet is lost; dropped for the queue: %d", round, from, s.counts.dropped[droppedQueue].Load())
+					t.Fatalf("round %d, clients from %d: a packet is lost, or too few of them are forwarded: %d, want %d; dropped for the queue: %d",
+						round, from, forwarded(), want, s.counts.dropped[droppedQueue].Load())
 				}
 			}
 		}
@@ -100,21 +113,12 @@ func TestACrowdLosesNothingToWhoFloodsAndWhoNeverReads(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	for i := range clients {
-		if n := len(got[[2]identity.PeerID{ids[i^1], ids[i]}]); n != rounds {
-			t.Errorf("client %d got %d packets, want %d", i, n, rounds)
+		if n := len(got[[2]identity.PeerID{ids[i^1], ids[i]}]); n != round {
+			t.Errorf("client %d got %d packets, want %d", i, n, round)
 		}
 	}
 	if !raceEnabled && s.counts.dropped[droppedQueue].Load() == 0 {
 		t.Error("the queues for those that never read did not run over")
-	}
-	forwarded := uint64(0)
-	for _, c := range clients {
-		forwarded += c.Stats().Forwarded
-	}
-	// The first packets of each pair go inside the connection, the longest do, and those
-	// of the fifth of the clients that is on TCP.
-	if want := uint64(len(clients) * rounds / 3); forwarded < want {
-		t.Errorf("%d packets were forwarded, want %d at least", forwarded, want)
 	}
 	if s.counts.dropped[droppedUnknown].Load() == 0 || flooder.Stats().Forwarded == 0 {
 		t.Error("there was no flood")
