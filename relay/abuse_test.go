@@ -350,3 +350,23 @@ func TestFullQueuesLeaveRoomToOthers(t *testing.T) {
 		t.Errorf("%d buffers are held after four were written, want %d", held, before-4)
 	}
 }
+
+// However little is left of the budget, a client that acknowledges what it gets goes on
+// getting packets: it need not have sent anything, nor have been sent so many that the
+// relay looks by itself.
+func TestLittleBudgetDoesNotStopAClientThatOnlyReceives(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		w.relay.budget.most = 5 * budgetShare // for four packets at a time
+		a, b := w.client(1), w.client(2)
+		b.Watch(a.id())
+		time.Sleep(time.Second)
+		const sent = 100
+		for range sent {
+			a.Send(b.id(), make([]byte, 500))
+			time.Sleep(2 * testRTT) // it has acknowledged that one
+		}
+		if got := b.Stats().PacketsReceived; got != sent {
+			t.Errorf("%d of %d packets came", got, sent)
+		}
+	})
+}

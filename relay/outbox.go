@@ -121,7 +121,7 @@ func (o *outbox) put(p outgoing) bool {
 	if o.unheard >= unheardCheck {
 		o.checkUnheard()
 	}
-	if !o.fits(p) || !o.budget.take(o.holding()) {
+	if !o.fits(p) || !o.takeBuffer(p.watched) {
 		return false
 	}
 	o.packets.push(p)
@@ -129,6 +129,21 @@ func (o *outbox) put(p outgoing) bool {
 	o.wait()
 	o.wake()
 	return true
+}
+
+// takeBuffer takes a buffer of the budget. If that refuses because of what the link
+// holds, it looks whether that is still so, as an outbox gets less than unheardCheck
+// while little is left of the budget. It does not for strangers, whose floods it would
+// make dearer. mu is held.
+func (o *outbox) takeBuffer(watched bool) bool {
+	if o.budget.take(o.holding()) {
+		return true
+	}
+	if o.unheard == 0 || !watched {
+		return false
+	}
+	o.checkUnheard()
+	return o.budget.take(o.holding())
 }
 
 // fits reports whether there is room for a packet. mu is held.
