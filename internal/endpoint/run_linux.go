@@ -17,7 +17,7 @@ const (
 	maxRunBytes = 1<<16 - 1 - 20 - 8
 )
 
-// A runWriter is what one call of writeRun needs.
+// A runWriter is what one call of writeRun or writeNow needs.
 type runWriter struct {
 	in4     unix.SockaddrInet4
 	in6     unix.SockaddrInet6
@@ -128,6 +128,24 @@ func (s *udpSocket) write(w *runWriter, b []byte, size int) error {
 		return err
 	}
 	return os.NewSyscallError("sendmsg", w.err)
+}
+
+// writeNow writes what QUIC wants to have written, without the lock that write does
+// without. It reports whether the system took it.
+func (s *udpSocket) writeNow(b, oob []byte, to *net.UDPAddr) bool {
+	if s.system.raw == nil || to.Zone != "" { // what a zone is costs more than the lock
+		return false
+	}
+	w := s.system.writers.Get().(*runWriter)
+	defer s.system.writers.Put(w)
+	if w.aim(to, nil, &s.system) != nil {
+		return false
+	}
+	w.control = append(w.control, oob...)
+	w.b, w.oob = b, w.control
+	err := s.system.raw.Control(w.send)
+	w.b = nil
+	return err == nil && w.err == nil
 }
 
 // isUnsegmented reports whether datagrams that were sent at once can perhaps be sent

@@ -14,6 +14,9 @@ type system struct{}
 
 func (s *udpSocket) setUp() {}
 
+// writeNow leaves every write to net.
+func (s *udpSocket) writeNow(b, oob []byte, to *net.UDPAddr) bool { return false }
+
 // writeRun sends one by one: segmentation offload is Linux's.
 func (s *udpSocket) writeRun(b []byte, size int, to, local net.Addr) (sent int, err error) {
 	u, ok := to.(*net.UDPAddr)

@@ -109,7 +109,7 @@ func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, 
 	case via != addr:
 		n, err = s.writeUnpinned(b, oob, via)
 	default:
-		if n, _, err = s.UDPConn.WriteMsgUDP(b, oob, addr); err != nil && isSourceLost(err) && isPinned(oob) {
+		if n, err = s.writeMsg(b, oob, addr); err != nil && isSourceLost(err) && isPinned(oob) {
 			n, err = s.writeUnpinned(b, oob, addr)
 		}
 	}
@@ -123,7 +123,18 @@ func (s *udpSocket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, 
 // chooses.
 func (s *udpSocket) writeUnpinned(b, oob []byte, to *net.UDPAddr) (n int, err error) {
 	var control [controlRoom]byte
-	n, _, err = s.UDPConn.WriteMsgUDP(b, unpinned(control[:0], oob, to.IP), to)
+	return s.writeMsg(b, unpinned(control[:0], oob, to.IP), to)
+}
+
+// writeMsg writes at once where it can. Otherwise, and for the error if there is one, it
+// writes as net does: under the one lock that a socket has for all who write. Of
+// thousands of connections that have something to send each would wait for that lock
+// until the scheduler comes to those before it, while the system could take the packets.
+func (s *udpSocket) writeMsg(b, oob []byte, to *net.UDPAddr) (n int, err error) {
+	if s.writeNow(b, oob, to) {
+		return len(b), nil
+	}
+	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, to)
 	return n, err
 }
 
