@@ -222,6 +222,7 @@ func TestPlacesAreKeptForHostsThatAreKnown(t *testing.T) {
 		if err := connect(visitor); err != nil {
 			t.Fatal(err)
 		}
+		victim.await(visitor, time.Second) // the visitor may know first
 		for _, n := range []*node{registered, visitor} {
 			n.crash()
 		}
@@ -229,9 +230,9 @@ func TestPlacesAreKeptForHostsThatAreKnown(t *testing.T) {
 		victim.host.Blackout(testnet.Out)
 		var ends []func()
 		for n := range fewPlaces.All {
-			ends = append(ends, w.attacker(10+n).hold(victim, 2))
+			ends = append(ends, w.attacker(10+n).hold(victim, 1))
 		}
-		time.Sleep(2 * victim.dialTimeout())
+		time.Sleep(victim.dialTimeout() / 10) // each has one place, and none has dialed again
 		victim.host.Restore()
 		time.Sleep(testRTT)
 		if n := victim.endpoint.Unknown.Count(); n != fewPlaces.All {
