@@ -158,18 +158,14 @@ func (b *Binding) Split(packet []byte) (first, rest []byte) {
 // makes it complete.
 func (b *Binding) Join(part []byte) (packet []byte, complete bool) { return b.joined.add(part) }
 
-// Hear takes note of a packet of QUIC, of so many bytes, that came over a route. If the other side has moved
+// Hear takes note of a packet of QUIC that came over a route. If the other side has moved
 // to that one, it may know that the active path is dead, so that is asked. It reports whether that is
 // a proven path of the connection, so that the packet is to be shown under its name, and
-// whether Advance is to be called.
-func (b *Binding) Hear(length int, route Route, now time.Time) (own, advance bool) {
+// whether Advance is to be called. If it is not proven, nothing has happened: see Invite.
+func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 	p := b.path(route)
-	if p == nil {
+	if p == nil || p.ponged.IsZero() {
 		return false, false
-	}
-	if p.ponged.IsZero() {
-		p.Invite(length)
-		return false, p.isLearned() && p.invited
 	}
 	if p.Heard(now) {
 		b.resend()
@@ -185,13 +181,26 @@ func (b *Binding) Hear(length int, route Route, now time.Time) (own, advance boo
 	return true, advance
 }
 
+// Invite takes note of packets of QUIC, of so many bytes, that came over a route which no
+// connection has proven, so that they may be the other side's: they pay for pings
+// that go there. It reports whether a ping of the other side has come over it, and whether
+// Advance is to be called.
+func (b *Binding) Invite(length int, route Route) (told, advance bool) {
+	p := b.path(route)
+	if p == nil || !p.ponged.IsZero() {
+		return false, false
+	}
+	p.Invite(length)
+	return p.told, p.isLearned() && p.invited
+}
+
 // HearPing takes a packet that may be a ping or pong of the connection, by its tag, and
 // came over a route. What is authentic and comes over a route that is not known makes it a
 // path that is to be proven.
 func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	m, ok := b.session.Open(packet)
 	if !ok {
-		return Out{}
+		return b.Advance(now) // what was due is due still: anyone who saw a ping can send it again
 	}
 	p := b.path(route)
 	if p == nil {
@@ -285,12 +294,6 @@ func (b *Binding) Migrated(route Route, now time.Time) Out {
 		b.moveTo(p, Network, now)
 	}
 	return b.Advance(now)
-}
-
-// toldOf reports whether a ping of the other side came over a route that is not proven.
-func (b *Binding) toldOf(route Route) bool {
-	p := b.path(route)
-	return p != nil && p.told && p.ponged.IsZero()
 }
 
 func (b *Binding) path(route Route) *Path {

@@ -216,7 +216,7 @@ func TestPathsAreBounded(t *testing.T) {
 func TestDataFromElsewhereSwitchesNothing(t *testing.T) {
 	p := newPair(t, directA, relayA)
 	for range 1000 {
-		if own, _ := p.sides[0].Hear(500, directB, p.now); own {
+		if own, _ := p.sides[0].Hear(directB, p.now); own {
 			t.Fatal("it is shown under the connection's name")
 		}
 	}
@@ -226,7 +226,7 @@ func TestDataFromElsewhereSwitchesNothing(t *testing.T) {
 	}
 	p.wires[directB] = new(wire) // a candidate that does not answer
 	p.take(p.sides[0], p.sides[0].Know(directB, p.now))
-	if own, _ := p.sides[0].Hear(500, directB, p.now); own {
+	if own, _ := p.sides[0].Hear(directB, p.now); own {
 		t.Error("what comes from a candidate that was not proven is shown under the name")
 	}
 }

@@ -14,6 +14,7 @@ import (
 // End.
 type Bound struct {
 	layer *Layer
+	order uint64 // among those of the layer
 	// remote is the address that QUIC has for the connection now, and news is called,
 	// with mu held, when there are moves to Take, or Suspect has changed.
 	remote func() net.Addr
@@ -24,12 +25,12 @@ type Bound struct {
 	alarm   *time.Timer // nil: not set
 	name    *net.UDPAddr
 	names   []*net.UDPAddr
-	routes  []Route // those of binding that layer knows of
+	routes  []Route      // those of binding that layer knows of
 	via     *net.UDPAddr // the address of the active path, if that is to be told to the endpoint
 	// moved says that the local address which QUIC asks its packets to be sent from (that to
 	// which the first one came, IP_PKTINFO) may be the wrong one by now: the host's network
 	// has changed, or pings are answered, which leave from where the system says, and data is not.
-	moved bool
+	moved   bool
 	moves   []Move
 	suspect bool
 	ended   bool
@@ -53,6 +54,8 @@ func (l *Layer) Bind(s *Session, remote func() net.Addr, rtt time.Duration, rout
 	defer b.mu.Unlock()
 	b.binding = NewBinding(s, r, rtt, 0, now)
 	l.mu.Lock()
+	l.begun++
+	b.order = l.begun
 	l.bind(addr, r, b)
 	l.tags[s.Tag()] = b
 	l.bounds[b] = struct{}{}

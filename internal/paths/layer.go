@@ -1,6 +1,7 @@
 package paths
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"net"
@@ -45,6 +46,7 @@ type Layer struct {
 	tags      map[uint64]*Bound
 	bounds    map[*Bound]struct{} // and those that linger
 	number    uint64              // of the last virtual address
+	begun     uint64              // how many connections were bound so far
 	strangers *list.List          // of *way that nobody uses, the latest heard from first
 	looked    time.Time           // when migrations were looked for last
 }
@@ -62,8 +64,9 @@ type way struct {
 	route   Route
 	first   *net.UDPAddr // its first virtual name
 	open    *name        // nil: the address, or there is none yet
-	bounds  []*Bound     // those that have it for a path, in the order in which they began; never changed in place
+	bounds  []*Bound     // those that have it for a path, the one that began last first; never changed in place
 	uses    int          // uses of its names
+	pins    int          // inbound connections that began with its address for their name
 	element *list.Element
 }
 
@@ -132,7 +135,8 @@ func (l *Layer) NameFor(r Route) (addr *net.UDPAddr, release func()) {
 }
 
 // Pin keeps the name of an inbound connection for as long as ctx, the connection's,
-// lasts.
+// lasts; if that is a real address, nobody else can claim its packets meanwhile by a forged
+// ping.
 func (l *Layer) Pin(ctx context.Context, addr net.Addr) {
 	u, ok := addr.(*net.UDPAddr)
 	if !ok {
@@ -141,15 +145,25 @@ func (l *Layer) Pin(ctx context.Context, addr net.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.names[addrOf(u)]
-	if n == nil {
-		return // a real address, or forgotten already: the handshake fails
-	}
-	l.hold(n)
-	context.AfterFunc(ctx, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.letGo(n)
-	})
+	_, virtual := endpoint.VirtualNumber(u)
+	switch {
+	case n != nil:
+		l.hold(n)
+		context.AfterFunc(ctx, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.letGo(n)
+		})
+	case !virtual:
+		w := l.wayOf(DirectRoute(u))
+		w.pins++
+		context.AfterFunc(ctx, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			w.pins--
+			l.tidy(w)
+		})
+	} // else it was forgotten already: the handshake fails
 }
 
 // RouteOf returns the way that a name stands for, or stood for before its connection was
@@ -244,7 +258,7 @@ func (l *Layer) drop(n *name) {
 // tidy puts a way among the strangers if nobody uses it, or takes it off, and forgets it
 // if there is nothing to know. mu is held.
 func (l *Layer) tidy(w *way) {
-	switch used := w.uses > 0 || len(w.bounds) > 0; {
+	switch used := w.uses+w.pins+len(w.bounds) > 0; {
 	case used && w.element != nil:
 		l.strangers.Remove(w.element)
 		w.element = nil
@@ -274,7 +288,8 @@ func (l *Layer) forgetWay(w *way) {
 // held.
 func (l *Layer) join(r Route, b *Bound) {
 	w := l.wayOf(r)
-	w.bounds = append(slices.Clip(w.bounds), b)
+	i, _ := slices.BinarySearchFunc(w.bounds, b, func(other, b *Bound) int { return cmp.Compare(b.order, other.order) })
+	w.bounds = slices.Insert(slices.Clone(w.bounds), i, b)
 	l.tidy(w)
 }
 

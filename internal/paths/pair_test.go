@@ -155,7 +155,10 @@ func (p *pair) arrive(s *side, route Route, packet []byte) {
 		p.take(s, s.HearPing(packet, route, p.now))
 		return
 	}
-	_, advance := s.Hear(len(packet), route, p.now)
+	own, advance := s.Hear(route, p.now)
+	if !own {
+		_, advance = s.Invite(len(packet), route)
+	}
 	if advance {
 		p.take(s, s.Advance(p.now))
 	}

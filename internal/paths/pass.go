@@ -2,6 +2,7 @@ package paths
 
 import (
 	"net"
+	"slices"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
@@ -140,33 +141,35 @@ func (l *Layer) nameOf(r Route, from *net.UDPAddr) *net.UDPAddr {
 // came over a route: that of the connection which has it for a proven path, and of
 // several the one that began last. What comes from where a peer has proven to be, with a
 // ping, and which is not proven to lead to it, is shown under the peer's name as well: QUIC
-// would take the peer for moved otherwise (RFC 9000 section 9.3). All else is shown under the
-// open name.
+// would take the peer for moved otherwise (RFC 9000 section 9.3). But the source of a ping can be
+// forged, so that counts only where no other connection has its packets come from, not
+// even one that is not bound yet. All else is shown under the open name.
 func (l *Layer) hear(total int, r Route, from *net.UDPAddr) *net.UDPAddr {
 	l.mu.RLock()
 	var bounds []*Bound
 	var open *name
+	pinned := false
 	if w := l.ways[r]; w != nil {
-		bounds, open = w.bounds, w.open
+		bounds, open, pinned = w.bounds, w.open, w.pins > 0
 	}
 	l.mu.RUnlock()
-	var told *net.UDPAddr
-	for i := len(bounds) - 1; i >= 0; i-- {
-		as, own := bounds[i].hear(total, r)
-		if own {
-			return bounds[i].seen(as, from)
+	for _, b := range bounds {
+		if as := b.hear(r); as != nil {
+			return b.seen(as, from)
 		}
-		if told == nil {
-			told = as
+	}
+	if !pinned {
+		for _, b := range bounds {
+			if as := b.invite(total, r); as != nil {
+				return as
+			}
 		}
 	}
 	switch {
-	case told != nil:
-		return told
 	case open != nil:
 		return open.addr
 	case r.Kind == Direct:
-		l.lookForMigration(r)
+		l.lookForMigrations()
 		return from
 	default:
 		return l.nameOf(r, from)
@@ -181,21 +184,35 @@ func (b *Bound) seen(as, from *net.UDPAddr) *net.UDPAddr {
 	return as
 }
 
-// hear takes note of packets of QUIC. own says that they came over a proven path of the
-// connection; if they did not, but from where a ping of the peer has come, there is a name
-// all the same.
-func (b *Bound) hear(total int, r Route) (as *net.UDPAddr, own bool) {
+// hear takes note of packets of QUIC that came over a route, and returns the name of the
+// connection if that is one of its proven paths, and else nil.
+func (b *Bound) hear(r Route) (as *net.UDPAddr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	own, due := b.binding.Hear(total, r, now)
+	own, due := b.binding.Hear(r, now)
 	if due && !b.ended {
 		b.take(b.binding.Advance(now))
 	}
-	if own || b.binding.toldOf(r) {
-		return b.name, own
+	if !own {
+		return nil
 	}
-	return nil, false
+	return b.name
+}
+
+// invite takes note of packets of QUIC that nobody knows to be another connection's, and
+// returns the name of the connection if a ping of its peer has come from there, and else nil.
+func (b *Bound) invite(total int, r Route) (as *net.UDPAddr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	told, due := b.binding.Invite(total, r)
+	if due && !b.ended {
+		b.take(b.binding.Advance(time.Now()))
+	}
+	if !told {
+		return nil
+	}
+	return b.name
 }
 
 func (b *Bound) hearPing(packet []byte, r Route) {
@@ -208,7 +225,9 @@ func (b *Bound) hearPing(packet []byte, r Route) {
 }
 
 func (b *Bound) hearPart(packet []byte, r Route) (whole []byte, as *net.UDPAddr) {
-	as, _ = b.hear(len(packet), r)
+	if as = b.hear(r); as == nil {
+		as = b.invite(len(packet), r)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	whole, complete := b.binding.Join(packet)
@@ -222,10 +241,12 @@ func (b *Bound) hearPart(packet []byte, r Route) (whole []byte, as *net.UDPAddr)
 // Each costs as much as there are connections, and somebody else can bring it about.
 const lookEvery = 100 * time.Millisecond
 
-// lookForMigration looks whether QUIC has found by itself that a peer has moved to a
-// route, from which packets come that belong to nobody: that of a peer behind a NAT that
-// has forgotten it (RFC 9000 section 9.3). Then it is a path of that connection, and its address another name.
-func (l *Layer) lookForMigration(r Route) {
+// lookForMigrations looks whether QUIC has found by itself that peers have moved (RFC 9000
+// section 9.3), as packets come that belong to nobody: those of a peer behind a NAT that has
+// forgotten it. Where it has moved to is a path of its connection then, and that address
+// another name. It looks at all connections, whatever the packet is: else those that
+// anybody can send would take the place of those that matter.
+func (l *Layer) lookForMigrations() {
 	now := time.Now()
 	l.mu.RLock()
 	soon := now.Sub(l.looked) < lookEvery
@@ -233,35 +254,45 @@ func (l *Layer) lookForMigration(r Route) {
 	if soon {
 		return
 	}
+	type migration struct {
+		b  *Bound
+		to *net.UDPAddr
+	}
+	var found []migration
 	l.mu.Lock()
 	l.looked = now
-	var found *Bound
 	for b := range l.bounds {
-		if u, ok := b.remote().(*net.UDPAddr); ok && addrOf(u) == r.Addr {
-			found = b
-			break
+		to, ok := b.remote().(*net.UDPAddr)
+		if _, virtual := endpoint.VirtualNumber(to); ok && !virtual && l.names[addrOf(to)] == nil {
+			found = append(found, migration{b, to})
 		}
 	}
 	l.mu.Unlock()
-	if found != nil {
-		found.migrated(r, now)
+	for _, m := range found {
+		m.b.migrated(m.to, now)
 	}
 }
 
-// migrated takes note that QUIC has proven a route and uses it for a name.
-func (b *Bound) migrated(r Route, now time.Time) {
+// migrated takes note that QUIC has proven an address and uses it for a name. The name that it
+// has had for longest goes if there are too many.
+func (b *Bound) migrated(to *net.UDPAddr, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	addr := net.UDPAddrFromAddrPort(r.Addr)
-	if b.ended || len(b.names) == maxNames {
+	if b.ended {
 		return
 	}
-	b.name, b.names = addr, append(b.names, addr)
-	b.layer.mu.Lock()
-	b.layer.bind(addr, r, b)
-	b.layer.mu.Unlock()
+	l, r := b.layer, DirectRoute(to)
+	l.mu.Lock()
+	if len(b.names) == maxNames {
+		l.unbind(b.names[0], b)
+		b.names = slices.Delete(b.names, 0, 1)
+	}
+	b.name, b.names = to, append(b.names, to)
+	l.bind(to, r, b)
+	l.mu.Unlock()
 	b.take(b.binding.Migrated(r, now))
 }
 
 // maxNames bounds the names that a peer can give a connection by moving without a ping.
+// QUIC sends to the last one, and to those before only what it had begun to.
 const maxNames = 8
