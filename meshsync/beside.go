@@ -9,8 +9,8 @@ import (
 // A connection whose paths are all silent may come back with the next packet, for as
 // long as IdleTimeout. But the peer may also have been restarted, or be elsewhere; so
 // its watchdog looks for it meanwhile, as it would if the connection were lost: with
-// probes, and where those are not known to be answered with dials, which nobody is told of
-// unless they succeed.
+// probes, and with dials where those are not known to be answered, or a relay may reach the peer,
+// which nobody is told of unless they succeed.
 
 // besideDelay is how long a peer that is not known to answer probes has for its paths to
 // come back, before it is dialed beside them. A handshake into the void costs some
@@ -45,7 +45,7 @@ func (w *watchdog) searchBeside() {
 	}
 	w.search.began, w.search.lost = time.Now(), true
 	w.search.start()
-	if !w.t.opts.Reconnect.Disabled && !w.search.isProven() {
+	if !w.t.opts.Reconnect.Disabled && (!w.search.isProven() || w.rendezvous.relayUse().mayReach()) {
 		w.wait(besideDelay)
 	}
 }

@@ -126,7 +126,7 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 	if err != nil {
 		return // TLS without an exporter: it stays on the path that it has
 	}
-	c.paths = t.paths.Bind(s, c.qc.RemoteAddr, c.Stats().RTT, c.use.routes(), func() {
+	c.paths = t.paths.Bind(s, c.over, c.qc.RemoteAddr, c.Stats().RTT, c.use.routes(), func() {
 		// Called while c counts, so its goroutine runs, and no one waits for the last yet.
 		t.wg.Go(func() { t.pathNews(c) })
 	})
@@ -134,15 +134,16 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 
 func exporter(cs tls.ConnectionState) paths.Exporter { return cs.ExportKeyingMaterial }
 
-// leavePaths ends what findPaths began. QUIC answers late packets for three probe
-// timeouts (RFC 9000 section 10.2), which are about three round trips each (RFC 9002 section 6.2).
+// leavePaths ends what findPaths began, once c does not count any more. QUIC answers late
+// packets for three probe timeouts (RFC 9000 section 10.2), which are about three round trips each
+// (RFC 9002 section 6.2). The relays are kept for as long: what begins meanwhile may come
+// through them, and is not to find that they have just been left.
 func (t *MeshSyncTransport) leavePaths(c *Conn) {
-	c.paths.End(max(minLinger, lingerRounds*c.Stats().RTT))
 	t.mu.Lock()
 	use := c.use
 	c.use = nil
 	t.mu.Unlock()
-	use.release()
+	c.paths.End(max(minLinger, lingerRounds*c.Stats().RTT), use.release)
 }
 
 const (

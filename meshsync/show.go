@@ -88,7 +88,6 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 	if errors.Is(cause, ErrIdle) {
 		t.sayGone(c, token)
 	}
-	t.leavePaths(c)
 
 	t.mu.Lock()
 	if p := t.peers[c.peer]; p != nil {
@@ -96,6 +95,7 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 		t.tidy(p)
 	}
 	t.mu.Unlock()
+	t.leavePaths(c)
 
 	c.cancel(cause)
 	if ok, left := t.lines.allow(c.peer); ok {

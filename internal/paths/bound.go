@@ -34,17 +34,20 @@ type Bound struct {
 	moves   []Move
 	suspect bool
 	ended   bool
+	over    func() // see End
 }
 
-// Bind begins the work for a connection whose peer has proven who it is. remote says
-// which address QUIC has for it, as long as it lasts; rtt is how long a round trip
-// took, and routes are what else may lead to the peer.
-func (l *Layer) Bind(s *Session, remote func() net.Addr, rtt time.Duration, routes []Route, news func()) *Bound {
+// Bind begins the work for a connection whose peer has proven who it is. over is the route
+// of its handshake. remote says which address QUIC has for it, as long as it lasts; that
+// need not stand for over any more, as QUIC takes the name of another connection to the peer for
+// a migration if packets are shown under that. rtt is how long a round trip took, and routes
+// are what else may lead to the peer.
+func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, rtt time.Duration, routes []Route, news func()) *Bound {
 	addr, ok := remote().(*net.UDPAddr)
 	if !ok {
 		return nil // of a packet connection that has other addresses: there is one path
 	}
-	r, ok := l.RouteOf(addr)
+	stands, ok := l.RouteOf(addr)
 	if !ok {
 		return nil // its way was forgotten: nothing comes over it any more
 	}
@@ -52,11 +55,11 @@ func (l *Layer) Bind(s *Session, remote func() net.Addr, rtt time.Duration, rout
 	b := &Bound{layer: l, remote: remote, news: news, name: addr, names: []*net.UDPAddr{addr}}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.binding = NewBinding(s, r, rtt, 0, now)
+	b.binding = NewBinding(s, over, rtt, 0, now)
 	l.mu.Lock()
 	l.begun++
 	b.order = l.begun
-	l.bind(addr, r, b)
+	l.bind(addr, stands, b)
 	l.tags[s.Tag()] = b
 	l.bounds[b] = struct{}{}
 	l.mu.Unlock()
@@ -168,30 +171,40 @@ func (b *Bound) SendBeside(packet []byte) {
 }
 
 // End ends the work. For the given time what is still sent to the names goes to the peer:
-// QUIC answers what comes late for a connection that it has closed.
-func (b *Bound) End(linger time.Duration) {
+// QUIC answers what comes late for a connection that it has closed. When that is over, or
+// the layer is closed, over is called.
+func (b *Bound) End(linger time.Duration, over func()) {
 	if b == nil {
+		over()
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.ended {
-		b.ended = true
+		b.ended, b.over = true, over
 		b.setAlarm(linger, b.forget)
 	}
 }
 
 // forget ends everything.
 func (b *Bound) forget() {
+	if over := b.forgotten(); over != nil {
+		over()
+	}
+}
+
+// forgotten returns what to call then; nil if it is done already.
+func (b *Bound) forgotten() (over func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	over, b.over = b.over, nil
 	b.ended = true
 	b.stopAlarm()
 	l := b.layer
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.bounds[b]; !ok {
-		return
+		return nil
 	}
 	delete(l.bounds, b)
 	if tag := b.binding.session.Tag(); l.tags[tag] == b {
@@ -203,6 +216,7 @@ func (b *Bound) forget() {
 	for _, n := range b.names {
 		l.unbind(n, b)
 	}
+	return over
 }
 
 // setAlarm calls a function after d, if no other one is set before. mu is held.

@@ -80,7 +80,8 @@ func (l *bench) bind(name *net.UDPAddr, routes ...Route) *connection {
 	l.made++
 	peer, own := twoSides(l.t, fmt.Sprint("connection ", l.made))
 	c := &connection{l: l, remote: name, peer: peer}
-	c.Bound = l.Bind(own, func() net.Addr { return c.remote }, 50*ms, routes, func() { c.news++ })
+	over, _ := l.RouteOf(name)
+	c.Bound = l.Bind(own, over, func() net.Addr { return c.remote }, 50*ms, routes, func() { c.news++ })
 	if c.Bound == nil {
 		l.t.Fatalf("%v cannot be bound", name)
 	}
@@ -91,7 +92,7 @@ func (l *bench) bind(name *net.UDPAddr, routes ...Route) *connection {
 // ping lets a ping of the peer come over a route, and answers the one that comes back if
 // that is asked for, so that the route is proven.
 func (c *connection) ping(r Route, answer bool) {
-	packet, _ := c.peer.AppendPing(nil, pingSize)
+	packet, _ := c.peer.AppendPing(nil, pingSize, false)
 	c.l.arrive(packet, r)
 	for _, p := range c.l.bag.take() {
 		if m, ok := c.peer.Open(p.Bytes); ok && !m.Pong && answer && p.Route == r {
@@ -103,7 +104,7 @@ func (c *connection) ping(r Route, answer bool) {
 
 // end ends a connection, and waits until its name is free.
 func (c *connection) end() {
-	c.End(time.Second)
+	c.End(time.Second, func() {})
 	time.Sleep(2 * time.Second)
 	synctest.Wait()
 }
@@ -315,10 +316,10 @@ func TestNameLingersAfterTheEnd(t *testing.T) {
 		c := l.bind(x)
 		c.ping(elsewhere, true)
 		c.moveTo(elsewhere)
-		c.End(time.Second)
+		c.End(time.Second, func() {})
 		l.expect("late", l.shownAs(short, elsewhere), x.String())
 		l.expect("the answer", l.goes(short, x), elsewhere.Addr.String())
-		ping, _ := c.peer.AppendPing(nil, pingSize)
+		ping, _ := c.peer.AppendPing(nil, pingSize, false)
 		l.arrive(ping, elsewhere)
 		if sent := l.bag.take(); len(sent) > 0 {
 			t.Errorf("%d packets are the answer to a ping", len(sent))
@@ -340,7 +341,7 @@ func TestConnectionsLeaveNothing(t *testing.T) {
 			_, other := l.arrive(initial, way) // of a handshake that comes to nothing
 			l.Pin(ctx, other)
 			_, release := l.NameFor(way)
-			c.End(time.Second)
+			c.End(time.Second, func() {})
 			release()
 			end()
 			time.Sleep(300 * ms) // so a few overlap

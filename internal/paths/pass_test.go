@@ -31,7 +31,7 @@ func TestPingThatIsNotTakenStopsNothing(t *testing.T) {
 	onBench(t, func(l *bench) {
 		_, name := l.arrive(initial, relayA)
 		c := l.bind(name)
-		ping, _ := c.peer.AppendPing(nil, pingSize)
+		ping, _ := c.peer.AppendPing(nil, pingSize, false)
 		l.arrive(ping, relayA)
 		c.Know(directA) // which does not answer, and is asked again and again
 		l.bag.take()
@@ -107,6 +107,29 @@ func TestNameIsTakenOver(t *testing.T) {
 		l.expect("a packet", l.shownAs(short, relayA), name.String())
 		next.end()
 		l.expect("sent after both", l.goes(short, name), "")
+	})
+}
+
+// Before a connection is bound, its packets are shown under the name of the one that has their way,
+// which QUIC takes for a migration. It is not over the way of that name that they came.
+func TestTakenNameSaysNothingOfTheWay(t *testing.T) {
+	onBench(t, func(l *bench) {
+		x, way := at("192.0.2.1:1")
+		old := l.bind(x)
+		old.ping(relayA, true)
+		_, fresh := l.arrive(initial, relayA)
+		over, _ := l.RouteOf(fresh)
+		l.expect("its first packets", l.shownAs(short, relayA), x.String())
+		_, own := twoSides(t, "next")
+		next := l.Bind(own, over, func() net.Addr { return x }, 50*ms, nil, func() {})
+		l.expect("the active path", fmt.Sprint(next.Active()), fmt.Sprint(relayA))
+		l.expect("sent", l.goes(short, x), fmt.Sprint(relayA))
+		l.expect("its packets", l.shownAs(short, relayA), x.String())
+		l.expect("an Initial from there", fmt.Sprint(l.shownAs(initial, way) == x.String()), "false")
+		old.end()
+		next.End(0, func() {})
+		time.Sleep(ms)
+		synctest.Wait()
 	})
 }
 
@@ -245,7 +268,7 @@ func TestCloseEndsWhatLingers(t *testing.T) {
 	onBench(t, func(l *bench) {
 		x, _ := at("192.0.2.1:1")
 		c := l.bind(x, relayA)
-		c.End(time.Hour)
+		c.End(time.Hour, func() {})
 		began := time.Now()
 		l.Close()
 		l.expectNothingLeft()
@@ -268,14 +291,14 @@ func TestLayerFromManyGoroutines(t *testing.T) {
 				_, name := l.arrive(initial, way)
 				ctx, end := context.WithCancel(t.Context())
 				l.Pin(ctx, name)
-				b := l.Bind(own, func() net.Addr { return name }, 50*ms, []Route{relayA, relayB}, func() {})
+				b := l.Bind(own, way, func() net.Addr { return name }, 50*ms, []Route{relayA, relayB}, func() {})
 				if b == nil { // the name was forgotten before it was pinned
 					end()
 					continue
 				}
 				_, release := l.NameFor(way)
 				for j := range 10 {
-					ping, _ := peer.AppendPing(nil, pingSize)
+					ping, _ := peer.AppendPing(nil, pingSize, false)
 					_, elsewhere := at(fmt.Sprint("192.0.2.2:", 1+j%3))
 					l.arrive(ping, elsewhere)
 					l.arrive(short, way)
@@ -288,7 +311,7 @@ func TestLayerFromManyGoroutines(t *testing.T) {
 					l.Stands(name)
 				}
 				b.Probe()
-				b.End(time.Millisecond)
+				b.End(time.Millisecond, func() {})
 				release()
 				end()
 			}
@@ -313,7 +336,7 @@ func TestLayerFromManyGoroutines(t *testing.T) {
 func FuzzArrive(f *testing.F) {
 	sessions := func(n int) (peer, own *Session) { return twoSides(f, fmt.Sprint("connection ", n)) }
 	peer, _ := sessions(0)
-	ping, _ := peer.AppendPing(nil, pingSize)
+	ping, _ := peer.AppendPing(nil, pingSize, false)
 	part, _ := (&splitter{}).split(peer.out.tag, short)
 	join := func(packets ...[]byte) (b []byte) {
 		for _, p := range packets {
@@ -330,7 +353,8 @@ func FuzzArrive(f *testing.F) {
 		bounds := make([]*Bound, 2)
 		for n, name := range []*net.UDPAddr{x, named} {
 			_, own := twoSides(t, fmt.Sprint("connection ", n))
-			bounds[n] = l.Bind(own, func() net.Addr { return name }, 50*ms, []Route{relayB, wayX}, func() {})
+			over, _ := l.RouteOf(name)
+			bounds[n] = l.Bind(own, over, func() net.Addr { return name }, 50*ms, []Route{relayB, wayX}, func() {})
 		}
 		l.bag.take()
 		came := map[Route]int{wayX: 1 << 20, relayA: 1 << 20, relayB: 1 << 20}
@@ -370,7 +394,7 @@ func FuzzArrive(f *testing.F) {
 			if s := b.Paths(); len(s) > MaxPaths || s[0].State != Valid && s[0].State != Suspect {
 				t.Fatalf("%d paths, the active one %v", len(s), s[0].State)
 			}
-			b.End(0)
+			b.End(0, func() {})
 		}
 		l.Close()
 	})
