@@ -43,6 +43,15 @@ func libp2pInfo(c contact) (peer.AddrInfo, error) {
 	return peer.AddrInfo{ID: libp2pID(c.key), Addrs: []multiaddr.Multiaddr{addr}}, err
 }
 
+// circuitAddr is where a peer is that has a reservation at a relay.
+func circuitAddr(at contact) (multiaddr.Multiaddr, error) {
+	info, err := libp2pInfo(at)
+	if err != nil {
+		return nil, err
+	}
+	return multiaddr.NewMultiaddr(fmt.Sprintf("%s/p2p/%s/p2p-circuit", info.Addrs[0], info.ID))
+}
+
 // reserve makes a host reachable through a relay.
 func reserve(ctx context.Context, h host.Host, at contact) error {
 	info, err := libp2pInfo(at)
@@ -66,11 +75,7 @@ func dialLibp2p(ctx context.Context, h host.Host, to contact, through *contact) 
 		return nil, err
 	}
 	if through != nil {
-		at, err := libp2pInfo(*through)
-		if err != nil {
-			return nil, err
-		}
-		circuit, err := multiaddr.NewMultiaddr(fmt.Sprintf("%s/p2p/%s/p2p-circuit", at.Addrs[0], at.ID))
+		circuit, err := circuitAddr(*through)
 		if err != nil {
 			return nil, err
 		}

@@ -13,8 +13,8 @@
 // real ones use sockets of the loopback interface.
 //
 // Where to look: suite_*.go is what is measured, rival_*.go who takes part,
-// world.go the virtual network and the application on it, virtual.go how the
-// bubbles are run, report.go, readme.go, reasons.go and chart.go what
+// world.go the virtual network and the application on it, stream_asker.go another
+// one, virtual.go how the bubbles are run, report.go, readme.go, reasons.go and chart.go what
 // becomes of the figures.
 package main
 
@@ -52,6 +52,7 @@ func suites() []suite {
 		{"recovery", runRecovery},
 		{"neighbours", runNeighbours},
 		{"restart", runRestart},
+		{"failover", runFailover},
 		{"connect", runConnect},
 		{"stream", runStream},
 		{"idle", runIdle},

@@ -25,9 +25,16 @@ func reasons(suite string) []string {
 			"With both sides, the returning peer dials at once. Which side decides between connections that cross is a matter of the keys ([ADR 2](../docs/adr/0002-one-connection-per-peer.md)); " +
 				"here it is always the peer that returns, and its word takes half a round trip more than if it were A's. Where libp2p's streams are ahead, it is A's own dial again.",
 		},
+		"failover": {
+			"A move that needs no other path is quic-go's own migration: its accepting side sees the peer's packets come from elsewhere, validates that address, and sends all that is " +
+				"outstanding again. Ours is told of the new address by a ping, and leaves the old one when that has not answered for a round trip and a quarter; what went there meanwhile QUIC has to find out, " +
+				"but for the last packet ([ADR 14](../docs/adr/0014-paths.md)).",
+			"Bytes of an idle application are those of one answer and of all that finds and tries the paths: pings as long as the longest packets, and the relays, of which the node makes sure after a change of its network. " +
+				"A loop that has one path and stays on it sends nothing of the kind.",
+		},
 		"connect": {
 			"A connection of ours counts when both hellos have arrived, which is a round trip after the TLS handshake: they prove the formation and settle " +
-				"which of two crossing connections survives ([ADR 2](../docs/adr/0002-one-connection-per-peer.md)). A bare QUIC connection has neither.",
+				"which of two failoverWorld connections survives ([ADR 2](../docs/adr/0002-one-connection-per-peer.md)). A bare QUIC connection has neither.",
 		},
 		"stream": {
 			"TLS over TCP leaves the packets to the kernel, in pieces of 64 KB on this interface, and encrypts in records of 16 KB; QUIC's packets are made, " +
@@ -51,7 +58,7 @@ func reasons(suite string) []string {
 		"relay": {
 			"Our relay forwards the packets of the peers' end-to-end QUIC connection as they are, many in one read and one write ([ADR 13](../docs/adr/0013-a-relay-forwards-packets-as-they-are.md)). " +
 				"libp2p's circuit decrypts and encrypts a stream from one connection into another, and DERP does so with packets over TCP; both acknowledge on each leg, so that a " +
-				"loss on one leg holds up everything behind it. libp2p's connection ends with its relay; ours outlives it ([ADR 6](../docs/adr/0006-relayed-connections-and-moves.md)).",
+				"loss on one leg holds up everything behind it. libp2p's connection ends with its relay; ours outlives it ([ADR 14](../docs/adr/0014-paths.md)).",
 		},
 	}[suite]
 }

@@ -130,6 +130,9 @@ func format(v float64, unit string) string {
 		}
 		return formatSeconds(v)
 	case unitBytes:
+		if v < 0 { // not known
+			return "?"
+		}
 		return formatBytes(v)
 	case unitKnown:
 		if v < 0 {

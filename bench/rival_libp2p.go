@@ -57,6 +57,7 @@ type libp2pNode struct {
 	host.Host
 	peering     *peering.PeeringService
 	streamsDial bool
+	relay       *contact // through which its peers can be reached, too; or nil
 }
 
 func startLibp2p(s site, streamsDial bool) (node, error) {
@@ -170,10 +171,18 @@ func (n *libp2pNode) keep(to contact) {
 	if err != nil {
 		panic(err) // the contact is one this program made
 	}
-	// Peering's own dials keep the address for two minutes only, too short for an
+	addrs := []multiaddr.Multiaddr{addr}
+	if n.relay != nil {
+		circuit, err := circuitAddr(*n.relay)
+		if err != nil {
+			panic(err)
+		}
+		addrs = append(addrs, circuit)
+	}
+	// Peering's own dials keep the addresses for two minutes only, too short for an
 	// application's after a long outage.
-	n.Peerstore().AddAddr(libp2pID(to.key), addr, peerstore.PermanentAddrTTL)
-	n.peering.AddPeer(peer.AddrInfo{ID: libp2pID(to.key), Addrs: []multiaddr.Multiaddr{addr}})
+	n.Peerstore().AddAddrs(libp2pID(to.key), addrs, peerstore.PermanentAddrTTL)
+	n.peering.AddPeer(peer.AddrInfo{ID: libp2pID(to.key), Addrs: addrs})
 }
 
 func (n *libp2pNode) connected(to contact) bool {
@@ -181,6 +190,14 @@ func (n *libp2pNode) connected(to contact) bool {
 }
 
 func (n *libp2pNode) echo(ctx context.Context, to contact, msg []byte) ([]byte, error) {
+	s, err := n.open(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return echoOver(ctx, s, msg)
+}
+
+func (n *libp2pNode) open(ctx context.Context, to contact) (duplex, error) {
 	if !n.streamsDial {
 		if !n.connected(to) {
 			return nil, errNoConn
@@ -191,8 +208,12 @@ func (n *libp2pNode) echo(ctx context.Context, to contact, msg []byte) ([]byte, 
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
-	return echoOver(ctx, libp2pDuplex{s}, msg)
+	return libp2pDuplex{s}, nil
 }
+
+// moved does nothing: a host of libp2p looks at its interfaces by itself, and its
+// connections stay where they are.
+func (n *libp2pNode) moved() {}
 
 func (n *libp2pNode) Close() error {
 	n.peering.Stop()

@@ -17,7 +17,7 @@ import (
 func meshRivals() []rival {
 	with := func(name, about string, policy meshsync.ReconnectPolicy, asksDial bool) rival {
 		return rival{name: name, ours: true, about: about, start: func(s site) (node, error) {
-			n, err := startMesh(s, policy)
+			n, err := startMesh(s, policy, "")
 			if err == nil {
 				n.asksDial = asksDial
 			}
@@ -35,10 +35,16 @@ func meshRivals() []rival {
 // meshNode is a transport whose peers are registered.
 type meshNode struct {
 	*meshsync.MeshSyncTransport
+	relay    string // through which its peers can be reached, too; or ""
 	asksDial bool
 }
 
-func startMesh(s site, policy meshsync.ReconnectPolicy) (*meshNode, error) {
+// startMesh starts a transport, and connects it to a relay if that is not "".
+func startMesh(s site, policy meshsync.ReconnectPolicy, relay string) (*meshNode, error) {
+	var home []string
+	if relay != "" {
+		home = []string{relay}
+	}
 	sock, err := s.listen(s.addr.Port())
 	if err != nil {
 		return nil, err
@@ -48,17 +54,18 @@ func startMesh(s site, policy meshsync.ReconnectPolicy) (*meshNode, error) {
 		PacketConn: sock,
 		Handler:    meshEcho,
 		Reconnect:  policy,
+		Relays:     home,
 		Registerer: s.metrics,
 	})
 	if err != nil {
 		sock.Close()
 		return nil, fmt.Errorf("start meshsync: %w", err)
 	}
-	return &meshNode{MeshSyncTransport: t}, nil
+	return &meshNode{MeshSyncTransport: t, relay: relay}, nil
 }
 
 func (n *meshNode) keep(to contact) {
-	if err := n.RegisterForReconnect(meshsync.PeerID(to.key), []string{to.addr.String()}, ""); err != nil {
+	if err := n.RegisterForReconnect(meshsync.PeerID(to.key), []string{to.addr.String()}, n.relay); err != nil {
 		panic(err) // the contact is one this program made
 	}
 }
@@ -69,6 +76,14 @@ func (n *meshNode) connected(to contact) bool {
 }
 
 func (n *meshNode) echo(ctx context.Context, to contact, msg []byte) ([]byte, error) {
+	s, err := n.open(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return echoOver(ctx, s, msg)
+}
+
+func (n *meshNode) open(ctx context.Context, to contact) (duplex, error) {
 	c, err := n.conn(ctx, to)
 	if err != nil {
 		return nil, err
@@ -77,8 +92,10 @@ func (n *meshNode) echo(ctx context.Context, to contact, msg []byte) ([]byte, er
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
-	return echoOver(ctx, quicDuplex{s}, msg)
+	return quicDuplex{s}, nil
 }
+
+func (n *meshNode) moved() { n.NetworkChanged() }
 
 // conn is the connection there is, or one that it dials.
 func (n *meshNode) conn(ctx context.Context, to contact) (*meshsync.Conn, error) {

@@ -49,7 +49,7 @@ type peatPeer struct {
 }
 
 func startPeatNode(s site) (node, error) {
-	mesh, err := startMesh(s, meshsync.ReconnectPolicy{})
+	mesh, err := startMesh(s, meshsync.ReconnectPolicy{}, "")
 	if err != nil {
 		return nil, err
 	}

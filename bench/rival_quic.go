@@ -42,15 +42,19 @@ func quicLoopRival() rival {
 type loopNode struct {
 	transport *quic.Transport
 	site      site
-	ctx       context.Context
-	stop      context.CancelFunc
-	wg        sync.WaitGroup // the accept loop, the handlers and the dial loops
+	// mutual says that either side's streams may be on either side's connection: a
+	// connection costs a goroutine more then.
+	mutual bool
+	ctx    context.Context
+	stop   context.CancelFunc
+	wg     sync.WaitGroup // the accept loop, the handlers and the dial loops
 
 	accepted atomic.Int64 // connections that are there
 	dialCount
 
-	mu    sync.Mutex
-	conns map[identity.PeerID]*quic.Conn // the dialed ones
+	mu      sync.Mutex
+	conns   map[identity.PeerID]*quic.Conn // the dialed ones
+	inbound map[identity.PeerID]*quic.Conn // the last that each peer has dialed, if mutual
 }
 
 func startLoop(s site) (node, error) {
@@ -66,6 +70,7 @@ func startLoop(s site) (node, error) {
 		transport: &quic.Transport{Conn: sock, StatelessResetKey: resetKey(s.key)},
 		site:      s,
 		conns:     make(map[identity.PeerID]*quic.Conn),
+		inbound:   make(map[identity.PeerID]*quic.Conn),
 	}
 	listener, err := n.transport.Listen(identity.ServerTLS(cert, loopALPN), loopConfig())
 	if err != nil {
@@ -104,6 +109,34 @@ func loopConfig() *quic.Config {
 func (n *loopNode) serve(c *quic.Conn) {
 	n.accepted.Add(1)
 	defer n.accepted.Add(-1)
+	if n.mutual {
+		defer n.remember(c)()
+	}
+	n.echoStreams(c)
+}
+
+// remember makes an accepted connection one that open may use, until the function
+// that it returns is called.
+func (n *loopNode) remember(c *quic.Conn) (forget func()) {
+	id, err := identity.PeerOf(c.ConnectionState().TLS)
+	if err != nil {
+		return func() {} // the handshake has proven one
+	}
+	n.mu.Lock()
+	n.inbound[id] = c
+	n.mu.Unlock()
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.inbound[id] == c {
+			delete(n.inbound, id)
+		}
+	}
+}
+
+// echoStreams sends back what comes on the streams that the peer opens, until the
+// connection ends.
+func (n *loopNode) echoStreams(c *quic.Conn) {
 	for {
 		s, err := c.AcceptStream(n.ctx)
 		if err != nil {
@@ -149,6 +182,9 @@ func (n *loopNode) use(to contact, c *quic.Conn) {
 	n.mu.Lock()
 	n.conns[id] = c
 	n.mu.Unlock()
+	if n.mutual {
+		n.wg.Go(func() { n.echoStreams(c) })
+	}
 	select {
 	case <-c.Context().Done():
 	case <-n.ctx.Done():
@@ -177,6 +213,28 @@ func (n *loopNode) echo(ctx context.Context, to contact, msg []byte) ([]byte, er
 	}
 	return echoOver(ctx, quicDuplex{s}, msg)
 }
+
+// open opens a stream on the connection that this side has dialed, or else on one
+// that the peer has.
+func (n *loopNode) open(ctx context.Context, to contact) (duplex, error) {
+	c := n.conn(to)
+	if c == nil {
+		n.mu.Lock()
+		c = n.inbound[identity.PeerID(to.key)]
+		n.mu.Unlock()
+	}
+	if c == nil {
+		return nil, errNoConn
+	}
+	s, err := c.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open stream: %w", err)
+	}
+	return quicDuplex{s}, nil
+}
+
+// moved does nothing: a connection of quic-go sends on its socket, wherever that is.
+func (n *loopNode) moved() {}
 
 func (n *loopNode) Close() error {
 	n.stop()

@@ -79,11 +79,15 @@ func (w *world) sites(n int) []site {
 // treats private ones as a local network and dials there with another timeout.
 func (w *world) ground() *place {
 	n := len(w.nodes) + 1
-	addr := netip.AddrFrom4([4]byte{20, 0, byte(n >> 8), byte(n)})
-	p := &place{world: w, host: w.net.Host(fmt.Sprint("host", n), addr)}
+	return w.groundOn(w.net.Host(fmt.Sprint("host", n), netip.AddrFrom4([4]byte{20, 0, byte(n >> 8), byte(n)})))
+}
+
+// groundOn is ground with a host that is there.
+func (w *world) groundOn(h *testnet.Host) *place {
+	p := &place{world: w, host: h}
 	var seed [ed25519.SeedSize]byte
 	binary.BigEndian.PutUint64(seed[:], w.rand.Uint64())
-	p.site = site{key: ed25519.NewKeyFromSeed(seed[:]), addr: netip.AddrPortFrom(addr, worldPort), listen: p.listen}
+	p.site = site{key: ed25519.NewKeyFromSeed(seed[:]), addr: netip.AddrPortFrom(h.Addr(), worldPort), listen: p.listen}
 	w.nodes = append(w.nodes, p)
 	return p
 }
