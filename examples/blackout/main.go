@@ -3,22 +3,23 @@
 //
 //	go run ./examples/blackout
 //
-// Two services, A and B, talk over real UDP sockets on the loopback interface.
-// A is this process, B a child process of it. A registers B once and sends it
-// numbered messages. Then the network between them goes dark, B is killed, and
-// B moves to another port; each time A's transport gets the connection back by
-// itself, and A's own code does nothing but ask for a stream. Then the direct
-// path between them is cut, and they go on through a relay; it is repaired, and
-// the connection moves back to it. In the end A unregisters B, after which A
-// leaves it alone.
+// Two services, A and B, talk over real UDP sockets on the loopback interface;
+// a relay runs beside them. A is this process, B a child process of it. A
+// registers B once, opens a stream, and sends numbered messages on it, which B
+// sends back. The direct path between them is cut, and is repaired; a NAT gives
+// A another port; B moves to another address. The stream goes on through all of
+// that. Then the network goes dark for longer than any connection can wait, and
+// B is killed: the stream is lost, A's transport gets the connection back by
+// itself, and A's own code does nothing but ask for another stream. In the end A
+// unregisters B, after which A leaves it alone.
 //
-// Every line it prints is measured while it happens. The exit code is 1 if A
-// did not recover from an outage in time, lost a message to the move, or dialed
-// after it unregistered B.
+// Every line it prints is measured while it happens. The exit code is 1 if a
+// message was lost, the stream did not outlive a change of path, A did not
+// recover from an outage in time, or dialed after it unregistered B.
 //
 // Where to look: story.go is what happens, message.go is all that A's service
-// needs to do about outages, network.go is the switch that makes the network
-// go dark, peer.go is B, report.go prints what happens and outage.go the table.
+// needs to do about it, network.go what is done to the network, peer.go is B,
+// report.go prints what happens and table.go the table.
 package main
 
 import (

@@ -5,75 +5,95 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
-// messageInterval paces the messages: often enough that the moment they flow
-// again is seen within a tenth of a second.
-const messageInterval = 100 * time.Millisecond
+// messageInterval paces the messages: often enough that a pause is seen as long
+// as it is.
+const messageInterval = 20 * time.Millisecond
 
 // messageSize is about that of a position report. The first eight bytes are
 // the message's number.
 const messageSize = 100
 
-// An echo is a message that came back from B.
-type echo struct {
-	n    uint64
-	at   time.Time
-	lost int   // streams that have failed so far
-	err  error // what came back is not what was sent
+// An answer is a message that came back from B.
+type answer struct {
+	n      uint64
+	at     time.Time
+	stream int   // the number of the stream on which it came, from 1
+	err    error // what came back is not what was to come next
 }
 
-// sendMessages sends B one numbered message after another, each on a stream of
-// its own and when the one before has come back, until ctx ends or the transport
-// is closed. This is a service's whole part in surviving an outage: it asks for
-// a stream, which waits until there is a connection, and sends the message again
-// that the last connection may have lost.
-func sendMessages(ctx context.Context, a *meshsync.MeshSyncTransport, b meshsync.PeerID, echoes chan<- echo) {
-	pace := time.NewTicker(messageInterval)
-	defer pace.Stop()
-	lost := 0
-	for n := uint64(1); ; {
-		s, err := a.OpenStream(ctx, b)
+// A service sends numbered messages to B, on one stream for as long as that
+// lasts.
+type service struct {
+	a       *meshsync.MeshSyncTransport
+	b       meshsync.PeerID
+	answers chan answer
+	sent    atomic.Uint64 // the number of the last message
+}
+
+// run sends until ctx ends and the transport is closed. This is a service's
+// whole part in surviving an outage: it asks for a stream, which waits until
+// there is a connection, and sends again what has not come back on the last one.
+func (s *service) run(ctx context.Context) {
+	next := uint64(1)
+	for n := 1; ; n++ {
+		stream, err := s.a.OpenStream(ctx, s.b)
 		if err != nil {
 			return
 		}
-		got, err := roundTrip(s, n)
-		if err != nil {
-			lost++
-			continue
+		next = s.exchange(ctx, stream, n, next)
+	}
+}
+
+// exchange sends messages from number next on until the stream fails, and
+// returns the number of the first that has not come back.
+func (s *service) exchange(ctx context.Context, stream *meshsync.Stream, number int, next uint64) uint64 {
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer stream.CancelRead(0)
+	defer stream.CancelWrite(0) // wakes the sender
+	sender.Go(func() { s.send(ctx, stream, next) })
+
+	b := make([]byte, messageSize)
+	for ; ; next++ {
+		if _, err := io.ReadFull(stream, b); err != nil {
+			return next
 		}
-		e := echo{n: n, at: time.Now(), lost: lost}
-		if got != n {
-			e.err = fmt.Errorf("sent message %d, and %d came back", n, got)
+		a := answer{n: next, at: time.Now(), stream: number}
+		if got := binary.BigEndian.Uint64(b); got != next {
+			a.err = fmt.Errorf("message %d came back, and %d was to come", got, next)
 		}
 		select {
-		case echoes <- e:
+		case s.answers <- a:
 		case <-ctx.Done():
+			return next
+		}
+	}
+}
+
+// send sends messages from number n on until it is stopped or the stream fails.
+func (s *service) send(ctx context.Context, stream *meshsync.Stream, n uint64) {
+	pace := time.NewTicker(messageInterval)
+	defer pace.Stop()
+	b := make([]byte, messageSize)
+	for ; ; n++ {
+		binary.BigEndian.PutUint64(b, n)
+		if _, err := stream.Write(b); err != nil {
 			return
 		}
+		s.sent.Store(n)
 		select {
 		case <-pace.C:
 		case <-ctx.Done():
 			return
 		}
-		n++
 	}
-}
-
-// roundTrip sends n and returns what comes back. It fails when the connection
-// ends.
-func roundTrip(s *meshsync.Stream, n uint64) (uint64, error) {
-	defer s.Close()
-	b := make([]byte, messageSize)
-	binary.BigEndian.PutUint64(b, n)
-	if _, err := s.Write(b); err != nil {
-		return 0, err
-	}
-	if _, err := io.ReadFull(s, b); err != nil {
-		return 0, err
-	}
-	return binary.BigEndian.Uint64(b), nil
 }

@@ -13,27 +13,43 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
+// moveCommand on its stdin makes B move.
+const moveCommand = "move"
+
 // bePeer is B's process: a transport that echoes every stream, and is connected
-// to a relay. It prints its address, and goes away in order when its stdin ends,
-// so it never outlives A.
+// to a relay. It prints its address, and the new one when it has moved, and goes
+// away in order when its stdin ends, so it never outlives A.
 func bePeer(keyFile, listen, relayURL string) error {
 	key, err := meshsync.LoadOrCreateKey(keyFile)
 	if err != nil {
 		return err
 	}
+	net, err := newNetwork(listen)
+	if err != nil {
+		return err
+	}
 	b, err := meshsync.New(meshsync.Options{
 		PrivateKey:  key,
-		ListenAddr:  listen,
+		PacketConn:  net,
 		Relays:      []string{relayURL},
 		KeepAlive:   keepAlive,
 		IdleTimeout: idleTimeout,
 		Handler:     echoStreams,
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, net.Close())
 	}
-	fmt.Println(b.Addr())
-	io.Copy(io.Discard, os.Stdin)
+	fmt.Println(net.LocalAddr())
+	for commands := bufio.NewScanner(os.Stdin); commands.Scan(); {
+		if commands.Text() != moveCommand {
+			continue
+		}
+		if err := net.rebind(); err != nil {
+			return errors.Join(err, b.Close())
+		}
+		b.NetworkChanged()
+		fmt.Println(net.LocalAddr())
+	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -58,9 +74,10 @@ func echoStreams(c *meshsync.Conn) {
 
 // A peerProcess is B, seen from the process that started it.
 type peerProcess struct {
-	cmd   *exec.Cmd
-	stdin io.Closer
-	addr  string // where it listens
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stdout *bufio.Scanner
+	addr   string // where it listens
 }
 
 // startPeer starts this program once more, as B, and returns when it listens.
@@ -83,11 +100,28 @@ func startPeer(ctx context.Context, keyFile, listen, relayURL string) (*peerProc
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start B: %w", err)
 	}
-	line := bufio.NewScanner(stdout)
-	if !line.Scan() {
-		return nil, fmt.Errorf("peer B did not start: %w", errors.Join(line.Err(), cmd.Wait()))
+	p := &peerProcess{cmd: cmd, stdin: stdin, stdout: bufio.NewScanner(stdout)}
+	if err := p.readAddr(); err != nil {
+		return nil, fmt.Errorf("peer B did not start: %w", errors.Join(err, cmd.Wait()))
 	}
-	return &peerProcess{cmd: cmd, stdin: stdin, addr: line.Text()}, nil
+	return p, nil
+}
+
+// readAddr waits for the process to say where it listens.
+func (p *peerProcess) readAddr() error {
+	if !p.stdout.Scan() {
+		return errors.Join(errors.New("it said nothing"), p.stdout.Err())
+	}
+	p.addr = p.stdout.Text()
+	return nil
+}
+
+// move lets the process go on at another address.
+func (p *peerProcess) move() error {
+	if _, err := fmt.Fprintln(p.stdin, moveCommand); err != nil {
+		return fmt.Errorf("tell B to move: %w", err)
+	}
+	return p.readAddr()
 }
 
 // kill ends the process without giving it a chance to tell anybody, and

@@ -5,34 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
-// A report takes in what A's transport and A's messages tell, prints it, and
-// keeps the outages. One goroutine uses it.
+// A report takes in what A's transport and A's service tell, prints what the
+// story has not said, and keeps the incidents. One goroutine uses it.
 type report struct {
-	out    io.Writer
-	start  time.Time
-	events <-chan meshsync.Event
-	echoes <-chan echo
+	out     io.Writer
+	start   time.Time
+	events  <-chan meshsync.Event
+	answers <-chan answer
 
 	connected bool
 	path      meshsync.Path
 	dials     int
-	messages  uint64
-	lost      int // streams that failed
-	lastEcho  time.Time
-	outages   []*outage
-	current   *outage // the one A is to come out of, or nil
+	last      answer
+	incidents []*incident
 }
 
 var errTimeUp = errors.New("time is up")
 
-// until prints what happens until done, which it asks after each event and
-// echo. It fails with errTimeUp after limit.
+// until takes in what happens until done, which it asks after each event and
+// answer. It fails with errTimeUp after limit.
 func (r *report) until(ctx context.Context, limit time.Duration, done func() bool) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -43,12 +39,12 @@ func (r *report) until(ctx context.Context, limit time.Duration, done func() boo
 				return errors.New("the transport of A is closed")
 			}
 			r.event(ev)
-		case e := <-r.echoes:
-			if e.err != nil {
-				return e.err
+		case a := <-r.answers:
+			if a.err != nil {
+				return a.err
 			}
-			r.catchUp() // the connection it came on, if that is news
-			r.echo(e)
+			r.catchUp() // the connection or path that it came on, if that is news
+			r.answer(a)
 		case <-timer.C:
 			return errTimeUp
 		case <-ctx.Done():
@@ -58,7 +54,7 @@ func (r *report) until(ctx context.Context, limit time.Duration, done func() boo
 	return nil
 }
 
-// during prints what happens for d.
+// during takes in what happens for d.
 func (r *report) during(ctx context.Context, d time.Duration) error {
 	err := r.until(ctx, d, func() bool { return false })
 	if errors.Is(err, errTimeUp) {
@@ -67,81 +63,72 @@ func (r *report) during(ctx context.Context, d time.Duration) error {
 	return err
 }
 
-// catchUp prints the events that are there.
+// catchUp takes in the events that are there.
 func (r *report) catchUp() {
 	for len(r.events) > 0 {
 		r.event(<-r.events)
 	}
 }
 
-// begin opens the record of an outage that is about to be caused.
-func (r *report) begin(cause string) {
-	r.current = &outage{cause: cause}
-	r.outages = append(r.outages, r.current)
+// begin opens the record of something that is about to happen.
+func (r *report) begin(what string) *incident {
+	r.catchUp()
+	i := &incident{what: what, began: time.Now(), path: r.where()}
+	r.incidents = append(r.incidents, i)
+	return i
+}
+
+// current is the last incident, or one that nobody looks at.
+func (r *report) current() *incident {
+	if len(r.incidents) == 0 {
+		return new(incident)
+	}
+	return r.incidents[len(r.incidents)-1]
 }
 
 func (r *report) event(ev meshsync.Event) {
 	switch ev.Kind {
 	case meshsync.EventConnected:
-		r.connected = true
-		r.path = ev.Conn.Path()
-		text := fmt.Sprintf("connected to B (%v, %s)", r.path.Kind, r.path.Remote)
-		if r.path.Kind == meshsync.PathRelay {
-			text = "connected to B (through the relay)"
-		}
-		if o := r.current; o.open() {
-			o.back = ev.Time
-			o.length += ev.Outage
-			text += ", outage " + seconds(ev.Outage)
-		}
-		r.print(ev.Time, "A  ", text)
+		r.connected, r.path = true, ev.Conn.Path()
+		r.print(ev.Time, "A  ", "connected to B, "+r.where())
 	case meshsync.EventDisconnected:
 		r.connected = false
-		next := "dials again"
-		switch {
-		case errors.Is(ev.Err, meshsync.ErrSuperseded):
-			next = "its streams go on until they end"
-		case !ev.WillRetry:
-			next = "leaves it at that"
-		}
-		r.print(ev.Time, "A  ", fmt.Sprintf("connection ended: %v; %s", ev.Err, next))
+		r.print(ev.Time, "A  ", fmt.Sprintf("connection ended: %v", ev.Err))
+	case meshsync.EventPathChanged:
+		r.path = ev.Path
+		r.print(ev.Time, "A  ", "the packets go "+r.where())
 	case meshsync.EventDialing:
 		r.dials++
-		if o := r.current; o.open() {
-			o.dials++
-		}
-		r.print(ev.Time, "A  ", fmt.Sprintf("dials B, attempt %d", ev.Attempt))
-	case meshsync.EventDialFailed:
-		r.print(ev.Time, "A  ", fmt.Sprintf("dial failed: %s; the next one in %s", whyFailed(ev.Err), seconds(ev.Retry)))
-	case meshsync.EventRegistered, meshsync.EventUnregistered: // the story has just said so
-	default:
-		r.print(ev.Time, "A  ", ev.Kind.String())
+		r.current().dials++
+	default: // the story has said so, or the table will
 	}
+	r.current().path = r.where()
 }
 
-// whyFailed lists what became of each address of a dial.
-func whyFailed(err error) string {
-	dial, ok := errors.AsType[*meshsync.DialError](err)
-	if !ok {
-		return err.Error()
+// where says how A's packets go.
+func (r *report) where() string {
+	if r.path.Kind == meshsync.PathRelay {
+		return "through the relay"
 	}
-	var parts []string
-	for _, c := range dial.Candidates {
-		parts = append(parts, fmt.Sprintf("%s: %v", c.Addr, c.Err))
-	}
-	return strings.Join(parts, ", ")
+	return "directly to " + r.path.Remote
 }
 
-func (r *report) echo(e echo) {
-	switch o := r.current; {
-	case r.lastEcho.IsZero():
-		r.print(e.at, "A  ", fmt.Sprintf("message %d came back from B", e.n))
-	case o.open() && !o.back.IsZero() && e.at.After(o.back):
-		o.over, o.silence = true, e.at.Sub(r.lastEcho)
-		r.print(e.at, "A  ", fmt.Sprintf("message %d came back from B: messages flow again after %s", e.n, seconds(o.silence)))
+func (r *report) answer(a answer) {
+	i := r.current()
+	if from := later(r.last.at, i.began); r.last.n > 0 && a.at.Sub(from) > i.pause {
+		i.pause, i.resumed = a.at.Sub(from), a.at
 	}
-	r.lastEcho, r.lost = e.at, e.lost
-	r.messages++
+	if r.last.n > 0 {
+		i.streams += a.stream - r.last.stream
+	}
+	r.last = a
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // act prints what the demo is about to do, after all that happened before.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,7 +17,7 @@ import (
 const (
 	darkness     = 4 * time.Second  // twice the idle timeout: both sides give the connection up
 	downtime     = time.Second      // about what a quick service restart takes
-	calm         = time.Second      // between two outages, so that a reader can tell them apart
+	calm         = time.Second      // between two incidents, so that a reader can tell them apart
 	recoverLimit = 10 * time.Second // far above what any of this should take
 	watchAlone   = 3 * time.Second  // longer than A ever waited between two dials before
 )
@@ -24,13 +25,14 @@ const (
 // A story is A, B, the network between them and a relay.
 type story struct {
 	*report
-	ctx   context.Context
-	net   *network
-	relay *relay.Server
-	a     *meshsync.MeshSyncTransport
-	b     *peerProcess
-	bID   meshsync.PeerID
-	bKey  string // B's key file: it is the same peer after each restart
+	ctx     context.Context
+	network *network
+	relay   *relay.Server
+	a       *meshsync.MeshSyncTransport
+	service *service
+	b       *peerProcess
+	bID     meshsync.PeerID
+	bKey    string // B's key file: it is the same peer after a restart
 }
 
 // tellStory sets the stage, goes through the scenes, and prints the table.
@@ -48,30 +50,30 @@ func tellStory(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r, err := relay.NewServer(relay.ServerOptions{ListenAddr: "127.0.0.1:0"})
+	r, err := newRelay()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	s := &story{ctx: ctx, relay: r, bID: meshsync.PeerIDFromKey(key), bKey: bKey}
-	if s.net, err = newNetwork(); err != nil {
+	if s.network, err = newNetwork("127.0.0.1:0"); err != nil {
 		return err
 	}
 	s.a, err = meshsync.New(meshsync.Options{
-		PacketConn:  s.net,
+		PacketConn:  s.network,
 		KeepAlive:   keepAlive,
 		IdleTimeout: idleTimeout,
 		DialTimeout: dialTimeout,
 		Reconnect:   reconnect,
 	})
 	if err != nil {
-		return errors.Join(err, s.net.Close())
+		return errors.Join(err, s.network.Close())
 	}
 
-	echoes := make(chan echo)
-	s.report = &report{out: os.Stdout, start: time.Now(), events: s.a.Subscribe(ctx), echoes: echoes}
+	s.service = &service{a: s.a, b: s.bID, answers: make(chan answer)}
+	s.report = &report{out: os.Stdout, start: time.Now(), events: s.a.Subscribe(ctx), answers: s.service.answers}
 	var wg sync.WaitGroup
-	wg.Go(func() { sendMessages(ctx, s.a, s.bID, echoes) })
+	wg.Go(func() { s.service.run(ctx) })
 	defer func() {
 		cancel()
 		err = errors.Join(err, s.a.Close())
@@ -79,57 +81,120 @@ func tellStory(ctx context.Context) (err error) {
 	}()
 
 	s.prologue()
-	for _, scene := range []func() error{s.connect, s.blackout, s.restart, s.move, s.cutOff, s.moveBack, s.unregister} {
+	for _, scene := range []func() error{s.connect, s.cutOff, s.repair, s.rebind, s.move, s.blackout, s.restart, s.unregister} {
 		if err = scene(); err != nil {
 			break
 		}
 	}
-	printTable(os.Stdout, s.outages)
+	printTable(os.Stdout, s.incidents)
 	if err == nil {
-		fmt.Printf("\nAll recovered: %d messages, each came back, in order. After Unregister: no dial.\n", s.messages)
+		fmt.Printf("\n%d messages, each came back, in order. After Unregister: no dial.\n", s.last.n)
 	}
 	return err
 }
 
+// newRelay starts a relay without TCP, on which packets would pass while A's UDP
+// socket is dark.
+func newRelay() (*relay.Server, error) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r, err := relay.NewServer(relay.ServerOptions{PacketConn: conn})
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return r, nil
+}
+
 func (s *story) prologue() {
-	fmt.Printf(`A keeps a connection to B. A listens on %v; B is a process of its own.
+	fmt.Printf(`A keeps a connection to B and sends it a message each %v, on one stream. B is a process of its own; a relay runs beside them.
 Keep-alive %v, idle timeout %v, dial timeout %v: shorter than the defaults, to save your time.
-A relay runs beside them.
-Lines with "---" say what this demo does to them, lines with "A" what A's transport and messages tell.
-`, s.a.Addr(), keepAlive, idleTimeout, dialTimeout)
+Lines with "---" say what this demo does to them, lines with "A" what A's transport makes of it.
+`, messageInterval, keepAlive, idleTimeout, dialTimeout)
 }
 
 func (s *story) connect() error {
 	if err := s.startB("127.0.0.1:0"); err != nil {
 		return err
 	}
-	s.act("B listens on %s; A registers it there, and leaves the rest to its transport", s.b.addr)
+	s.act("B listens on %s; A registers it there and at the relay, and leaves the rest to its transport", s.b.addr)
 	if err := s.register(); err != nil {
 		return err
 	}
-	if err := s.until(s.ctx, recoverLimit, func() bool { return s.messages > 0 }); err != nil {
+	if err := s.until(s.ctx, recoverLimit, func() bool { return s.last.n > 0 }); err != nil {
 		return fmt.Errorf("node A did not reach B: %w", err)
 	}
 	return s.during(s.ctx, calm)
 }
 
+// cutOff, repair, rebind and move change the way of A's packets, and nothing else.
+
+func (s *story) cutOff() error {
+	return s.change("direct path cut", "the direct path is cut, in silence; both still reach the relay",
+		func() error { s.network.cut.Store(s.b.addr); return nil },
+		func() bool { return s.path.Kind == meshsync.PathRelay })
+}
+
+func (s *story) repair() error {
+	return s.change("direct path repaired", "the direct path is repaired; nobody says so",
+		func() error { s.network.cut.Store(""); return nil },
+		func() bool { return s.path.Kind == meshsync.PathDirect })
+}
+
+func (s *story) rebind() error {
+	return s.change("NAT rebinds", "A's packets come from another port, as behind a NAT that has restarted; nobody says so",
+		s.network.rebind, func() bool { return true })
+}
+
+func (s *story) move() error {
+	return s.change("B moves", "B's host gets another address; B's service calls NetworkChanged, and A is told nothing",
+		s.b.move, func() bool { return s.path.Remote == s.b.addr })
+}
+
+// register is all that A's service ever does to be connected to B.
+func (s *story) register() error {
+	return s.a.RegisterForReconnect(s.bID, []string{s.b.addr}, s.relay.URL())
+}
+
+// change does something that no stream should notice, and waits until it has come
+// about and a message that was sent after it has come back.
+func (s *story) change(what, line string, do func() error, done func() bool) error {
+	s.act("%s", line)
+	i := s.begin(what)
+	if err := do(); err != nil {
+		return err
+	}
+	after := s.service.sent.Load()
+	if err := s.until(s.ctx, recoverLimit, func() bool { return done() && s.last.n > after }); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if err := s.during(s.ctx, calm); err != nil {
+		return err
+	}
+	if i.streams > 0 || i.dials > 0 {
+		return fmt.Errorf("%s: it took %d streams and %d dials", what, i.streams, i.dials)
+	}
+	return nil
+}
+
 func (s *story) blackout() error {
-	s.begin(fmt.Sprintf("network dark for %v", darkness))
-	s.act("the network between A and B goes dark")
-	s.net.dark.Store(true)
+	if err := s.register(); err != nil { // for the day on which it has to dial
+		return err
+	}
+	s.act("A registers B at its new address. Then the network goes dark for %v, the relay included", darkness)
+	i := s.begin("network dark")
+	s.network.dark.Store(true)
 	if err := s.during(s.ctx, darkness); err != nil {
 		return err
 	}
 	s.act("the network is back")
-	return s.comeBack(func() error {
-		s.net.dark.Store(false)
-		return nil
-	})
+	return s.comeBack(i, func() error { s.network.dark.Store(false); return nil })
 }
 
 func (s *story) restart() error {
-	s.begin(fmt.Sprintf("B killed, restarted after %v", downtime))
 	s.act("B's process is killed; nobody tells A")
+	i := s.begin("B killed, restarted")
 	if err := s.b.kill(); err != nil {
 		return err
 	}
@@ -137,64 +202,19 @@ func (s *story) restart() error {
 		return err
 	}
 	s.act("B is started again: same key, same port, but the process knows of no connection")
-	return s.comeBack(func() error { return s.startB(s.b.addr) })
+	return s.comeBack(i, func() error { return s.startB(s.b.addr) })
 }
 
-func (s *story) move() error {
-	s.begin("B killed, moved to another port")
-	s.act("B's process is killed once more")
-	if err := s.b.kill(); err != nil {
+// comeBack repairs the cause of an outage, and waits until messages come back.
+func (s *story) comeBack(i *incident, repair func() error) error {
+	i.repaired = time.Now()
+	if err := repair(); err != nil {
 		return err
 	}
-	if err := s.until(s.ctx, recoverLimit, func() bool { return !s.connected }); err != nil {
-		return fmt.Errorf("node A did not notice that B is gone: %w", err)
-	}
-	if err := s.startB("127.0.0.1:0"); err != nil {
-		return err
-	}
-	s.act("B runs again, now on %s; A does not know that yet", s.b.addr)
-	if err := s.during(s.ctx, calm); err != nil {
-		return err
-	}
-	s.act("A registers B at its new address")
-	return s.comeBack(s.register)
-}
-
-func (s *story) cutOff() error {
-	s.act("A registers B once more: now with the relay that B is connected to as well")
-	if err := s.a.RegisterForReconnect(s.bID, []string{s.b.addr}, s.relay.URL()); err != nil {
-		return err
-	}
-	if err := s.during(s.ctx, calm); err != nil {
-		return err
-	}
-	s.begin("direct path cut")
-	s.act("the direct path between A and B is cut; both still reach the relay")
-	s.net.cut.Store(s.b.addr)
-	if err := s.until(s.ctx, recoverLimit, func() bool { return s.current.over }); err != nil {
-		return fmt.Errorf("node A did not reach B through the relay: %w", err)
-	}
-	if s.path.Kind != meshsync.PathRelay {
-		return fmt.Errorf("node A reaches B on path %v, though that is cut", s.path.Kind)
+	if err := s.until(s.ctx, recoverLimit, func() bool { return s.last.at.After(i.repaired) }); err != nil {
+		return fmt.Errorf("node A did not recover from %q: %w", i.what, err)
 	}
 	return s.during(s.ctx, calm)
-}
-
-func (s *story) moveBack() error {
-	lost, messages := s.lost, s.messages
-	s.act("the direct path is repaired; A looks for it while it uses the relay")
-	s.net.cut.Store("")
-	if err := s.until(s.ctx, recoverLimit, func() bool { return s.path.Kind == meshsync.PathDirect }); err != nil {
-		return fmt.Errorf("node A did not move back to the direct path: %w", err)
-	}
-	if err := s.during(s.ctx, calm); err != nil {
-		return err
-	}
-	s.act("%d messages came back during the move, and %d streams failed", s.messages-messages, s.lost-lost)
-	if s.lost != lost {
-		return errors.New("the move cost node A a stream")
-	}
-	return nil
 }
 
 func (s *story) unregister() error {
@@ -212,11 +232,11 @@ func (s *story) unregister() error {
 	if err := s.until(s.ctx, recoverLimit, func() bool { return !s.connected }); err != nil {
 		return fmt.Errorf("node A did not notice that B is gone: %w", err)
 	}
-	dials, packets := s.dials, s.net.sent.Load()
+	dials, packets := s.dials, s.network.sent.Load()
 	if err := s.during(s.ctx, watchAlone); err != nil {
 		return err
 	}
-	dials, packets = s.dials-dials, s.net.sent.Load()-packets
+	dials, packets = s.dials-dials, s.network.sent.Load()-packets
 	s.act("in the %v since then A made %d dials and sent %d packets", watchAlone, dials, packets)
 	if dials > 0 || packets > 0 {
 		return errors.New("node A did not leave B alone after Unregister")
@@ -224,27 +244,8 @@ func (s *story) unregister() error {
 	return nil
 }
 
-// register is all that A's service ever does to be connected to B.
-func (s *story) register() error {
-	return s.a.RegisterForReconnect(s.bID, []string{s.b.addr}, "")
-}
-
 // startB starts B's process, always with the same key.
 func (s *story) startB(listen string) (err error) {
 	s.b, err = startPeer(s.ctx, s.bKey, listen, s.relay.URL())
 	return err
-}
-
-// comeBack repairs the cause of the current outage, and waits until A has come
-// out of it.
-func (s *story) comeBack(repair func() error) error {
-	o := s.current
-	o.repaired = time.Now()
-	if err := repair(); err != nil {
-		return err
-	}
-	if err := s.until(s.ctx, recoverLimit, func() bool { return o.over }); err != nil {
-		return fmt.Errorf("node A did not recover from %q: %w", o.cause, err)
-	}
-	return s.during(s.ctx, calm)
 }
