@@ -3,6 +3,7 @@ package meshsync
 import (
 	"cmp"
 	"crypto/tls"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -143,7 +144,12 @@ func (t *MeshSyncTransport) leavePaths(c *Conn) {
 	use := c.use
 	c.use = nil
 	t.mu.Unlock()
-	c.paths.End(max(minLinger, lingerRounds*c.Stats().RTT), use.release)
+	release := use.release
+	if errors.Is(c.endCause(), ErrDisconnected) { // nothing is to begin
+		use.release()
+		release = func() {}
+	}
+	c.paths.End(max(minLinger, lingerRounds*c.Stats().RTT), release)
 }
 
 const (

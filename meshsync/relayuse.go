@@ -17,6 +17,8 @@ type relayUse struct {
 	links []*relayLink
 	// forget forgets the URL that the use named; nil if it named none.
 	forget func()
+	// ofConn says that it is a connection's, and nobody's wish to reach the peer.
+	ofConn bool
 	// arrived gets an element when the peer arrives at one of the relays.
 	arrived chan struct{}
 }
@@ -48,12 +50,14 @@ func (rs *relays) useForConn(id PeerID, over paths.Route) *relayUse {
 	if l == nil && (rs.peers[id] == nil || rs.closed) {
 		return nil
 	}
-	u := &relayUse{rs: rs, peer: rs.peerFor(id)}
+	u := &relayUse{rs: rs, peer: rs.peerFor(id), ofConn: true}
 	if l != nil {
 		u.add(l)
 	}
 	for _, other := range u.peer.uses {
-		u.addAll(other.links)
+		if !other.ofConn {
+			u.addAll(other.links)
+		}
 	}
 	u.addAll(rs.home)
 	u.peer.uses = append(u.peer.uses, u)
