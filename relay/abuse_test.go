@@ -317,20 +317,30 @@ func TestFullQueuesLeaveRoomToOthers(t *testing.T) {
 	var pool buffers
 	const most = 1000
 	shared := &budget{most: most}
-	fill := func() (o *outbox, taken int) {
+	fill := func(watched bool) (o *outbox, taken int) {
 		o = &outbox{pool: &pool, owner: deafOwner{}, limit: maxForwarded, running: true, budget: shared}
-		for o.put(outgoing{frame: pool.get()}) {
+		for o.put(outgoing{frame: pool.get(), watched: watched}) {
 			taken++
 		}
 		return o, taken
 	}
-	first, alone := fill()
+	for range 1000 { // of strangers
+		fill(false)
+	}
+	if held := shared.held.Load(); held > most/2 {
+		t.Errorf("strangers' packets hold %d of %d buffers", held, most)
+	}
+	if _, taken := fill(true); taken < most/2/(budgetShare+1) {
+		t.Errorf("a queue of watched peers takes %d buffers beside those of strangers", taken)
+	}
+	shared.held.Store(0)
+	first, alone := fill(true)
 	if want := most / (budgetShare + 1); alone != want {
 		t.Errorf("one queue alone takes %d buffers, want %d", alone, want)
 	}
 	last := 0
 	for i := range 30 {
-		if _, last = fill(); last == 0 {
+		if _, last = fill(true); last == 0 {
 			t.Fatalf("no room for the queue after %d full ones", i+1)
 		}
 	}

@@ -85,14 +85,23 @@ type budget struct {
 // a sixty-fourth of the budget.
 const budgetShare = 16
 
+// strangersPart is the part of the budget, one half, that packets cannot take whose
+// destination does not watch their source. So those who watch each other share at least
+// that, however many others fill their outboxes.
+const strangersPart = 2
+
 // take takes a buffer for an outbox that has so many.
-func (b *budget) take(has int) bool {
+func (b *budget) take(has int, watched bool) bool {
 	if b == nil {
 		return true
 	}
+	most := b.most
+	if !watched {
+		most -= most / strangersPart
+	}
 	for {
 		held := b.held.Load()
-		if int64(has) >= (b.most-held)/budgetShare {
+		if int64(has) >= (most-held)/budgetShare {
 			return false
 		}
 		if b.held.CompareAndSwap(held, held+1) {
@@ -136,14 +145,14 @@ func (o *outbox) put(p outgoing) bool {
 // while little is left of the budget. It does not for strangers, whose floods it would
 // make dearer. mu is held.
 func (o *outbox) takeBuffer(watched bool) bool {
-	if o.budget.take(o.holding()) {
+	if o.budget.take(o.holding(), watched) {
 		return true
 	}
 	if o.unheard == 0 || !watched {
 		return false
 	}
 	o.checkUnheard()
-	return o.budget.take(o.holding())
+	return o.budget.take(o.holding(), watched)
 }
 
 // fits reports whether there is room for a packet. mu is held.
