@@ -17,12 +17,11 @@ import (
 // kilobytes, and most outages are shorter.
 const besideDelay = 2 * time.Second
 
-// pathsChanged follows what the connection says of its paths.
-func (w *watchdog) pathsChanged() {
-	was := w.suspect
-	c := w.connection()
+// pathsChanged follows what the connection says of its paths. was says whether it was
+// suspect before.
+func (w *watchdog) pathsChanged(was bool) {
 	switch {
-	case c == nil, w.suspect == was: // connChanged hears of the end
+	case w.suspect == was:
 	case w.suspect:
 		w.searchBeside()
 	default:
@@ -30,7 +29,7 @@ func (w *watchdog) pathsChanged() {
 		w.search.stop()
 		w.onAnswer = false
 	}
-	if c != nil && w.timer == nil {
+	if w.timer == nil {
 		w.findAddresses()
 	}
 }

@@ -178,7 +178,7 @@ func (t *MeshSyncTransport) pathNews(c *Conn) {
 		}
 	}
 	if w := p.watchdog; w != nil {
-		signal(w.paths)
+		signal(w.conns)
 	}
 }
 

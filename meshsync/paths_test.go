@@ -2,6 +2,7 @@ package meshsync
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,6 +71,7 @@ func TestServiceSeesThePathOfAConnection(t *testing.T) {
 		w.net.Cut(a.host, b.host)
 		a.registerVia(b, r, b.addr())
 		c := a.awaitPath(b, PathRelay, 5*time.Second)
+		synctest.Wait() // the watchdog has heard as well
 		if all := c.Paths(); len(all) != 2 || !all[0].Active || all[0].Relay != r.url() || !all[0].Validated || all[1].Active || all[1].Remote != b.addr() || all[1].Validated {
 			t.Errorf("paths through the relay: %+v", all)
 		}

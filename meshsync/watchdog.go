@@ -28,12 +28,11 @@ type watchdog struct {
 	log  *slog.Logger
 
 	// Wake-ups. Each holds at most one, as a second would say nothing new.
-	conns   chan struct{} // the table: the peer's connection came or went
+	conns   chan struct{} // the peer's connection came or went, or takes another path, or is suspect or is not any more
 	updates chan struct{} // RegisterForReconnect: other addresses
 	retries chan struct{} // RetryNow
 	demands chan struct{} // WaitConn or OpenStream: somebody waits for the peer
 	network chan struct{} // NetworkChanged
-	paths   chan struct{} // the connection's packets take another path, or it is suspect, or is no more
 	stop    chan struct{} // closed: the registration ends
 
 	done chan struct{} // closed when run has returned
@@ -88,7 +87,6 @@ func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
 		retries: make(chan struct{}, 1),
 		demands: make(chan struct{}, 1),
 		network: make(chan struct{}, 1),
-		paths:   make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
@@ -131,8 +129,6 @@ func (w *watchdog) run() {
 			w.dialEnded(r)
 		case <-w.due():
 			w.dialAgain()
-		case <-w.paths:
-			w.pathsChanged()
 		case <-w.search.fired():
 			w.search.next()
 		case a := <-w.search.answers:
@@ -188,16 +184,20 @@ func (w *watchdog) connection() *Conn {
 	return c
 }
 
-// connChanged follows what the table says. A connection that came and went
-// since the last look was lost as well.
+// connChanged follows what the table says, and the connection of its paths. A connection
+// that came and went since the last look was lost as well.
 func (w *watchdog) connChanged() {
-	had, knew := w.connected, w.seen
-	if c := w.connection(); c != nil {
-		if had && w.seen != knew { // it took the place of another
+	had, knew, suspect := w.connected, w.seen, w.suspect
+	c := w.connection()
+	switch {
+	case c != nil && had && w.seen == knew:
+		w.pathsChanged(suspect)
+	case c != nil:
+		if had { // it took the place of another
 			w.unstable = time.Since(w.upSince) < w.t.opts.Reconnect.StableAfter
 		}
 		w.connectionUp(c)
-	} else if had || w.seen != knew {
+	case had || w.seen != knew:
 		w.connLost()
 	}
 }

@@ -83,8 +83,8 @@ type Path struct {
 
 	told    bool      // a ping of the other side has come over it
 	movedAt time.Time // when one came that says that it has moved there; zero: none did
-	learned bool // its address was told by a ping of the other side only
-	invited bool // and from there has come as much as a ping takes, since the last one
+	learned bool      // its address was told by a ping of the other side only
+	invited bool      // and from there has come as much as a ping takes, since the last one
 
 	quiet   silence
 	doubted bool // it is to be suspected at once
