@@ -296,6 +296,12 @@ func (b *Binding) Migrated(route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
+// hasProven reports whether it was found out just now that a route leads to the other side.
+func (b *Binding) hasProven(route Route, now time.Time) bool {
+	p := b.path(route)
+	return p != nil && p.ponged.Equal(now)
+}
+
 func (b *Binding) path(route Route) *Path {
 	for _, p := range b.paths {
 		if p.route == route {

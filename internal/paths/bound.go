@@ -14,7 +14,6 @@ import (
 // End.
 type Bound struct {
 	layer *Layer
-	order uint64 // among those of the layer
 	// remote is the address that QUIC has for the connection now, and news is called,
 	// with mu held, when there are moves to Take, or Suspect has changed.
 	remote func() net.Addr
@@ -57,13 +56,12 @@ func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, rtt time.Du
 	defer b.mu.Unlock()
 	b.binding = NewBinding(s, over, rtt, 0, now)
 	l.mu.Lock()
-	l.begun++
-	b.order = l.begun
 	l.bind(addr, stands, b)
 	l.tags[s.Tag()] = b
 	l.bounds[b] = struct{}{}
 	l.mu.Unlock()
 	b.know(routes, now)
+	l.proved(over, b)
 	return b
 }
 

@@ -1,7 +1,6 @@
 package paths
 
 import (
-	"cmp"
 	"container/list"
 	"context"
 	"net"
@@ -46,7 +45,6 @@ type Layer struct {
 	tags      map[uint64]*Bound
 	bounds    map[*Bound]struct{} // and those that linger
 	number    uint64              // of the last virtual address
-	begun     uint64              // how many connections were bound so far
 	strangers *list.List          // of *way that nobody uses, the latest heard from first
 	looked    time.Time           // when migrations were looked for last
 }
@@ -64,7 +62,7 @@ type way struct {
 	route   Route
 	first   *net.UDPAddr // its first virtual name
 	open    *name        // nil: the address, or there is none yet
-	bounds  []*Bound     // those that have it for a path, the one that began last first; never changed in place
+	bounds  []*Bound     // those that have it for a path, the one that has proven it last first; never changed in place
 	uses    int          // uses of its names
 	pins    int          // inbound connections that began with its address for their name
 	element *list.Element
@@ -288,9 +286,26 @@ func (l *Layer) forgetWay(w *way) {
 // held.
 func (l *Layer) join(r Route, b *Bound) {
 	w := l.wayOf(r)
-	i, _ := slices.BinarySearchFunc(w.bounds, b, func(other, b *Bound) int { return cmp.Compare(b.order, other.order) })
-	w.bounds = slices.Insert(slices.Clone(w.bounds), i, b)
+	w.bounds = append(slices.Clip(w.bounds), b)
 	l.tidy(w)
+}
+
+// proved says that a connection has proven that a route leads to its peer, which it did
+// not to any other then.
+func (l *Layer) proved(r Route, b *Bound) {
+	l.mu.RLock()
+	w := l.ways[r]
+	last := w == nil || len(w.bounds) == 0 || w.bounds[0] == b
+	l.mu.RUnlock()
+	if last {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w := l.ways[r]; w != nil && slices.Contains(w.bounds, b) {
+		others := slices.DeleteFunc(slices.Clone(w.bounds), func(other *Bound) bool { return other == b })
+		w.bounds = append([]*Bound{b}, others...)
+	}
 }
 
 func (l *Layer) part(r Route, b *Bound) {

@@ -139,7 +139,8 @@ func (l *Layer) nameOf(r Route, from *net.UDPAddr) *net.UDPAddr {
 
 // hear returns the name under which QUIC is to see packets with a short header that
 // came over a route: that of the connection which has it for a proven path, and of
-// several the one that began last. What comes from where a peer has proven to be, with a
+// several the one that has proven it last: an address that a NAT has given to one peer may be
+// another one's by now, and a peer may have been restarted. What comes from where a peer has proven to be, with a
 // ping, and which is not proven to lead to it, is shown under the peer's name as well: QUIC
 // would take the peer for moved otherwise (RFC 9000 section 9.3). But the source of a ping can be
 // forged, so that counts only where no other connection has its packets come from, not
@@ -218,9 +219,14 @@ func (b *Bound) invite(total int, r Route) (as *net.UDPAddr) {
 func (b *Bound) hearPing(packet []byte, r Route) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.ended {
-		b.take(b.binding.HearPing(packet, r, time.Now()))
-		b.moved = b.moved || b.binding.active.quiet.pongs > 0
+	if b.ended {
+		return
+	}
+	now := time.Now()
+	b.take(b.binding.HearPing(packet, r, now))
+	b.moved = b.moved || b.binding.active.quiet.pongs > 0
+	if b.binding.hasProven(r, now) {
+		b.layer.proved(r, b)
 	}
 }
 
@@ -291,6 +297,7 @@ func (b *Bound) migrated(to *net.UDPAddr, now time.Time) {
 	l.bind(to, r, b)
 	l.mu.Unlock()
 	b.take(b.binding.Migrated(r, now))
+	l.proved(r, b)
 }
 
 // maxNames bounds the names that a peer can give a connection by moving without a ping.

@@ -69,23 +69,30 @@ func TestUnknownTagsLeaveNothing(t *testing.T) {
 }
 
 // QUIC must see the packets of a connection under one name: under two in turn, it takes the
-// peer for one that moves with each of them.
-func TestSharedWayIsTheNewestConnections(t *testing.T) {
+// peer for one that moves with each of them. An address that two connections have had leads to
+// the peer that has proven it last.
+func TestSharedWayIsWhoseThatHasProvenItLast(t *testing.T) {
 	onBench(t, func(l *bench) {
 		x, way := at("192.0.2.1:1")
 		_, other := at("192.0.2.2:2")
 		old := l.bind(x)
+		old.ping(other, true)
 		_, fresh := l.arrive(initial, way)
 		next := l.bind(fresh)
+		time.Sleep(ms)
 		next.ping(other, true)
-		old.ping(other, true) // it has that way later, and is older all the same
+		old.ping(other, false) // which proves nothing
 		for range 10 {
 			for _, r := range []Route{way, other} {
 				l.expect(fmt.Sprint("over ", r.Addr), l.shownAs(short, r), fresh.String())
 			}
 		}
+		time.Sleep(ms)
+		old.Doubt(old.Active())
+		old.ping(other, true)
+		l.expect("after the other one has proven it", l.shownAs(short, other), x.String())
 		next.end()
-		l.expect("after the end of the newest", l.shownAs(short, other), x.String())
+		l.expect("after the end of the newest", l.shownAs(short, way), x.String())
 		old.end()
 	})
 }
