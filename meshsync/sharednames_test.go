@@ -88,7 +88,7 @@ func (s sharing) reconnect(w *world, held bool) time.Duration {
 	time.Sleep(testRTT)
 	restarts.start()
 	began := time.Now()
-	defer stays.serve(restarts).end()
+	asking := stays.serve(restarts) // so that it finds out
 	if s.dials == "restarted" {
 		restarts.registerVia(stays, home2, stays.addr())
 	}
@@ -101,6 +101,7 @@ func (s sharing) reconnect(w *world, held bool) time.Duration {
 	}
 	restarts.awaitEcho(stays, 5*time.Second)
 	took := time.Since(began)
+	asking.end()
 
 	time.Sleep(stays.MeshSyncTransport.opts.IdleTimeout + time.Second)
 	if now, _ := restarts.Conn(stays.ID()); now != c {
