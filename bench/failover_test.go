@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -70,6 +71,9 @@ func TestFailoverDoesToARivalWhatItIs(t *testing.T) {
 				}
 				if tc.rtt != 0 && s.rtt != tc.rtt {
 					t.Errorf("the last answer took %v, want %v", s.rtt, tc.rtt)
+				}
+				if strings.Contains(tc.kind, "address") && tc.lost == 0 && s.longest >= migrationPatience {
+					t.Errorf("silent for %v, as if nobody had told the node that it has moved", s.longest)
 				}
 				if tc.over == (s.bytes < askSize) {
 					t.Errorf("%.0f bytes an answer", s.bytes)
