@@ -43,7 +43,7 @@ func TestFailoverDoesToARivalWhatItIs(t *testing.T) {
 		kind, rival string
 		lost        int
 		over        bool
-		rtt         time.Duration
+		rtt         time.Duration // 0 if there is none
 	}{
 		{"direct path dies, sending", "meshsync", 0, true, relayed},
 		{"direct path dies, sending", "libp2p, circuit v2", 1, true, relayed},
@@ -58,7 +58,8 @@ func TestFailoverDoesToARivalWhatItIs(t *testing.T) {
 		{"acceptor's address changes, sending", "quic-go, migration by hand", 1, true, worldRTT},
 		{"dialer's address changes, sending", "meshsync", 0, true, worldRTT},
 		{"dialer's address changes, sending", "quic-go, migration by hand", 0, true, worldRTT},
-		{"NAT forgets, idle", "meshsync", 0, true, 0}, // the question is the first packet after it
+		{"NAT forgets, idle", "meshsync", 0, true, worldRTT},
+		{"direct path dies, idle", "meshsync", 0, true, relayed},
 	} {
 		t.Run(tc.kind+"/"+tc.rival, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -191,7 +192,7 @@ func TestStreamAskerAsksAgainOnAnotherStream(t *testing.T) {
 		p.opened[0].ends[0].Close() // the echo service is gone
 		app.ask()
 		time.Sleep(time.Second)
-		synctest.Wait()
+		app.close()
 		if app.err != nil || app.lost != 1 || len(app.answers) != 2 || len(p.opened) != 2 {
 			t.Errorf("%d streams opened, %d lost, %d answers, %v", len(p.opened), app.lost, len(app.answers), app.err)
 		}
@@ -204,7 +205,7 @@ func TestStreamAskerFindsWrongAnswers(t *testing.T) {
 		defer app.close()
 		app.ask()
 		time.Sleep(time.Second)
-		synctest.Wait()
+		app.close()
 		if app.err == nil {
 			t.Error("a message that was not sent counts")
 		}

@@ -27,8 +27,10 @@ func reasons(suite string) []string {
 		},
 		"failover": {
 			"A move that needs no other path is quic-go's own migration: its accepting side sees the peer's packets come from elsewhere, validates that address, and sends all that is " +
-				"outstanding again. Ours is told of the new address by a ping, and leaves the old one when that has not answered for a round trip and a quarter; what went there meanwhile QUIC has to find out, " +
-				"but for the last packet ([ADR 14](../docs/adr/0014-paths.md)).",
+				"outstanding again. Ours has proven the new address as soon, but QUIC does not know of paths: that packets went to the old address meanwhile it finds out by itself, a good round trip later, " +
+				"but for the last one ([ADR 14](../docs/adr/0014-paths.md)).",
+			"When the path dies, what moves by hand counts from the moment at which its application begins to wait. Ours is under QUIC and sees packets only: the first may be an acknowledgment, which nobody answers, so " +
+				"its patience begins with the second.",
 			"Bytes of an idle application are those of one answer and of all that finds and tries the paths: pings as long as the longest packets, and the relays, of which the node makes sure after a change of its network. " +
 				"A loop that has one path and stays on it sends nothing of the kind.",
 		},

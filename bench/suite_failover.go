@@ -77,7 +77,7 @@ func runFailover(b *bench) (*result, error) {
 			fmt.Sprintf("Virtual time, RTT %v between A and B directly and %v through a relay, at which both are. A keeps a connection to B, and A's application a stream, on "+
 				"which it sends numbered messages of %d bytes that come back. *Sending*: one every %v; *idle*: none until %v after the event. The figure is the longest time without "+
 				"an answer since the event, for an idle application that from its first question to the answer. When the stream fails, the application opens another one "+
-				"as soon as it can, and asks again; *lost* is how many streams failed for each seed. *Afterwards* is how long the last answer took: %v is the direct path. *Not in time*: no answer in %v.",
+				"as soon as it can, and asks again; *lost* is how many streams failed for each seed. *Afterwards* is how long an answer took in the end, an idle application's second one: %v is the direct path. *Not in time*: no answer in %v.",
 				worldRTT, relayedRTT, askSize, pollPeriod, idleWait, worldRTT, longestSilence),
 			fmt.Sprintf("The direct path dies silently: packets vanish, nobody says so. It returns after %v. A host whose address changes says so to its node, if that wants to know (ours: NetworkChanged); nobody tells "+
 				"the other side. Where the acceptor moves, B keeps A as well. The NAT, in front of A, gives it another public port; nobody tells. Bytes are what A and B sent from the event to the end, %v later or after the first answer, "+
@@ -191,7 +191,15 @@ func failOver(v pathRival, seed uint64, kind failover) (s silence, err error) {
 	s.longest = x.watch(began, kind.sending)
 	after := x.sent()
 	n, m := x.counts()
-	s.rtt, s.lost, s.bytes = x.app.rtt, m-lost, float64(after-before)/float64(n-answered)
+	s.lost, s.bytes = m-lost, float64(after-before)/float64(n-answered)
+	if s.longest != never && !kind.sending {
+		time.Sleep(idleWait)
+		x.app.ask()
+		time.Sleep(idleWait)
+	}
+	x.app.mu.Lock()
+	defer x.app.mu.Unlock()
+	s.rtt = x.app.rtt
 	if s.longest == never {
 		s.rtt, s.bytes = never, -1
 	}
