@@ -138,6 +138,12 @@ func (p *pipes) open(context.Context, contact) (duplex, error) {
 	return s, nil
 }
 
+func (p *pipes) first() *pipeStream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.opened[0]
+}
+
 type pipeStream struct {
 	io.Reader
 	io.Writer
@@ -189,7 +195,7 @@ func TestStreamAskerAsksAgainOnAnotherStream(t *testing.T) {
 		defer app.close()
 		app.ask()
 		time.Sleep(time.Second)
-		p.opened[0].ends[0].Close() // the echo service is gone
+		p.first().ends[0].Close() // the echo service is gone
 		app.ask()
 		time.Sleep(time.Second)
 		app.close()
