@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -68,6 +69,13 @@ func (c *tapped) WriteTo(b []byte, to net.Addr) (int, error) {
 	c.bytes[to.(*net.UDPAddr).AddrPort()] += len(b)
 	c.mu.Unlock()
 	return c.PacketConn.WriteTo(b, to)
+}
+
+// seen returns the packets of paths that have left so far.
+func (c *tapped) seen() [][]byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.pings)
 }
 
 // tap taps a node, which is restarted for it.
@@ -158,9 +166,7 @@ func TestForgedPacketsOfPathsDoNothing(t *testing.T) {
 		a.await(b, time.Second)
 		a.NetworkChanged() // so that there are pings and pongs
 		time.Sleep(time.Second)
-		tapA.mu.Lock()
-		seen := append(append([][]byte(nil), tapA.pings...), tapB.pings...)
-		tapA.mu.Unlock()
+		seen := append(tapA.seen(), tapB.seen()...)
 		if len(seen) < 4 {
 			t.Fatalf("%d packets were seen", len(seen))
 		}
@@ -187,6 +193,8 @@ func TestForgedPacketsOfPathsDoNothing(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 		})
+		a.stop()
+		b.stop()
 		most := 0 // a ping may have come before its connection was bound, so that it is taken now, once
 		for _, packet := range seen {
 			most += len(packet)
@@ -196,8 +204,6 @@ func TestForgedPacketsOfPathsDoNothing(t *testing.T) {
 				t.Errorf("%d bytes went to who sent forged packets", n)
 			}
 		}
-		a.stop()
-		b.stop()
 		if a.log.count(EventPathChanged)+b.log.count(EventPathChanged) > 0 {
 			t.Error("the path changed")
 		}
