@@ -168,7 +168,7 @@ func (r *race) unresolved(found records) {
 	if !r.isTried(found.url) {
 		return
 	}
-	r.failed = append(r.failed, CandidateError{Addr: r.url(found.url).HostPort(), Err: r.silence(found.err)})
+	r.failed = append(r.failed, CandidateError{Addr: r.url(found.url).HostPort(), Err: r.silence(found.err, r.o.DialTimeout)})
 }
 
 func interleave(a, b []candidate) []candidate {

@@ -136,7 +136,7 @@ func (r *race) giveUp(a attempt) {
 		discard(a.link)
 		a.err = context.Cause(r.ctx)
 	}
-	r.failed = append(r.failed, CandidateError{Carrier: a.carrier, Addr: a.to.String(), Err: r.silence(explain(a.err))})
+	r.failed = append(r.failed, CandidateError{Carrier: a.carrier, Addr: a.to.String(), Err: r.silence(explain(a.err), r.o.DialTimeout)})
 }
 
 // take takes an attempt's result. It returns the client, or how the race stands.
@@ -187,10 +187,11 @@ func (r *race) lane(c Carrier) *lane {
 
 func (r *race) failure() error { return &DialError{URL: r.o.URL, Candidates: r.failed} }
 
-// silence returns a noAnswerError for an error that only says that time ran out.
-func (r *race) silence(err error) error {
+// silence returns a noAnswerError for an error that only says that time ran out, within so
+// much.
+func (r *race) silence(err error, within time.Duration) error {
 	if isTimeout(err) || (r.ctx.Err() != nil && errors.Is(err, context.Cause(r.ctx))) {
-		return noAnswerError{r.o.DialTimeout}
+		return noAnswerError{within}
 	}
 	return err
 }

@@ -91,30 +91,58 @@ func TestDialEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// A relay that completes the handshake and says nothing more.
-func TestDialGivesUpOnASilentRelay(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		w.relay.Close()
-		sock, err := w.host.Listen(testPort)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tr := &quic.Transport{Conn: sock}
-		cert, err := identity.Certificate(testKey(0))
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := tr.Listen(identity.ServerTLS(cert, alpn), &quic.Config{EnableDatagrams: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.closes = append(w.closes, func() { l.Close(); tr.Close(); sock.Close() })
-		began := time.Now()
-		// Half of the time is left for others.
-		if _, err := w.dial(1, func(o *ClientOptions) { o.UDPOnly = true }); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > defaultDialTimeout/2+4*testRTT {
-			t.Errorf("%v after %v", err, time.Since(began))
-		}
-	})
+// A relay that completes the handshake, and then says nothing more, or takes its time.
+// There is no other candidate that would need the time.
+func TestDialWaitsForItsOnlyCandidate(t *testing.T) {
+	for name, tc := range map[string]struct{ wait, want time.Duration }{
+		"slow": {3 * time.Second, 3 * time.Second}, "silent": {time.Hour, defaultDialTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				w.relay.Close()
+				sock, err := w.host.Listen(testPort)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tr := &quic.Transport{Conn: sock}
+				cert, err := identity.Certificate(testKey(0))
+				if err != nil {
+					t.Fatal(err)
+				}
+				l, err := tr.Listen(identity.ServerTLS(cert, alpn), &quic.Config{EnableDatagrams: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					qc, err := l.Accept(ctx)
+					if err != nil {
+						return
+					}
+					stream, err := qc.AcceptStream(ctx)
+					if err != nil {
+						return
+					}
+					select {
+					case <-time.After(tc.wait):
+						stream.Write(appendWelcome(nil, welcome{}))
+					case <-ctx.Done():
+					}
+				}()
+				w.closes = append(w.closes, func() { cancel(); <-done; l.Close(); tr.Close(); sock.Close() })
+				began := time.Now()
+				_, err = w.dial(1, func(o *ClientOptions) { o.UDPOnly = true })
+				if took := time.Since(began); took < tc.want || took > tc.want+4*testRTT {
+					t.Errorf("%v after %v, want %v", err, took, tc.want)
+				}
+				if silent := errors.Is(err, context.DeadlineExceeded); silent != (name == "silent") || err != nil && !silent {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 func TestBadOptionsAreNamed(t *testing.T) {

@@ -87,7 +87,7 @@ type helloStream interface {
 // of an identity and closes the others.
 func (r *race) greet(a attempt) (*Client, error) {
 	if a.err != nil {
-		return nil, r.silence(explain(a.err))
+		return nil, r.silence(explain(a.err), r.o.DialTimeout)
 	}
 	var stream helloStream
 	switch l := a.link.(type) {
@@ -97,15 +97,25 @@ func (r *race) greet(a attempt) (*Client, error) {
 		stream = l.conn
 	}
 	began := time.Now()
-	w, err := sayHello(r.ctx, stream, min(max(minHello, helloShare*a.took), r.o.DialTimeout/2))
+	within := r.patience(a)
+	w, err := sayHello(r.ctx, stream, within)
 	if err != nil {
 		if q, ok := a.link.(*quicLink); ok && q.qc.Context().Err() != nil {
 			err = context.Cause(q.qc.Context())
 		}
 		discard(a.link)
-		return nil, r.silence(explain(err))
+		return nil, r.silence(explain(err), within)
 	}
 	return newClient(*r.o, a.to, a.link, w, time.Since(began)), nil
+}
+
+// patience is how long the welcome may take: for as long as that there is time for other
+// candidates, or for all that is left of the dial if there is no other.
+func (r *race) patience(a attempt) time.Duration {
+	if r.lookups == 0 && r.udp.over() && r.tcp.over() {
+		return r.o.DialTimeout
+	}
+	return min(max(minHello, helloShare*a.took), r.o.DialTimeout/2)
 }
 
 // sayHello exchanges hello and welcome, within the given time so that another
