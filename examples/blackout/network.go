@@ -16,10 +16,9 @@ type network struct {
 	cut  atomic.Value // the address as a string; "" is none
 	sent atomic.Int64 // packets its transport has tried to send, the dropped ones included
 
-	mu       sync.Mutex
-	conn     net.PacketConn
-	deadline time.Time // for reading: the transport ends its read with it
-	closed   bool
+	mu     sync.Mutex
+	conn   net.PacketConn
+	closed bool
 }
 
 // newNetwork opens a socket on an address of the loopback interface.
