@@ -14,20 +14,23 @@ import (
 type network struct {
 	dark atomic.Bool
 	cut  atomic.Value // the address as a string; "" is none
-	sent atomic.Int64 // packets its transport has tried to send, the dropped ones included
+	sent atomic.Int64 // packets its transport has tried to send, the dropped ones included, but not to the relay
+
+	relay string // its address
 
 	mu     sync.Mutex
 	conn   net.PacketConn
 	closed bool
 }
 
-// newNetwork opens a socket on an address of the loopback interface.
-func newNetwork(addr string) (*network, error) {
+// newNetwork opens a socket on an address of the loopback interface. A relay is
+// at another.
+func newNetwork(addr, relay string) (*network, error) {
 	conn, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		return nil, err
 	}
-	n := &network{conn: conn}
+	n := &network{relay: relay, conn: conn}
 	n.cut.Store("")
 	return n, nil
 }
@@ -79,7 +82,9 @@ func (n *network) ReadFrom(b []byte) (int, net.Addr, error) {
 
 // WriteTo implements net.PacketConn.
 func (n *network) WriteTo(b []byte, to net.Addr) (int, error) {
-	n.sent.Add(1)
+	if to.String() != n.relay {
+		n.sent.Add(1)
+	}
 	if n.drops(to) {
 		return len(b), nil
 	}

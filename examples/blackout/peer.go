@@ -24,7 +24,7 @@ func bePeer(keyFile, listen, relayURL string) error {
 	if err != nil {
 		return err
 	}
-	net, err := newNetwork(listen)
+	net, err := newNetwork(listen, "")
 	if err != nil {
 		return err
 	}
