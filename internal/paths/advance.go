@@ -127,8 +127,10 @@ func (p *Path) pinged(now time.Time) {
 	case p.role == Active && p.state == Valid:
 		p.quiet.asked(now) // and if there is no answer, it is suspect
 		p.pingAt = time.Time{}
-	case p.state == Suspect, p.role == Needed:
+	case p.state == Suspect:
 		p.pingAt = now.Add(max(suspectPace, p.patience()/4))
+	case p.role == Needed:
+		p.pingAt = now.Add(max(neededPace, p.patience()/4))
 	case p.state == Valid:
 		p.pingAt = now.Add(p.patience())
 	case p.role == Standby && p.tries >= standbyTries:

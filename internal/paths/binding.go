@@ -35,7 +35,7 @@ type Binding struct {
 
 	longest int    // the longest packet that QUIC is known to send
 	asked   asking // the last one that was longer: QUIC asks whether it passes
-	last    []byte // the last packet that went out and may be lost; empty: none
+	tail    tail   // the last packets that went out and may be lost
 	split   splitter
 	joined  reassembler
 
@@ -124,10 +124,8 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 	}
 	waited := b.active.Waits()
 	b.active.Sent(size, now)
-	if b.active.Waits() {
-		b.last = append(b.last[:0], run[(len(run)-1)/size*size:]...)
-		advance = advance || !waited
-	}
+	b.tail.add(run, size, b.active.state == Suspect, now)
+	advance = advance || !waited && b.active.Waits()
 	return b.active.route, whole, advance || b.active.width.isDue(now)
 }
 
@@ -172,7 +170,7 @@ func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 		advance = true
 	}
 	if p == b.active {
-		b.last = b.last[:0]
+		b.tail.heard(now, b.active.RTT())
 	} else if b.from != route && now.Sub(b.hinted) >= hintPace && b.active.Doubt() {
 		b.hinted = now
 		advance = true
@@ -315,18 +313,17 @@ func (b *Binding) send(route Route, packet []byte) {
 	b.out.Packets = append(b.out.Packets, Packet{route, packet})
 }
 
-// resend sends the last packet again that may be lost, over the path that is active now:
+// resend sends the last packets again that may be lost, over the path that is active now:
 // the answer tells QUIC that there is one, which would else wait for its own timer,
 // which doubles (RFC 9002 section 6.2).
 func (b *Binding) resend() {
-	if len(b.last) == 0 {
-		return
+	for packet := range b.tail.all() {
+		if b.active.Fits(len(packet)) {
+			b.send(b.active.route, slices.Clone(packet))
+			continue
+		}
+		first, rest := b.Split(packet)
+		b.send(b.active.route, first)
+		b.send(b.active.route, rest)
 	}
-	if b.active.Fits(len(b.last)) {
-		b.send(b.active.route, slices.Clone(b.last))
-		return
-	}
-	first, rest := b.Split(b.last)
-	b.send(b.active.route, first)
-	b.send(b.active.route, rest)
 }

@@ -39,10 +39,12 @@ const (
 	// the second one to say that the first, or itself, wants an answer: acknowledgments
 	// leave at once or 25 ms later.
 	secondPart = 4
-	// suspectPace is the least time between the pings of a path while the active one is
-	// suspect, and so how late the return of a path is noticed at most; where the
-	// round trip is long, it is three quarters of that.
-	suspectPace = 300 * time.Millisecond
+	// suspectPace is the least time between the pings of a path that is suspect, and so how late
+	// its return is noticed at most, and neededPace that of the others meanwhile; where
+	// the round trip is long, it is three quarters of that. In 15 s, the default of
+	// IdleTimeout, a suspect path gets 12 KB, as much as a handshake without an answer.
+	suspectPace = 150 * time.Millisecond
+	neededPace  = 300 * time.Millisecond
 	// swallowed is how many times in a row pongs alone may end a suspicion. Then the path
 	// is taken for one that lets pings pass and nothing else.
 	swallowed = 2
@@ -60,6 +62,9 @@ const (
 	paceBy    = 2
 	// heldPings is how often a path on hold is pinged meanwhile.
 	heldPings = 8
+	// forgetAfter is after how long a path that does not work, and that nobody names, is forgotten
+	// while another direct one is in use: an address that the other side has left.
+	forgetAfter = 10 * time.Minute
 	// standbyTries is how many pings in a row of those that a standby path gets must not
 	// be answered for it to have failed.
 	standbyTries = 3
@@ -83,6 +88,7 @@ type Path struct {
 
 	told    bool      // a ping of the other side has come over it
 	movedAt time.Time // when one came that says that it has moved there; zero: none did
+	named   bool      // somebody here says that it leads to the other side
 	learned bool      // its address was told by a ping of the other side only
 	invited bool      // and from there has come as much as a ping takes, since the last one
 
@@ -179,6 +185,7 @@ func (p *Path) Heard(now time.Time) (back bool) {
 		return false
 	}
 	p.become(Valid, now)
+	p.width.again()
 	p.pingAt, p.tries = time.Time{}, 0
 	return true
 }
@@ -210,7 +217,9 @@ func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
 		if p.quiet.pongs > swallowed {
 			return false, true // pongs are worth nothing here
 		}
-		back = true
+		if back = true; q.at != p.width.since {
+			p.width.again()
+		}
 		fallthrough
 	default:
 		if p.state == Failed {

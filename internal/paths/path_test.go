@@ -167,14 +167,14 @@ func TestSuspectPathIsPingedUntilItIsBack(t *testing.T) {
 	l.run(125 * ms)
 	l.send(500)
 	l.run(10 * time.Second)
-	if n := len(l.log); n < 30 || n > 40 {
+	if n := len(l.log); n < 60 || n > 75 {
 		t.Errorf("%d lines in 10 s", n)
 	}
 	l.log = nil
 	l.passes = func(int) bool { return true } // the light
 	light := l.now
-	l.run(400 * ms)
-	if l.State() != Valid || l.LastHeard().Sub(light) > 350*ms {
+	l.run(250 * ms)
+	if l.State() != Valid || l.LastHeard().Sub(light) > 200*ms {
 		t.Errorf("%v, %v after the light: %q", l.State(), l.LastHeard().Sub(light), l.log)
 	}
 }

@@ -106,6 +106,14 @@ func (w *width) answered(length int) {
 // recheck makes the width be checked at once, because the path may be another one now.
 func (w *width) recheck() { w.checkAt, w.open, w.used = time.Time{}, false, true }
 
+// again asks again what was asked while nothing came: that it was not answered says nothing
+// of packets of that length.
+func (w *width) again() {
+	if w.open {
+		w.open, w.used, w.checkAt = false, true, time.Time{}
+	}
+}
+
 // forget makes nothing known, because the path was lost.
 func (w *width) forget() { *w = width{longest: w.longest} }
 

@@ -1,6 +1,8 @@
 package paths
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -178,5 +180,26 @@ func TestFailedPathHasToShowItsWidthAgain(t *testing.T) {
 	l.Fail(l.now)
 	if l.Fits(1452) {
 		t.Error("it may be another way when it is back")
+	}
+}
+
+// A check that was open while nothing came at all says nothing of the width.
+func TestDarknessDoesNotMakeAPathNarrow(t *testing.T) {
+	for phase := time.Duration(0); phase < time.Second; phase += 20 * ms {
+		for name, light := range map[string]func(l *line){
+			"a pong": func(l *line) { l.run(suspectPace + 50*ms) },
+			"data":   func(l *line) { l.hear() },
+		} {
+			l := wideLine(t, 1452)
+			l.stream(1452, time.Second+phase)
+			l.passes, l.pongs = l.dead, nil
+			l.stream(1452, 5*time.Second)
+			l.passes = func(int) bool { return true }
+			light(l)
+			l.stream(1452, time.Second)
+			if l.State() != Valid || slices.ContainsFunc(l.log, func(s string) bool { return strings.HasSuffix(s, "narrowed") }) {
+				t.Errorf("%v after the last check, ended by %s: %v, %q", phase, name, l.State(), l.log)
+			}
+		}
 	}
 }

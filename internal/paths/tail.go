@@ -1,0 +1,89 @@
+package paths
+
+import (
+	"iter"
+	"slices"
+	"time"
+)
+
+// A tail is the last packets that were sent and may not have come: those that are lost
+// if the path has died. Sent again, they are all that an application with short messages
+// is missing; and of a transfer they are what QUIC has tried again since, which is the
+// oldest data that is missing (RFC 9002 section 6.2.4), for which everything else waits.
+// The zero value is empty.
+type tail struct {
+	packets []sent
+	bytes   []byte // theirs, one after another
+}
+
+// A sent is a packet that was.
+type sent struct {
+	at   time.Time
+	size int
+}
+
+const (
+	// tailPackets is how many packets are kept: as many as may be sent at once over a path
+	// of which nothing is known (RFC 9002 section 7.2), and some.
+	tailPackets = 16
+	// tailSize is how many bytes of packets are kept as long as a path is not suspect, but one
+	// packet at least: a second of short messages. So a connection does not take more than
+	// this for it.
+	tailSize = 4 << 10
+)
+
+// add adds a run of packets of size bytes, of which the last may be shorter. suspect says that
+// there is no answer, so what is sent has been tried before, and is kept whatever its size.
+func (t *tail) add(run []byte, size int, suspect bool, now time.Time) {
+	room := tailSize
+	if suspect {
+		room = tailPackets * MaxPing
+	}
+	count := (len(run) + size - 1) / size
+	for kept := min(count, tailPackets, max(1, room/size)); kept > 0; kept-- {
+		at := (count - kept) * size
+		packet := run[at:min(at+size, len(run))]
+		drop, left := 0, len(t.bytes)+len(packet)
+		for drop < len(t.packets) && (left > room || len(t.packets)-drop == tailPackets) {
+			left -= t.packets[drop].size
+			drop++
+		}
+		t.drop(drop)
+		t.packets, t.bytes = append(t.packets, sent{now, len(packet)}), append(t.bytes, packet...)
+	}
+}
+
+// heard forgets what must have come if anything has, as something was heard: what was sent for longer
+// ago than a round trip, and a quarter for what varies.
+func (t *tail) heard(now time.Time, rtt time.Duration) {
+	n := 0
+	for n < len(t.packets) && now.Sub(t.packets[n].at) > rtt+rtt/4 {
+		n++
+	}
+	t.drop(n)
+	if len(t.packets) == 0 && cap(t.bytes) > 2*tailSize {
+		t.bytes = nil
+	}
+}
+
+// drop forgets the oldest n packets.
+func (t *tail) drop(n int) {
+	bytes := 0
+	for _, p := range t.packets[:n] {
+		bytes += p.size
+	}
+	t.packets, t.bytes = slices.Delete(t.packets, 0, n), slices.Delete(t.bytes, 0, bytes)
+}
+
+// all returns the packets, in the order in which they were sent.
+func (t *tail) all() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		rest := t.bytes
+		for _, p := range t.packets {
+			if !yield(rest[:p.size]) {
+				return
+			}
+			rest = rest[p.size:]
+		}
+	}
+}
