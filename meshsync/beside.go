@@ -76,10 +76,11 @@ func (w *watchdog) findAddresses() {
 	}
 }
 
-// foundAddresses makes the addresses that were found paths of the connection.
+// foundAddresses makes the addresses that were found paths of the connection, instead of those
+// that the registration had before.
 func (w *watchdog) foundAddresses(found []netip.AddrPort) {
-	if c := w.conn(); c != nil {
-		c.knowAddrs(found)
+	if c := w.conn(); c != nil && len(found) > 0 {
+		c.paths.Replace(direct(found)...)
 	}
 }
 

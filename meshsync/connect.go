@@ -111,8 +111,7 @@ func (t *MeshSyncTransport) runSharedDial(ctx context.Context, id PeerID, d *sha
 	}
 	var tried []netip.AddrPort
 	if d.conn, tried, d.err = t.dial(ctx, to); d.err == nil {
-		d.conn.knowAddrs(tried)
-		d.conn.paths.Know(to.use.routes()...)
+		d.conn.paths.Know(append(direct(tried), to.use.routes()...)...)
 	}
 	to.use.release()
 

@@ -105,13 +105,13 @@ func (c *Conn) Paths() []PathStatus {
 	return all
 }
 
-// knowAddrs makes addresses paths of the connection, to be tried at once.
-func (c *Conn) knowAddrs(addrs []netip.AddrPort) {
+// direct returns the routes to addresses.
+func direct(addrs []netip.AddrPort) []paths.Route {
 	routes := make([]paths.Route, 0, len(addrs))
 	for _, ap := range addrs {
 		routes = append(routes, paths.Route{Kind: paths.Direct, Addr: ap})
 	}
-	c.paths.Know(routes...)
+	return routes
 }
 
 // isSuspect reports whether the connection gets no answer on any path: another one may

@@ -226,14 +226,36 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
-// Know adds a route that may lead to the peer, to be tried at once.
-func (b *Binding) Know(route Route, now time.Time) Out {
-	if p := b.path(route); p != nil {
-		p.Known()
-	} else {
-		b.add(route, now)
+// Know adds routes that may lead to the peer, to be tried at once.
+func (b *Binding) Know(routes []Route, now time.Time) Out {
+	for _, r := range routes {
+		p := b.path(r)
+		if p == nil {
+			p = b.add(r, now)
+		}
+		p.Named()
 	}
 	return b.Advance(now)
+}
+
+// Replace is Know for all addresses that anybody here names: no others are named any more.
+func (b *Binding) Replace(addrs []Route, now time.Time) Out {
+	for _, p := range b.paths {
+		p.named = p.named && p.route.Kind != Direct
+	}
+	return b.Know(addrs, now)
+}
+
+// forget forgets what nobody names and does not work, while a direct path is in use.
+func (b *Binding) forget(now time.Time) {
+	if b.active.route.Kind != Direct {
+		return
+	}
+	before := len(b.paths)
+	b.paths = slices.DeleteFunc(b.paths, func(p *Path) bool {
+		return !p.named && (p.state == Unproven || p.state == Failed) && now.Sub(p.since) >= forgetAfter
+	})
+	b.replaced = b.replaced || len(b.paths) < before
 }
 
 // add adds a path. If there are too many, the one that was proven longest ago, or never, goes.

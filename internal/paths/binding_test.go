@@ -204,7 +204,7 @@ func TestPathsAreBounded(t *testing.T) {
 	for i := range 10 * MaxPaths {
 		r := Route{Addr: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), uint16(i+1))}
 		p.wires[r] = new(wire)
-		p.take(s, s.Know(r, p.now))
+		p.take(s, s.Know([]Route{r}, p.now))
 		p.run(ms)
 	}
 	if n := len(s.Paths()); n != MaxPaths {
@@ -225,7 +225,7 @@ func TestDataFromElsewhereSwitchesNothing(t *testing.T) {
 		t.Errorf("%d paths", len(p.sides[0].Paths()))
 	}
 	p.wires[directB] = new(wire) // a candidate that does not answer
-	p.take(p.sides[0], p.sides[0].Know(directB, p.now))
+	p.take(p.sides[0], p.sides[0].Know([]Route{directB}, p.now))
 	if own, _ := p.sides[0].Hear(directB, p.now); own {
 		t.Error("what comes from a candidate that was not proven is shown under the name")
 	}
@@ -303,7 +303,7 @@ func TestPathIsAskedOnceMoreBeforeAMove(t *testing.T) {
 func TestRelayThatDoesNotAnswerIsLeftAloneWhileADirectPathWorks(t *testing.T) {
 	p := newPair(t, directA)
 	p.wires[relayB] = &wire{rtt: 120 * ms}
-	p.take(p.sides[0], p.sides[0].Know(relayB, p.now))
+	p.take(p.sides[0], p.sides[0].Know([]Route{relayB}, p.now))
 	p.run(time.Hour)
 	if n := p.sides[0].sent[relayB]; n != standbyTries {
 		t.Errorf("%d pings", n)
@@ -316,7 +316,7 @@ func TestNewAddressOfThePeerIsLearnedByItsPing(t *testing.T) {
 	p.ask(500, time.Second)
 	p.cut(directA) // where the other side was
 	p.wires[directB] = &wire{rtt: 50 * ms, width: MaxPing}
-	p.take(p.sides[1], p.sides[1].Know(directB, p.now))
+	p.take(p.sides[1], p.sides[1].Know([]Route{directB}, p.now))
 	died := p.now
 	p.ask(500, 5*time.Second)
 	p.expect(directB)

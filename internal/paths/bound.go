@@ -60,28 +60,19 @@ func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, rtt time.Du
 	l.tags[s.Tag()] = b
 	l.bounds[b] = struct{}{}
 	l.mu.Unlock()
-	b.know(routes, now)
+	b.take(b.binding.Know(routes, now))
 	l.proved(over, b)
 	return b
 }
 
 // Know adds routes that may lead to the peer, to be tried at once.
 func (b *Bound) Know(routes ...Route) {
-	if b == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.ended {
-		b.know(routes, time.Now())
-	}
+	b.act(func(now time.Time) Out { return b.binding.Know(routes, now) })
 }
 
-func (b *Bound) know(routes []Route, now time.Time) {
-	b.take(b.binding.Advance(now))
-	for _, r := range routes {
-		b.take(b.binding.Know(r, now))
-	}
+// Replace is Know for all addresses that anybody here names: no others are named any more.
+func (b *Bound) Replace(addrs ...Route) {
+	b.act(func(now time.Time) Out { return b.binding.Replace(addrs, now) })
 }
 
 // Doubt makes a path be asked, as it is known to have died, and Try makes one be, as

@@ -92,7 +92,7 @@ func newPair(t *testing.T, routes ...Route) *pair {
 		p.take(s, s.Advance(p.now))
 	}
 	for _, r := range routes[1:] {
-		p.take(p.sides[0], p.sides[0].Know(r, p.now))
+		p.take(p.sides[0], p.sides[0].Know([]Route{r}, p.now))
 	}
 	p.run(2 * time.Second)
 	return p

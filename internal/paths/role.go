@@ -58,8 +58,8 @@ func (p *Path) SetRole(r Role, now time.Time) {
 // sends it can forge that. So until the path is proven, it is pinged only when it is invited.
 func (p *Path) Learned() { p.learned = true }
 
-// Known says that the route was told by somebody else as well.
-func (p *Path) Known() { p.learned = false }
+// Named says that somebody here names the route as well.
+func (p *Path) Named() { p.named, p.learned = true, false }
 
 // Invite takes note of so many bytes that came over the path and were not answered.
 func (p *Path) Invite(bytes int) { p.invited = p.invited || bytes >= PongSize }

@@ -6,6 +6,7 @@ import "time"
 func (b *Binding) Advance(now time.Time) Out {
 	// Each round but the last one moves, or is the one in which a suspicion began. A
 	// move goes to a better path, or leaves one that has failed: so they come to an end.
+	b.forget(now)
 	for again := true; again; {
 		b.out.Next = time.Time{}
 		b.setRoles(now)
@@ -39,11 +40,12 @@ func (b *Binding) setRoles(now time.Time) {
 	}
 }
 
-// wants reports whether a path would take over if it had not failed, or were proven.
+// wants reports whether a path would take over if it had not failed, or were proven. An
+// address that is named may be nearer than the one in use, though it has never answered.
 func (b *Binding) wants(p *Path) bool {
 	s, active := p.standing(), b.active.standing()
 	if !s.Validated {
-		return s.Kind < active.Kind
+		return s.Kind < active.Kind || s.Kind == Direct && p.named
 	}
 	s.Failures, active.Failures = 0, 0
 	return isBetter(s, active, true, time.Time{})
