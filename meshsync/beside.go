@@ -1,6 +1,7 @@
 package meshsync
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"time"
@@ -31,6 +32,29 @@ func (w *watchdog) pathsChanged(was bool) {
 	}
 	if w.timer == nil {
 		w.findAddresses()
+	}
+}
+
+// besideGrace is the least time that the paths of a suspect connection have to answer once a
+// handshake beside it has shown that the peer is there: as long as they may be silent before
+// they are suspected.
+const besideGrace = 300 * time.Millisecond
+
+// awaitPaths asks the paths of a connection to the peer that is suspect, if there is one, and waits
+// until one has answered, or had the time to. A handshake says that the peer is
+// there: if it is so for the connection as well, that stays, for its streams.
+func (t *MeshSyncTransport) awaitPaths(ctx context.Context, id PeerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.peers[id]
+	if p == nil || p.conn == nil || !p.conn.isSuspect() {
+		return
+	}
+	c := p.conn
+	c.paths.Ask()
+	ctx, cancel := context.WithTimeout(ctx, max(besideGrace, 3*c.Stats().RTT))
+	defer cancel()
+	for p.conn == c && c.isSuspect() && t.await(ctx, p) == nil {
 	}
 }
 

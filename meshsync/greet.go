@@ -15,6 +15,7 @@ import (
 // closed, as it is on an error. Once it is its turn, the hellos may take as long as
 // within says.
 func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, within time.Duration) (*Conn, error) {
+	t.awaitPaths(ctx, id)
 	seq, beside, c, err := t.takeTurn(ctx, id)
 	if err != nil || c != nil {
 		qc.CloseWithError(codeFor(cmp.Or(err, errDuplicate)), "")

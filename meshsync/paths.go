@@ -177,6 +177,7 @@ func (t *MeshSyncTransport) pathNews(c *Conn) {
 			t.log.Info("path changed", "peer", c.peer.Short(), "cause", m.Cause.String(), "path", to.Kind.String(), "remote", to.name(), "from", from.name(), "unlogged", left)
 		}
 	}
+	p.notify()
 	if w := p.watchdog; w != nil {
 		signal(w.conns)
 	}

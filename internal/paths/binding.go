@@ -294,6 +294,18 @@ func (b *Binding) Doubt(route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
+// Ask pings every path at once, if the active one is suspect, and sends again what may be lost:
+// something else says that the other side is there.
+func (b *Binding) Ask(now time.Time) Out {
+	if b.active.state == Suspect {
+		for _, p := range b.paths {
+			p.pingAt = now
+		}
+		b.resend()
+	}
+	return b.Advance(now)
+}
+
 // Try pings a path at once: it may work now.
 func (b *Binding) Try(route Route, now time.Time) Out {
 	if p := b.path(route); p != nil && p.state != Valid {

@@ -82,6 +82,9 @@ func (b *Bound) Doubt(r Route) { b.act(func(now time.Time) Out { return b.bindin
 // Try: see Doubt.
 func (b *Bound) Try(r Route) { b.act(func(now time.Time) Out { return b.binding.Try(r, now) }) }
 
+// Ask pings every path of a connection that gets no answer, as its peer has been heard of elsewhere.
+func (b *Bound) Ask() { b.act(func(now time.Time) Out { return b.binding.Ask(now) }) }
+
 // Probe pings every path: the host's network has changed.
 func (b *Bound) Probe() {
 	b.act(func(now time.Time) Out {
