@@ -18,6 +18,7 @@ type line struct {
 	rtt       time.Duration
 	passes    func(length int) bool
 	keepAlive time.Duration
+	late      time.Duration // how late the caller is when it is to come again
 
 	number uint64
 	pongs  []pong
@@ -86,8 +87,12 @@ func (l *line) ping(length int) {
 func (l *line) run(d time.Duration) {
 	for end := l.now.Add(d); ; {
 		at := end
-		if !l.next.IsZero() && l.next.Before(at) {
-			at = l.next
+		next := l.next
+		if !next.IsZero() {
+			next = next.Add(l.late)
+		}
+		if !next.IsZero() && next.Before(at) {
+			at = next
 		}
 		if len(l.pongs) > 0 && !l.pongs[0].at.After(at) {
 			at = l.pongs[0].at
@@ -104,7 +109,7 @@ func (l *line) run(d time.Duration) {
 			}
 			l.pongs = l.pongs[1:]
 			l.advance()
-		case !l.next.IsZero() && !l.next.After(at):
+		case !next.IsZero() && !next.After(at):
 			l.advance()
 		default:
 			return

@@ -103,8 +103,10 @@ func (w *width) answered(length int) {
 	}
 }
 
-// recheck makes the width be checked at once, because the path may be another one now.
-func (w *width) recheck() { w.checkAt, w.open, w.used = time.Time{}, false, true }
+// recheck makes the width be checked at once, because the path may be another one now. A check
+// under way goes on: of suspicions that come one after the other none would else find
+// out that the path is narrow.
+func (w *width) recheck() { w.checkAt, w.used = time.Time{}, true }
 
 // again asks again what was asked while nothing came: that it was not answered says nothing
 // of packets of that length.

@@ -114,6 +114,26 @@ func TestPathThatBecomesNarrowSplitsSoonAndGoesOn(t *testing.T) {
 	}
 }
 
+// A suspicion begins about when the check is over that the one before began.
+func TestPathThatBecomesNarrowIsFoundOutByABusyHost(t *testing.T) {
+	l := newLine(t, ms)
+	l.Prove(ms, l.now)
+	l.SetRole(Active, l.now)
+	l.Want(1452)
+	l.advance()
+	l.stream(1452, 5*time.Second)
+	l.passes = func(length int) bool { return length <= 1300 }
+	const apart = 21 * ms // longer than a round trip, and never at the moment when something is due
+	l.late = apart
+	for range 2 * time.Second / apart {
+		l.send(1452)
+		l.run(apart)
+	}
+	if l.Fits(1452) || l.State() != Valid {
+		t.Errorf("it is %s, and long packets go in one piece: %t; %q", l.State(), l.Fits(1452), l.log)
+	}
+}
+
 func TestOneLostCheckNarrowsNothing(t *testing.T) {
 	l := wideLine(t, 1452)
 	lost := false
