@@ -25,6 +25,8 @@ type config struct {
 	formation   *meshsync.Formation
 	keepAlive   time.Duration // 0: the transport's default
 	idleTimeout time.Duration // 0: the transport's default
+	echoEvery   time.Duration // 0: no echo
+	echoSize    int           // bytes
 }
 
 // parseFlags reads the flags. It has written the reason to stderr when it
@@ -48,16 +50,32 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	})
 	fs.DurationVar(&cfg.keepAlive, "keepalive", 0, "silence before a probe (default 5s)")
 	fs.DurationVar(&cfg.idleTimeout, "idle", 0, "silence before a connection is given up (default 15s)")
+	fs.DurationVar(&cfg.echoEvery, "echo", 0, "send each -peer a message this often on one stream, which it sends back, and log each second the longest time without an answer (default none)")
+	fs.IntVar(&cfg.echoSize, "echo-size", minEcho, "size of these messages in bytes, from 8 to 1048576")
 	if err := fs.Parse(args); err != nil {
 		return config{}, err
 	}
-	if fs.NArg() > 0 {
-		err := fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	if err := cfg.check(fs.Args()); err != nil {
 		fmt.Fprintln(stderr, err)
 		fs.Usage()
 		return config{}, err
 	}
 	return cfg, nil
+}
+
+// check returns what is wrong with flags that the flag package takes, and with the
+// arguments after them.
+func (c config) check(args []string) error {
+	switch {
+	case len(args) > 0:
+		return fmt.Errorf("unexpected argument %q", args[0])
+	case c.echoEvery < 0:
+		return errors.New("-echo: negative")
+	case c.echoSize < minEcho || c.echoSize > maxEcho:
+		return fmt.Errorf("-echo-size: want %d to %d", minEcho, maxEcho)
+	default:
+		return nil
+	}
 }
 
 // A route is a peer with all the ways to it.

@@ -27,8 +27,17 @@
 //	go run ./examples/node -key b.key -peer <ID>@<URL> -peer <ID>@192.0.2.1:7001
 //
 // With addresses too, the connection moves from the relay to a direct path as
-// soon as there is one. The "connected" lines tell with path=relay or path=direct
-// which it is.
+// soon as there is one, and back when that dies. The "connected" lines and those of
+// kind "path changed" tell with path=relay or path=direct which it is.
+//
+// With -echo the node sends each of its peers numbered messages on one long stream,
+// which come back on it, and logs each second the longest time without an answer: what
+// the network, and whatever is done to it, does to a stream.
+//
+//	go run ./examples/node -key b.key -peer <ID>@<URL> -peer <ID>@192.0.2.1:7001 -echo 20ms
+//
+// SIGHUP tells the node that the host's network has changed, where there is that signal:
+// its connections move to the new address at once.
 //
 // With -metrics the node answers HTTP:
 //
@@ -81,12 +90,14 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal kills
-	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+	networkChanges := make(chan os.Signal, 1)
+	notifyNetworkChange(networkChanges)
+	os.Exit(run(ctx, networkChanges, os.Args[1:], os.Stderr))
 }
 
 // run is the program: it returns its exit code when ctx has ended, or when it
-// cannot start.
-func run(ctx context.Context, args []string, stderr io.Writer) int {
+// cannot start. An element of networkChanges says that the host's network has changed.
+func run(ctx context.Context, networkChanges <-chan os.Signal, args []string, stderr io.Writer) int {
 	cfg, err := parseFlags(args, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -95,7 +106,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		return exitUsage // the flag package has said why
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	if err := serve(ctx, cfg, log); err != nil {
+	if err := serve(ctx, networkChanges, cfg, log); err != nil {
 		fmt.Fprintln(stderr, "node:", err)
 		if isUsage(err) {
 			return exitUsage
@@ -118,7 +129,7 @@ func isUsage(err error) bool {
 }
 
 // serve runs the node until ctx ends.
-func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
+func serve(ctx context.Context, networkChanges <-chan os.Signal, cfg config, log *slog.Logger) (err error) {
 	key, err := meshsync.LoadOrCreateKey(cfg.keyFile)
 	if err != nil {
 		return err
@@ -142,7 +153,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	// whose last events are worth a line too.
 	events := t.Subscribe(context.Background())
 	var wg sync.WaitGroup
-	defer wg.Wait() // for logEvents: the transport is closed before
+	defer wg.Wait() // for logEvents and echoes: the transport is closed before
 	defer func() { err = errors.Join(err, shutdown(t, log)) }()
 
 	up := []any{"id", t.ID(), "addr", t.Addr()}
@@ -156,15 +167,27 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	}
 	log.Info("node is up", up...)
 
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // the echoes
 	wg.Go(func() { logEvents(events, log) })
 	for _, p := range cfg.peers {
 		if err := t.RegisterForReconnect(p.id, p.addrs, p.relay); err != nil {
 			return fmt.Errorf("-peer %s: %w", p.id.Short(), err)
 		}
+		if cfg.echoEvery > 0 {
+			wg.Go(func() { echo{cfg.echoEvery, cfg.echoSize, log}.keepAsking(ctx, t, p.id) })
+		}
 	}
-	<-ctx.Done()
-	log.Info("node shuts down", "cause", context.Cause(ctx))
-	return nil
+	for {
+		select {
+		case <-networkChanges:
+			log.Info("network changed")
+			t.NetworkChanged()
+		case <-ctx.Done():
+			log.Info("node shuts down", "cause", context.Cause(ctx))
+			return nil
+		}
+	}
 }
 
 // shutdown tells the peers, and closes the transport in any case.
@@ -189,13 +212,14 @@ func logEvents(events <-chan meshsync.Event, log *slog.Logger) {
 				attrs = append(attrs, a)
 			}
 		}
-		if ev.Kind == meshsync.EventConnected {
-			path := ev.Conn.Path()
-			add(true, slog.String("path", path.Kind.String()))
-			add(path.Remote != "", slog.String("remote", path.Remote))
-			add(path.Relay != "", slog.String("relay", path.Relay))
+		switch ev.Kind {
+		case meshsync.EventConnected:
+			attrs = append(attrs, pathAttrs(ev.Conn.Path())...)
 			add(true, slog.Bool("initiator", ev.Conn.Initiator()))
+		case meshsync.EventPathChanged:
+			attrs = append(attrs, pathAttrs(ev.Path)...)
 		}
+		add(ev.Connected > 0, slog.Duration("connected", ev.Connected))
 		add(ev.Attempt > 0, slog.Int("attempt", ev.Attempt))
 		add(ev.Err != nil, slog.Any("err", ev.Err))
 		add(ev.WillRetry, slog.Bool("will_retry", true))
@@ -204,4 +228,16 @@ func logEvents(events <-chan meshsync.Event, log *slog.Logger) {
 		add(ev.Missed > 0, slog.Int("missed", ev.Missed))
 		log.LogAttrs(context.Background(), slog.LevelInfo, "event", attrs...)
 	}
+}
+
+// pathAttrs says where packets go.
+func pathAttrs(p meshsync.Path) []slog.Attr {
+	attrs := []slog.Attr{slog.String("path", p.Kind.String())}
+	if p.Remote != "" {
+		attrs = append(attrs, slog.String("remote", p.Remote))
+	}
+	if p.Relay != "" {
+		attrs = append(attrs, slog.String("relay", p.Relay))
+	}
+	return attrs
 }

@@ -22,13 +22,14 @@ const (
 	messageLimit = 30 * time.Second
 )
 
-// exchangeMessages is the transport's Handler: it sends and receives until the
-// connection ends. The next connection gets a call of its own, so there is
+// exchangeMessages is the transport's Handler: it sends, receives and answers until
+// the connection ends. The next connection gets a call of its own, so there is
 // nothing to do about outages here.
 func exchangeMessages(c *meshsync.Conn, log *slog.Logger) {
 	var wg sync.WaitGroup
 	wg.Go(func() { sendMessages(c, log) })
 	wg.Go(func() { receiveMessages(c, log) })
+	wg.Go(func() { answerEchoes(c) })
 	wg.Wait()
 }
 

@@ -168,6 +168,8 @@ func TestBadFlagIsAUsageError(t *testing.T) {
 		{"listen address", "-listen=nonsense", "nonsense"},
 		{"metrics address", "-metrics=nonsense", "nonsense"},
 		{"negative duration", "-idle=-1s", "negative"},
+		{"negative time between echoes", "-echo=-1s", "negative"},
+		{"echo without room for its number", "-echo-size=7", "8"},
 		{"no duration", "-keepalive=often", "often"},
 		{"formation without file", "-formation=fleet", "name@file"},
 		{"formation with a short secret", "-formation=fleet@" + short, "16"},
@@ -175,7 +177,7 @@ func TestBadFlagIsAUsageError(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var stderr bytes.Buffer
 			key := "-key=" + filepath.Join(t.TempDir(), "node.key")
-			if code := run(t.Context(), []string{key, tc.arg}, &stderr); code != exitUsage {
+			if code := run(t.Context(), nil, []string{key, tc.arg}, &stderr); code != exitUsage {
 				t.Errorf("exit code is %d, want %d", code, exitUsage)
 			}
 			if !strings.Contains(stderr.String(), tc.says) {

@@ -20,8 +20,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// binary is the node program, which TestMain builds.
-var binary string
+// program is the path of the node program, which TestMain builds.
+var program string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "node")
@@ -33,11 +33,11 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	flag.Set("test.parallel", "16")
 
-	binary = filepath.Join(dir, "node")
+	program = filepath.Join(dir, "node")
 	if runtime.GOOS == "windows" {
-		binary += ".exe"
+		program += ".exe"
 	}
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		os.RemoveAll(dir)
 		os.Exit(1)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"net"
 	"path/filepath"
 	"slices"
@@ -13,11 +14,12 @@ import (
 // A node is a key and an address, under which the program runs once or several
 // times.
 type node struct {
-	t    *testing.T
-	wrap []string // a command to run the program in, or none
-	id   meshsync.PeerID
-	key  string // file
-	addr string
+	t      *testing.T
+	wrap   []string // a command to run the program in, or none
+	id     meshsync.PeerID
+	key    string // file
+	addr   string
+	listen string // what it listens on, if that is not addr
 	*process
 }
 
@@ -35,8 +37,11 @@ func newNode(t *testing.T, addr string, wrap ...string) *node {
 // run starts the program and waits until it is up.
 func (n *node) run(args ...string) {
 	n.t.Helper()
-	n.process = start(n.t, slices.Concat(n.wrap, []string{binary, "-key", n.key, "-listen", n.addr}, args)...)
-	n.await(0, "msg=node is up", "id="+n.id.String(), "addr="+n.addr)
+	n.process = start(n.t, slices.Concat(n.wrap, []string{program, "-key", n.key, "-listen", cmp.Or(n.listen, n.addr)}, args)...)
+	up, _ := n.await(0, "msg=node is up", "id="+n.id.String())
+	if n.listen == "" && up["addr"] != n.addr {
+		n.t.Fatalf("it is up at %s, want %s", up["addr"], n.addr)
+	}
 }
 
 // registers returns the flag that makes the program register m.
