@@ -179,13 +179,14 @@ func (p *Path) Want(longest int) { p.width.want(longest) }
 // Heard takes note of a packet of the connection, not a ping, that came over the path.
 // It reports whether that ends a suspicion: then what was lost last is to be sent again.
 func (p *Path) Heard(now time.Time) (back bool) {
+	before := p.heard
 	p.heard = now
 	p.quiet = silence{}
 	if p.state != Suspect {
 		return false
 	}
 	p.become(Valid, now)
-	p.width.again()
+	p.width.back(before, p.patience()/secondPart)
 	p.pingAt, p.tries = time.Time{}, 0
 	return true
 }
@@ -200,6 +201,7 @@ func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
 	if !ok {
 		return false, false
 	}
+	before := p.heard
 	p.heard, p.ponged = now, now
 	if p.state == Failed {
 		p.srtt = 0 // it may be another way now
@@ -217,8 +219,8 @@ func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
 		if p.quiet.pongs > swallowed {
 			return false, true // pongs are worth nothing here
 		}
-		if back = true; q.at != p.width.since {
-			p.width.again()
+		if back = true; q.at != p.width.since { // else what was asked at that moment came back
+			p.width.back(before, p.patience()/secondPart)
 		}
 		fallthrough
 	default:

@@ -108,10 +108,11 @@ func (w *width) answered(length int) {
 // out that the path is narrow.
 func (w *width) recheck() { w.checkAt, w.used = time.Time{}, true }
 
-// again asks again what was asked while nothing came: that it was not answered says nothing
-// of packets of that length.
-func (w *width) again() {
-	if w.open {
+// back takes note that something has come again over a path that was suspect. A check that went
+// out when nothing had come for longer than slack says nothing of the width, only that the path was
+// dark: it is asked again. heard is when something came last before.
+func (w *width) back(heard time.Time, slack time.Duration) {
+	if w.open && w.since.Sub(heard) > slack {
 		w.open, w.used, w.checkAt = false, true, time.Time{}
 	}
 }

@@ -101,6 +101,7 @@ func TestPathThatBecomesNarrowSplitsSoonAndGoesOn(t *testing.T) {
 					t.Fatalf("still in one piece: %q", l.log)
 				}
 			}
+			l.run(l.rtt) // if it is suspect, a ping is on its way
 			if l.Waits() {
 				t.Error("it waits on, though it is known now why there was no answer")
 			}
