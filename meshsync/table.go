@@ -71,8 +71,8 @@ type peer struct {
 	// is when they were last told of as twins, see twins.go.
 	run, lastRun run
 	warned       time.Time
-	// changed is closed at the next change of conn, offered, greeting or
-	// refused; nil if nobody waits for it. waiters counts who does.
+	// changed is closed at the next change of conn, of what its paths say, of offered,
+	// greeting or refused; nil if nobody waits for it. waiters counts who does.
 	changed chan struct{}
 	waiters int
 }
