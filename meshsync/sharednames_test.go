@@ -119,7 +119,7 @@ func (s sharing) reconnect(w *world, held bool) time.Duration {
 // What is connected anew counts as soon as if there were no old connection, stays, and is
 // the same on both sides, whatever of the old one it shares. Who holds the old one and has to
 // dial itself finds out first that the peer does not know it any more: at once where its packets still
-// arrive, and else after its patience and besideDelay.
+// arrive, and else after its patience, besideDelay and besideGrace.
 func TestNewConnectionSharesTheWaysOfTheOldOne(t *testing.T) {
 	for _, s := range sharings() {
 		t.Run(s.String(), func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestNewConnectionSharesTheWaysOfTheOldOne(t *testing.T) {
 			t.Logf("%v, and without an old connection %v", shared, alone)
 			most := alone + testRTT
 			if s.dials == "other" {
-				most += besideDelay + 500*time.Millisecond
+				most += besideDelay + besideGrace + 500*time.Millisecond
 			}
 			if shared > most {
 				t.Errorf("it took %v, and without an old connection %v", shared, alone)
