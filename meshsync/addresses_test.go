@@ -100,3 +100,21 @@ func TestNetworkChangedRestartsADialUnderWay(t *testing.T) {
 		b.stop()
 	})
 }
+
+// The names of a peer that is reached through a relay are looked up now and then, for one
+// may lead to it by now.
+func TestNameThatResolvesLaterBecomesAPath(t *testing.T) {
+	z := &zone{records: make(map[string][]netip.Addr)}
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.pair(home(r), func(o *Options) { o.resolve = z.lookup })
+		a.registerVia(b, r, fmt.Sprintf("b.example:%d", testPort))
+		c := a.awaitPath(b, PathRelay, 5*time.Second)
+		z.set("b.example", b.host.Addr())
+		if now := a.awaitPath(b, PathDirect, blindAfter+5*time.Second); now != c {
+			t.Error("it is another connection")
+		}
+		a.stop()
+		b.stop()
+	})
+}

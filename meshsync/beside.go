@@ -94,10 +94,10 @@ func (w *watchdog) findAddresses() {
 	addrs := w.addrs
 	w.t.mu.Unlock()
 	c.paths.Know(w.rendezvous.relayUse().routes()...)
-	w.locate()
 	if c.pathKind() == PathRelay && slices.ContainsFunc(addrs, isName) && !w.suspect {
-		w.wait(blindAfter)
+		w.wait(blindAfter) // before locate, as it ends a lookup
 	}
+	w.locate()
 }
 
 // foundAddresses makes the addresses that were found paths of the connection, instead of those
