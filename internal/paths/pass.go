@@ -237,7 +237,7 @@ func (b *Bound) hearPart(packet []byte, r Route) (whole []byte, as *net.UDPAddr)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	whole, complete := b.binding.Join(packet)
-	if !complete || as == nil {
+	if !complete || as == nil || whole[0]&0xc0 != 0x40 { // no other packets are split: a handshake would seem to come from the name
 		return nil, nil
 	}
 	return whole, as

@@ -406,3 +406,20 @@ func FuzzArrive(f *testing.F) {
 		l.Close()
 	})
 }
+
+// What is put together from parts is a packet of the connection: a handshake that somebody
+// sends so would seem to come from the connection's name, and not from where it comes.
+func TestPartsMakeNoHandshake(t *testing.T) {
+	onBench(t, func(l *bench) {
+		x, way := at("192.0.2.1:1")
+		c := l.bind(x)
+		for packet, want := range map[*[]byte]string{&short: x.String(), &initial: ""} {
+			first, rest := new(splitter).split(c.peer.out.tag, *packet)
+			l.arrive(first, way)
+			if got := l.shownAs(rest, way); got != want {
+				t.Errorf("a packet in parts that begins with %#x is shown as from %q, want %q", (*packet)[0], got, want)
+			}
+		}
+		c.end()
+	})
+}
