@@ -93,7 +93,7 @@ func (w *watchdog) findAddresses() {
 	w.t.mu.Lock()
 	addrs := w.addrs
 	w.t.mu.Unlock()
-	c.paths.Know(w.rendezvous.relayUse().routes()...)
+	c.knowRelays(w.rendezvous.relayUse())
 	if c.pathKind() == PathRelay && slices.ContainsFunc(addrs, isName) && !w.suspect {
 		w.wait(blindAfter) // before locate, as it ends a lookup
 	}

@@ -111,7 +111,8 @@ func (t *MeshSyncTransport) runSharedDial(ctx context.Context, id PeerID, d *sha
 	}
 	var tried []netip.AddrPort
 	if d.conn, tried, d.err = t.dial(ctx, to); d.err == nil {
-		d.conn.paths.Know(append(direct(tried), to.use.routes()...)...)
+		d.conn.paths.Know(direct(tried)...)
+		d.conn.knowRelays(to.use)
 	}
 	to.use.release()
 

@@ -114,6 +114,20 @@ func direct(addrs []netip.AddrPort) []paths.Route {
 	return routes
 }
 
+// knowRelays makes the relays of a use paths of the connection, to be tried at once. It
+// keeps them from now on, also when whoever has told it of them does not any more.
+func (c *Conn) knowRelays(told *relayUse) {
+	t, routes := c.transport, told.routes()
+	t.mu.Lock()
+	if p := t.peers[c.peer]; p != nil && p.conn == c { // else leavePaths has released them
+		for _, r := range routes {
+			c.use = c.use.keep(t.relays, r)
+		}
+	}
+	t.mu.Unlock()
+	c.paths.Know(routes...)
+}
+
 // isSuspect reports whether the connection gets no answer on any path: another one may
 // take its place.
 func (c *Conn) isSuspect() bool { return c.paths.IsSuspect() }
@@ -159,11 +173,27 @@ const (
 
 // pathNews tells of the moves of a connection, and its watchdog whether it is suspect.
 func (t *MeshSyncTransport) pathNews(c *Conn) {
+	for _, m := range t.tellMoves(c) {
+		if ok, left := t.lines.allow(c.peer); ok {
+			t.log.Info("path changed", "peer", c.peer.Short(), "cause", m.cause.String(), "path", m.to.Kind.String(), "remote", m.to.name(), "from", m.from.name(), "unlogged", left)
+		}
+	}
+}
+
+// A pathMove is a change of the path of a connection, as services see it.
+type pathMove struct {
+	from, to Path
+	cause    paths.Cause
+}
+
+// tellMoves is pathNews but for the log, whose Handler may call the transport. It returns
+// the moves.
+func (t *MeshSyncTransport) tellMoves(c *Conn) (told []pathMove) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.peers[c.peer]
 	if p == nil || p.conn != c {
-		return
+		return nil
 	}
 	moves, _ := c.paths.Take() // with mu held, so that they are told in order
 	for _, m := range moves {
@@ -173,14 +203,13 @@ func (t *MeshSyncTransport) pathNews(c *Conn) {
 		from, to := t.path(m.From), t.path(m.To)
 		t.metrics.pathChanged(m.Cause)
 		t.events.publish(Event{Kind: EventPathChanged, Peer: c.peer, Conn: c, Path: to, OldPath: from})
-		if ok, left := t.lines.allow(c.peer); ok {
-			t.log.Info("path changed", "peer", c.peer.Short(), "cause", m.Cause.String(), "path", to.Kind.String(), "remote", to.name(), "from", from.name(), "unlogged", left)
-		}
+		told = append(told, pathMove{from, to, m.Cause})
 	}
 	p.notify()
 	if w := p.watchdog; w != nil {
 		signal(w.conns)
 	}
+	return told
 }
 
 // relayHas takes note of what a relay says: a peer is there, or is not.

@@ -1,6 +1,9 @@
 package meshsync
 
 import (
+	"context"
+	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,5 +104,73 @@ func TestServiceSeesThePathOfAConnection(t *testing.T) {
 		if lines := log.lines("path changed", "cause=upgrade"); lines != 2 {
 			t.Errorf("%d lines tell of the moves of two sides", lines)
 		}
+	})
+}
+
+// An inbound connection learns of a relay when its peer is registered, and goes on through it
+// when the direct path dies, though nobody registers the peer any more.
+func TestConnectionKeepsTheRelayOfARegistrationThatIsOver(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.pair(noTCP)
+		b.registerVia(a, r, a.addr())
+		c := a.await(b, 5*time.Second)
+		time.Sleep(settled)
+		a.registerVia(b, r, b.addr())
+		time.Sleep(time.Second)
+		if err := a.Unregister(b.ID()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if all := c.Paths(); len(all) != 2 || all[1].Relay != r.url() {
+			t.Errorf("paths after the registration: %+v", all)
+		}
+		w.net.Cut(a.host, b.host)
+		s := a.serve(b)
+		time.Sleep(time.Minute)
+		s.end()
+		if c.Context().Err() != nil || c.Path().Relay != r.url() {
+			t.Errorf("a minute after the direct path's end: %v, on %+v", context.Cause(c.Context()), c.Path())
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A slogFunc is a log whose Handler does something of its own.
+type slogFunc func(slog.Record)
+
+func (f slogFunc) Enabled(context.Context, slog.Level) bool      { return true }
+func (f slogFunc) Handle(_ context.Context, r slog.Record) error { f(r); return nil }
+func (f slogFunc) WithAttrs([]slog.Attr) slog.Handler            { return f }
+func (f slogFunc) WithGroup(string) slog.Handler                 { return f }
+
+// What logs may ask the transport how things stand. (If it could not, this would stand still.)
+func TestLogOfAMoveMayAskTheTransport(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		var ask atomic.Pointer[MeshSyncTransport]
+		asked := make(chan []PeerStatus, 1)
+		a, b := w.pair(home(r), func(o *Options) {
+			o.Logger = slog.New(slogFunc(func(rec slog.Record) {
+				if m := ask.Load(); m != nil && rec.Message == "path changed" {
+					select {
+					case asked <- m.Peers():
+					default:
+					}
+				}
+			}))
+		})
+		ask.Store(a.MeshSyncTransport)
+		w.net.Cut(a.host, b.host)
+		a.registerVia(b, r, b.addr())
+		a.awaitPath(b, PathRelay, 5*time.Second)
+		w.net.Restore(a.host, b.host)
+		a.awaitPath(b, PathDirect, 5*time.Second)
+		if st := <-asked; len(st) != 1 || st[0].State != StateConnected {
+			t.Errorf("how things stood when the move was logged: %+v", st)
+		}
+		a.stop()
+		b.stop()
 	})
 }
