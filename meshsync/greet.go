@@ -24,8 +24,16 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID,
 	defer t.giveBackTurn(id)
 	if beside {
 		// From here on the peer may let the suspect connection go: to call this one off
-		// would leave the two without any.
-		ctx = t.ctx
+		// would leave the two without any, which only an operator wants.
+		called := ctx
+		var refuse context.CancelFunc
+		ctx, refuse = context.WithCancel(t.ctx)
+		defer refuse()
+		defer context.AfterFunc(called, func() {
+			if t.refuses(id) {
+				refuse()
+			}
+		})()
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

@@ -56,8 +56,9 @@ type PathStatus struct {
 	Path
 	// Active says that this side sends over it. The peer chooses for itself.
 	Active bool
-	// Validated says that a ping of this side was answered on it, and that it has not
-	// failed since.
+	// Validated says that the peer is known to be there, by a ping that was answered, by the
+	// handshake, or by QUIC's own validation (RFC 9000 section 8.2), and that it has not failed
+	// since.
 	Validated bool
 	// RTT is its smoothed round-trip time; 0 before it was measured.
 	RTT time.Duration
@@ -220,13 +221,7 @@ func (t *MeshSyncTransport) relayHas(l *relayLink, id PeerID, there bool) {
 		bound = p.conn.paths
 	}
 	t.mu.Unlock()
-	switch {
-	case bound == nil:
-	case there:
-		bound.Try(l.routeTo(id))
-	default:
-		bound.Doubt(l.routeTo(id))
-	}
+	bound.Heed(l.routeTo(id), there)
 }
 
 // relayLost makes the connections that go through a relay look for another path at once.

@@ -163,3 +163,29 @@ func TestWrongRelayIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// However often a relay says that a connected peer is there or is not, it does not make this
+// side ask for the paths without pause.
+func TestRelayThatKeepsSayingThatAPeerIsGone(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.apart(r)
+		time.Sleep(10 * time.Second)
+		l := a.link(r)
+		before := a.paths.Pings()
+		for range 1000 {
+			a.relays.mu.Lock()
+			source := &linkSource{l.client}
+			a.relays.mu.Unlock()
+			l.heardOf(source, b.ID(), false)
+			time.Sleep(10 * time.Millisecond)
+			l.heardOf(source, b.ID(), true)
+		}
+		if pings := a.paths.Pings() - before; pings > 60 {
+			t.Errorf("%d pings in 10 s", pings)
+		}
+		a.mustPing(b, time.Second)
+		a.stop()
+		b.stop()
+	})
+}

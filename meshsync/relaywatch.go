@@ -47,7 +47,7 @@ func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
 }
 
 // noteHeard is heardOf but for what the peer's connection is to do. It reports whether
-// that is news.
+// somebody here has asked. That a peer is there is said again when it was restarted.
 func (l *relayLink) noteHeard(source *linkSource, id PeerID, there bool) bool {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()

@@ -67,9 +67,8 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 // stream until the connection ends, and then takes it out of the table.
 func (t *MeshSyncTransport) serve(c *Conn) {
 	path := c.Path()
-	log := t.log.With("peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name())
 	if ok, left := t.lines.allow(c.peer); ok {
-		log.Info("peer connected", "initiator", c.initiator, "unlogged", left)
+		t.log.Info("peer connected", "peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name(), "initiator", c.initiator, "unlogged", left)
 	}
 	if c.twin != "" {
 		t.log.Warn("two processes use the same key", "peer", c.peer.Short(), "remote", path.name(), "other", c.twin)
@@ -95,10 +94,11 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 		t.tidy(p)
 	}
 	t.mu.Unlock()
+	path = c.Path() // it may be another one by now
 	t.leavePaths(c)
 
 	c.cancel(cause)
 	if ok, left := t.lines.allow(c.peer); ok {
-		log.Info("peer disconnected", "cause", cause, "after", time.Since(c.opened), "unlogged", left)
+		t.log.Info("peer disconnected", "peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name(), "cause", cause, "after", time.Since(c.opened), "unlogged", left)
 	}
 }

@@ -109,8 +109,8 @@ func (r *race) greet(a attempt) (*Client, error) {
 	return newClient(*r.o, a.to, a.link, w, time.Since(began)), nil
 }
 
-// patience is how long the welcome may take: for as long as that there is time for other
-// candidates, or for all that is left of the dial if there is no other.
+// patience is how long the welcome may take: so long that other candidates have their time,
+// too, or, if there are none, as long as the dial lasts.
 func (r *race) patience(a attempt) time.Duration {
 	if r.lookups == 0 && r.udp.over() && r.tcp.over() {
 		return r.o.DialTimeout

@@ -49,10 +49,10 @@ type Config struct {
 	// reads, must not block, and must not keep packet. nil shows QUIC its packets as they
 	// came, and drops those of paths.
 	Arrive func(packet []byte, total int, from *net.UDPAddr) (shown []byte, as *net.UDPAddr)
-	// Stands returns the real address for which a virtual one stands, and false if it
-	// stands for a peer behind a relay. Who comes from it then counts as of the host that
-	// has the real one. It is called from several goroutines and must not block. nil: none
-	// stands for a real one.
+	// Stands returns the address as which a virtual one counts: the real one for which it
+	// stands or, if it stands for a peer behind a relay, one virtual one that is always the
+	// same for that; false if it stands for nothing. It is called from several goroutines and must
+	// not block. nil: each counts as itself.
 	Stands func(virtual *net.UDPAddr) (real netip.AddrPort, ok bool)
 	// Forward, for a relay, takes the forwarded packets (TypeForwarded) that one read
 	// brought from one address: datagrams of size bytes one after another, the last

@@ -77,9 +77,8 @@ func isSourceLost(err error) bool {
 		errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
-// Real returns the address of the host that somebody counts as of whom QUIC knows by
-// addr: the real address for which a virtual one stands, if it stands for one, and any
-// other address itself.
+// Real returns the address as which somebody counts whom QUIC knows by addr: what
+// Config.Stands says of a virtual one, and any other itself.
 func (e *Endpoint) Real(addr net.Addr) net.Addr {
 	if e.stands == nil {
 		return addr

@@ -15,22 +15,18 @@ type Due struct {
 	// Narrowed says that packets that went in one piece until now do not pass any more:
 	// what was sent last is to be sent again, in two parts.
 	Narrowed bool
-	// Failed says that a path that was not active has failed just now.
-	Failed bool
 	// Next is when to call Advance again, if nothing happens before; the zero time is
 	// never.
 	Next time.Time
 }
 
-// Advance does what is due. keepAlive is after how long without a sign of life an
-// active path is asked for one; 0 is never. What it says to send is to be sent, and
+// Advance does what is due. What it says to send is to be sent, and
 // told to Asked.
-func (p *Path) Advance(now time.Time, keepAlive time.Duration) (d Due) {
+func (p *Path) Advance(now time.Time) (d Due) {
 	if p.role == Active {
 		d.Suspected = p.suspect(now)
-		p.keepAlive(now, keepAlive, &d)
 	} else {
-		d.Failed = p.giveUp(now)
+		p.giveUp(now)
 	}
 	p.waitForInvitation(now)
 	if !p.pingAt.IsZero() && !now.Before(p.pingAt) {
@@ -93,18 +89,6 @@ func (p *Path) suspect(now time.Time) bool {
 	return true
 }
 
-// keepAlive asks an active path that nothing has come over for so long.
-func (p *Path) keepAlive(now time.Time, after time.Duration, d *Due) {
-	if after <= 0 || p.state != Valid || p.quiet.waiting {
-		return
-	}
-	if at := p.heard.Add(after); now.Before(at) {
-		d.sooner(at)
-		return
-	}
-	p.pingAt = now
-}
-
 // checkWidth asks for the ping that is due to see what the path takes.
 func (p *Path) checkWidth(now time.Time, d *Due) {
 	before := p.width.proven
@@ -141,11 +125,9 @@ func (p *Path) pinged(now time.Time) {
 }
 
 // giveUp makes a path that was proven, and is not active, fail if it has not answered
-// several pings in a row. It reports whether it did now.
-func (p *Path) giveUp(now time.Time) bool {
-	if p.state != Valid || p.tries < standbyTries || p.pingAt.IsZero() || now.Before(p.pingAt) {
-		return false
+// several pings in a row.
+func (p *Path) giveUp(now time.Time) {
+	if p.state == Valid && p.tries >= standbyTries && !p.pingAt.IsZero() && !now.Before(p.pingAt) {
+		p.Fail(now)
 	}
-	p.Fail(now)
-	return true
 }

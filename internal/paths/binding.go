@@ -15,9 +15,6 @@ import (
 // something to do now.
 type Binding struct {
 	session *Session
-	// keepAlive is after how long without a sign of life the active path is asked for
-	// one; 0: never.
-	keepAlive time.Duration
 
 	paths  []*Path
 	active *Path
@@ -93,8 +90,8 @@ type Out struct {
 
 // NewBinding returns the binding of a connection whose handshake went over a route and
 // took rtt for a round trip.
-func NewBinding(s *Session, route Route, rtt, keepAlive time.Duration, now time.Time) *Binding {
-	b := &Binding{session: s, keepAlive: keepAlive, from: route, longest: handshakeWidth}
+func NewBinding(s *Session, route Route, rtt time.Duration, now time.Time) *Binding {
+	b := &Binding{session: s, from: route, longest: handshakeWidth}
 	b.active = NewPath(route, now)
 	b.active.Want(b.longest)
 	b.active.Prove(rtt, now)
@@ -258,12 +255,13 @@ func (b *Binding) forget(now time.Time) {
 	b.replaced = b.replaced || len(b.paths) < before
 }
 
-// add adds a path. If there are too many, the one that was proven longest ago, or never, goes.
+// add adds a path. If there are too many, one goes that nobody here names, and of those the one that was
+// proven longest ago, or never: so a peer cannot push out what a registration says.
 func (b *Binding) add(route Route, now time.Time) *Path {
 	if len(b.paths) == MaxPaths {
 		oldest := -1
 		for i, p := range b.paths {
-			if p != b.active && (oldest < 0 || p.ponged.Before(b.paths[oldest].ponged)) {
+			if p != b.active && (oldest < 0 || p.isWorthLess(b.paths[oldest])) {
 				oldest = i
 			}
 		}

@@ -213,6 +213,22 @@ func TestPathsAreBounded(t *testing.T) {
 	p.expect(directA)
 }
 
+// Whatever addresses the other side's pings come from, those that somebody here names stay.
+func TestPeerCannotPushOutWhatIsNamed(t *testing.T) {
+	p := newPair(t, directA)
+	p.wires[directB] = new(wire) // it is down
+	p.take(p.sides[0], p.sides[0].Know([]Route{directB}, p.now))
+	for i := range 2 * MaxPaths {
+		from := Route{Addr: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), uint16(i+1))}
+		p.wires[from] = new(wire)
+		ping, _ := p.sides[1].session.AppendPing(nil, 2*PongSize, false)
+		p.take(p.sides[0], p.sides[0].HearPing(ping, from, p.now))
+	}
+	if p.sides[0].path(directB) == nil || len(p.sides[0].paths) != MaxPaths {
+		t.Errorf("it is gone, or there are too many: %d paths", len(p.sides[0].paths))
+	}
+}
+
 func TestDataFromElsewhereSwitchesNothing(t *testing.T) {
 	p := newPair(t, directA, relayA)
 	for range 1000 {

@@ -30,6 +30,7 @@ type Bound struct {
 	// which the first one came, IP_PKTINFO) may be the wrong one by now: the host's network
 	// has changed, or pings are answered, which leave from where the system says, and data is not.
 	moved   bool
+	heeded  time.Time // when a relay's word was heeded last
 	moves   []Move
 	suspect bool
 	ended   bool
@@ -54,7 +55,7 @@ func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, rtt time.Du
 	b := &Bound{layer: l, remote: remote, news: news, name: addr, names: []*net.UDPAddr{addr}}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.binding = NewBinding(s, over, rtt, 0, now)
+	b.binding = NewBinding(s, over, rtt, now)
 	l.mu.Lock()
 	l.bind(addr, stands, b)
 	l.tags[s.Tag()] = b
@@ -75,12 +76,28 @@ func (b *Bound) Replace(addrs ...Route) {
 	b.act(func(now time.Time) Out { return b.binding.Replace(addrs, now) })
 }
 
-// Doubt makes a path be asked, as it is known to have died, and Try makes one be, as
-// it may work now.
+// Doubt makes a path be asked, as it is known to have died.
 func (b *Bound) Doubt(r Route) { b.act(func(now time.Time) Out { return b.binding.Doubt(r, now) }) }
 
-// Try: see Doubt.
-func (b *Bound) Try(r Route) { b.act(func(now time.Time) Out { return b.binding.Try(r, now) }) }
+// heedPace is the least time between two words of relays that a connection heeds: each
+// may cost a ping on every path, and a relay can say what it likes as often as it likes.
+const heedPace = time.Second
+
+// Heed makes a path be asked, as its relay says that the peer is there, or that it is not.
+func (b *Bound) Heed(r Route, there bool) {
+	b.act(func(now time.Time) Out {
+		switch {
+		case now.Sub(b.heeded) < heedPace:
+			return b.binding.Advance(now)
+		case there:
+			b.heeded = now
+			return b.binding.Try(r, now)
+		default:
+			b.heeded = now
+			return b.binding.Doubt(r, now)
+		}
+	})
+}
 
 // Ask pings every path of a connection that gets no answer, as its peer has been heard of elsewhere.
 func (b *Bound) Ask() { b.act(func(now time.Time) Out { return b.binding.Ask(now) }) }

@@ -282,8 +282,7 @@ func (l *Layer) forgetWay(w *way) {
 	delete(l.ways, w.route)
 }
 
-// join and part say that a connection has a way for a path, and that it has no more. mu is
-// held.
+// join says that a connection has a way for a path. mu is held.
 func (l *Layer) join(r Route, b *Bound) {
 	w := l.wayOf(r)
 	w.bounds = append(slices.Clip(w.bounds), b)
@@ -308,6 +307,7 @@ func (l *Layer) proved(r Route, b *Bound) {
 	}
 }
 
+// part says that a connection has a way for a path no more. mu is held.
 func (l *Layer) part(r Route, b *Bound) {
 	w := l.ways[r]
 	w.bounds = slices.DeleteFunc(slices.Clone(w.bounds), func(other *Bound) bool { return other == b })

@@ -15,10 +15,9 @@ type line struct {
 	now time.Time
 	// rtt is how long a ping takes to be answered; passes says whether one of a length
 	// that is sent now is answered at all.
-	rtt       time.Duration
-	passes    func(length int) bool
-	keepAlive time.Duration
-	late      time.Duration // how late the caller is when it is to come again
+	rtt    time.Duration
+	passes func(length int) bool
+	late   time.Duration // how late the caller is when it is to come again
 
 	number uint64
 	pongs  []pong
@@ -48,14 +47,15 @@ func activeLine(t *testing.T, rtt time.Duration) *line {
 
 // advance does what is due now.
 func (l *line) advance() {
-	d := l.Advance(l.now, l.keepAlive)
+	before := l.state
+	d := l.Advance(l.now)
 	if d.Suspected {
 		l.say("suspected")
 	}
 	if d.Narrowed {
 		l.say("narrowed")
 	}
-	if d.Failed {
+	if l.state == Failed && before != Failed {
 		l.say("failed")
 	}
 	if d.Ping > 0 {

@@ -85,7 +85,7 @@ func newPair(t *testing.T, routes ...Route) *pair {
 	}
 	for i, s := range []*Session{dialer, acceptor} {
 		p.sides[i] = &side{index: i, sent: make(map[Route]int)}
-		p.sides[i].Binding = NewBinding(s, routes[0], p.wires[routes[0]].rtt, 0, epoch)
+		p.sides[i].Binding = NewBinding(s, routes[0], p.wires[routes[0]].rtt, epoch)
 	}
 	p.sides[0].other, p.sides[1].other = p.sides[1], p.sides[0]
 	for _, s := range p.sides {

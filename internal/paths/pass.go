@@ -266,6 +266,10 @@ func (l *Layer) lookForMigrations() {
 	}
 	var found []migration
 	l.mu.Lock()
+	if now.Sub(l.looked) < lookEvery { // somebody else was faster
+		l.mu.Unlock()
+		return
+	}
 	l.looked = now
 	for b := range l.bounds {
 		to, ok := b.remote().(*net.UDPAddr)

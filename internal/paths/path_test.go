@@ -232,26 +232,6 @@ func TestPathThatSwallowsDataIsNotSavedByPongs(t *testing.T) {
 	}
 }
 
-func TestIdleActivePathIsAskedOnceInKeepAlive(t *testing.T) {
-	l := activeLine(t, 50*ms)
-	l.keepAlive = 5 * time.Second
-	l.advance()
-	l.run(11 * time.Second)
-	l.expect("5s ping 120", "10.05s ping 120")
-	l.hear()
-	l.run(5*time.Second - ms)
-	l.expect()
-}
-
-func TestUnansweredKeepAliveIsSuspicious(t *testing.T) {
-	l := activeLine(t, 50*ms)
-	l.keepAlive = 5 * time.Second
-	l.passes = l.dead
-	l.advance()
-	l.run(5400 * ms)
-	l.expect("5s ping 120", "5.3s suspected", "5.3s ping 120")
-}
-
 func TestStandbyPathFailsAfterThreePings(t *testing.T) {
 	l := newLine(t, 50*ms)
 	l.advance()

@@ -65,3 +65,11 @@ func (p *Path) Named() { p.named, p.learned = true, false }
 func (p *Path) Invite(bytes int) { p.invited = p.invited || bytes >= PongSize }
 
 func (p *Path) isLearned() bool { return p.learned && p.state == Unproven }
+
+// isWorthLess reports whether p rather than other is to be forgotten for want of room.
+func (p *Path) isWorthLess(other *Path) bool {
+	if p.named != other.named {
+		return other.named
+	}
+	return p.ponged.Before(other.ponged)
+}

@@ -53,7 +53,7 @@ func (b *Binding) wants(p *Path) bool {
 
 // advance does what is due on one path. It reports whether a suspicion began.
 func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
-	d := p.Advance(now, b.keepAlive)
+	d := p.Advance(now)
 	if d.Ping > 0 {
 		b.ping(p, d.Ping, now)
 	}
