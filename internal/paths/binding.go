@@ -297,7 +297,7 @@ func (b *Binding) Doubt(route Route, now time.Time) Out {
 func (b *Binding) Ask(now time.Time) Out {
 	if b.active.state == Suspect {
 		for _, p := range b.paths {
-			p.pingAt = now
+			p.pingAt, p.tries = now, 0 // what was not answered before says nothing now
 		}
 		b.resend()
 	}

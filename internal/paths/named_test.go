@@ -39,3 +39,21 @@ func TestAddressThatNobodyNamesIsForgotten(t *testing.T) {
 	}
 	p.expect(directA)
 }
+
+// When the other side is known to be there, every path of a suspect connection is asked at once, also
+// one that would have been given up.
+func TestPathsAreAskedWhenTheOtherSideIsHeardOfElsewhere(t *testing.T) {
+	for _, dark := range []time.Duration{500 * ms, 900 * ms, 1100 * ms, 1300 * ms, 1600 * ms} {
+		p := newPair(t, directA, relayA)
+		p.ask(100, time.Second)
+		p.cut(directA)
+		p.cut(relayA)
+		p.ask(100, dark)
+		p.restore(relayA)
+		p.take(p.sides[0], p.sides[0].Ask(p.now))
+		p.run(150 * ms)
+		if r := p.sides[0].Active().Route(); r != relayA {
+			t.Errorf("%v after the end of all paths, and 150 ms after one is back: %+v", dark, r)
+		}
+	}
+}
