@@ -44,9 +44,10 @@ const (
 )
 
 // A path that has failed once has to answer for a second before it is chosen over one
-// that is in use, and for twice as long each time that it fails again, up to five
-// minutes: so one that flaps every second brings about two moves in five minutes, and
-// one whose link was repaired is used again while somebody still looks.
+// that is in use, and for twice as long each time that it fails again: up to half a minute
+// if it was silent, so that one whose link was repaired is used again while somebody still looks, and
+// one that flaps every second brings about two moves in that time; and up to five minutes if it
+// lets only pings pass (path.go counts).
 const (
 	firstHold = time.Second
 	maxHold   = 5 * time.Minute

@@ -50,6 +50,9 @@ const (
 	swallowed = 2
 	// swallowWeight is for how many failures that counts: 16 s on hold.
 	swallowWeight = 5
+	// mostFailures is up to which number plain failures count: 32 s on hold. With maxPace, a path that has
+	// died and come back often is used again a minute and a half after the last time.
+	mostFailures = 6
 	// forgiven is for how long a path must have answered for its earlier failures not to
 	// count with the next one.
 	forgiven = 2 * maxHold
@@ -284,14 +287,18 @@ func (p *Path) silentAt() time.Time {
 	return p.since.Add(rtt + rtt/4)
 }
 
-// Fail takes note that the path does not work: another one takes over.
-func (p *Path) Fail(now time.Time) {
+// Fail takes note that the path does not work: another one takes over. elsewhere says that the
+// other side's packets come over another path.
+func (p *Path) Fail(elsewhere bool, now time.Time) {
 	if p.failures > 0 && !p.answeredSince.IsZero() && now.Sub(p.answeredSince) >= forgiven {
 		p.failures = 0
 	}
-	if p.quiet.pongs > swallowed {
+	switch swallows := p.quiet.pongs > swallowed; {
+	case swallows && elsewhere: // that may be the reason why only pongs come over this one
+		p.failures = max(p.failures+1, swallowWeight)
+	case swallows:
 		p.failures += swallowWeight
-	} else {
+	case p.failures < mostFailures:
 		p.failures++
 	}
 	p.answeredSince = time.Time{}
