@@ -12,13 +12,13 @@ import (
 var pathSeeds = flag.Uint64("paths.seeds", 0, "how many seeds the tests of paths run (0: few)")
 
 // seedsOfPaths returns how many worlds such a test sees, if a plain run can afford so many, and
-// one under the race detector a third.
+// one of them under the race detector.
 func seedsOfPaths(few uint64) uint64 {
 	switch {
 	case *pathSeeds > 0:
 		return *pathSeeds
 	case raceEnabled:
-		return (few + 2) / 3
+		return 1
 	default:
 		return few
 	}
