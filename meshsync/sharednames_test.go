@@ -122,7 +122,7 @@ func (s sharing) reconnect(w *world, held bool) time.Duration {
 // arrive, and else after its patience, besideDelay and besideGrace.
 func TestNewConnectionSharesTheWaysOfTheOldOne(t *testing.T) {
 	for i, s := range sharings() {
-		if raceEnabled && i%5 != 0 {
+		if raceEnabled && i%12 != 0 {
 			continue // the race detector makes the whole of it take minutes
 		}
 		t.Run(s.String(), func(t *testing.T) {
