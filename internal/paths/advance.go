@@ -128,6 +128,6 @@ func (p *Path) pinged(now time.Time) {
 // several pings in a row.
 func (p *Path) giveUp(now time.Time) {
 	if p.state == Valid && p.tries >= standbyTries && !p.pingAt.IsZero() && !now.Before(p.pingAt) {
-		p.Fail(false, now)
+		p.Fail(now)
 	}
 }

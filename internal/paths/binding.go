@@ -166,11 +166,16 @@ func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 		b.resend()
 		advance = true
 	}
-	if p == b.active {
+	switch {
+	case p == b.active:
 		b.tail.heard(now, b.active.RTT())
-	} else if b.from != route && now.Sub(b.hinted) >= hintPace && b.active.Doubt() {
-		b.hinted = now
-		advance = true
+	case b.from != route:
+		p.Follow(now)
+		advance = advance || p.followed
+		if now.Sub(b.hinted) >= hintPace && b.active.Doubt() {
+			b.hinted = now
+			advance = true
+		}
 	}
 	b.from = route
 	return true, advance

@@ -168,6 +168,29 @@ func TestPathThatSwallowsDataIsLeftAndNotTrustedSoon(t *testing.T) {
 	}
 }
 
+// The two sides may not have seen a path fail equally often. Who trusts it again first is followed by the
+// other one: else each would hear nothing on it but pongs, in turn.
+func TestSideThatTrustsAPathAgainIsFollowed(t *testing.T) {
+	for _, slow := range []int{0, 1} {
+		p := newPair(t, directA, relayA)
+		p.ask(100, time.Second)
+		p.cut(directA)
+		p.ask(100, 5*time.Second)
+		p.sides[slow].path(directA).failures = 6 // half a minute on hold
+		p.restore(directA)
+		for range 60 { // an application that rarely says something
+			p.quic(p.sides[0], 'q', 100)
+			p.run(time.Second)
+		}
+		p.expect(directA)
+		for _, s := range p.sides {
+			if len(s.moves) != 2 {
+				t.Errorf("side %d was the slow one; moves of side %d: %q", slow, s.index, s.moves)
+			}
+		}
+	}
+}
+
 func TestFlappingPathBringsAboutFewMoves(t *testing.T) {
 	p := newPair(t, directA, relayA)
 	for range 300 {
@@ -287,6 +310,7 @@ func TestPathThatDiesOnHoldIsNotChosen(t *testing.T) {
 	p.expect(relayA)
 	p.restore(directA)
 	d := p.sides[0].path(directA)
+	p.sides[1].path(directA).failures = 9 // it would be followed
 	for d.Standing(time.Time{}).AnsweredSince.IsZero() {
 		p.ask(500, 20*ms)
 	}

@@ -48,7 +48,8 @@ const (
 	// swallowed is how many times in a row pongs alone may end a suspicion. Then the path
 	// is taken for one that lets pings pass and nothing else.
 	swallowed = 2
-	// swallowWeight is for how many failures that counts: 16 s on hold.
+	// swallowWeight is for how many failures that counts at least: 16 s on hold, and twice as long
+	// each time. The other side may just have sent over another path for a moment.
 	swallowWeight = 5
 	// mostFailures is up to which number plain failures count: 32 s on hold. With maxPace, a path that has
 	// died and come back often is used again a minute and a half after the last time.
@@ -88,6 +89,7 @@ type Path struct {
 
 	failures      int
 	answeredSince time.Time
+	followed      bool // it is trusted with the next pong
 
 	told    bool      // a ping of the other side has come over it
 	movedAt time.Time // when one came that says that it has moved there; zero: none did
@@ -208,6 +210,10 @@ func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
 	p.heard, p.ponged = now, now
 	if p.state == Failed {
 		p.srtt = 0 // it may be another way now
+		p.answeredSince = now
+	}
+	if p.followed {
+		p.answeredSince, p.followed = now.Add(-hold(p.failures)), false
 	}
 	p.measured(now.Sub(q.at))
 	p.width.answered(q.length)
@@ -227,9 +233,6 @@ func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
 		}
 		fallthrough
 	default:
-		if p.state == Failed {
-			p.answeredSince = now
-		}
 		p.become(Valid, now)
 		p.pingAt = p.whileHeld(now)
 	}
@@ -287,21 +290,28 @@ func (p *Path) silentAt() time.Time {
 	return p.since.Add(rtt + rtt/4)
 }
 
-// Fail takes note that the path does not work: another one takes over. elsewhere says that the
-// other side's packets come over another path.
-func (p *Path) Fail(elsewhere bool, now time.Time) {
+// Follow takes note that the other side's packets begin to come over the path. If it is on hold, or
+// has failed, the other side trusts it again, and has waited for as long as it has to; so this side waits for
+// one answer and no longer. Else the other one would hear nothing on it but pongs meanwhile, and
+// leave it again.
+func (p *Path) Follow(now time.Time) {
+	if p.state == Failed || p.standing().trust(now) == onHold {
+		p.followed, p.pingAt = true, now
+	}
+}
+
+// Fail takes note that the path does not work: another one takes over.
+func (p *Path) Fail(now time.Time) {
 	if p.failures > 0 && !p.answeredSince.IsZero() && now.Sub(p.answeredSince) >= forgiven {
 		p.failures = 0
 	}
-	switch swallows := p.quiet.pongs > swallowed; {
-	case swallows && elsewhere: // that may be the reason why only pongs come over this one
+	switch {
+	case p.quiet.pongs > swallowed:
 		p.failures = max(p.failures+1, swallowWeight)
-	case swallows:
-		p.failures += swallowWeight
 	case p.failures < mostFailures:
 		p.failures++
 	}
-	p.answeredSince = time.Time{}
+	p.answeredSince, p.followed = time.Time{}, false
 	p.quiet = silence{}
 	p.asks.forgive()
 	p.width.forget()

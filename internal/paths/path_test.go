@@ -226,7 +226,7 @@ func TestPathThatSwallowsDataIsNotSavedByPongs(t *testing.T) {
 	if suspected != swallowed+1 {
 		t.Errorf("%d suspicions", suspected)
 	}
-	l.Fail(false, l.now)
+	l.Fail(l.now)
 	if f := l.Standing(time.Time{}).Failures; f != swallowWeight {
 		t.Errorf("it counts as %d failures", f)
 	}
@@ -247,7 +247,7 @@ func TestStandbyPathFailsAfterThreePings(t *testing.T) {
 func TestFailedPathIsTrustedAfterItHasAnsweredForASecond(t *testing.T) {
 	l := activeLine(t, 50*ms)
 	l.passes = l.dead
-	l.Fail(false, l.now)
+	l.Fail(l.now)
 	l.SetRole(Wanted, l.now)
 	l.advance()
 	l.run(10 * time.Second)
@@ -267,7 +267,7 @@ func TestFailedPathIsTrustedAfterItHasAnsweredForASecond(t *testing.T) {
 
 func TestPathThatIsBackIsMeasuredAnew(t *testing.T) {
 	l := activeLine(t, 50*ms)
-	l.Fail(false, l.now)
+	l.Fail(l.now)
 	l.rtt = 200 * ms
 	l.SetRole(Wanted, l.now)
 	l.advance()
@@ -293,7 +293,7 @@ func TestChoiceIsByTheRTTWithoutAQueue(t *testing.T) {
 func TestPathOnHoldHasToGoOnAnswering(t *testing.T) {
 	l := activeLine(t, 50*ms)
 	for range 4 {
-		l.Fail(false, l.now)
+		l.Fail(l.now)
 	}
 	l.SetRole(Wanted, l.now)
 	l.advance()
@@ -341,7 +341,7 @@ func TestInASuspicionOnlyFreshPongsCount(t *testing.T) {
 func TestFailuresAreForgottenWhereAPathHasWorkedForLong(t *testing.T) {
 	l := activeLine(t, 50*ms)
 	fail := func(after time.Duration) int {
-		l.Fail(false, l.now)
+		l.Fail(l.now)
 		l.SetRole(Standby, l.now)
 		l.SetRole(Wanted, l.now)
 		l.advance()

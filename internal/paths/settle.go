@@ -156,7 +156,7 @@ func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
 	b.out.Moves = append(b.out.Moves, Move{from.route, to.route, cause})
 	b.active, b.suspected = to, time.Time{}
 	if cause == Failover || cause == Network {
-		from.Fail(b.from != from.route, now)
+		from.Fail(now)
 		b.resend()
 	}
 }

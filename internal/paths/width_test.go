@@ -198,7 +198,7 @@ func TestProbedStandbyPathHasToShowItsWidthAgain(t *testing.T) {
 
 func TestFailedPathHasToShowItsWidthAgain(t *testing.T) {
 	l := wideLine(t, 1452)
-	l.Fail(false, l.now)
+	l.Fail(l.now)
 	if l.Fits(1452) {
 		t.Error("it may be another way when it is back")
 	}
