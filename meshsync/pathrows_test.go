@@ -164,7 +164,7 @@ func (row pathRow) run(t *testing.T) {
 
 func quantiles(d []time.Duration) (p50, p99 time.Duration) {
 	slices.Sort(d)
-	return d[len(d)/2], d[len(d)*99/100]
+	return d[len(d)/2], d[(len(d)*99+99)/100-1]
 }
 
 // pause returns for how long one talk stood still.

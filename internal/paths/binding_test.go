@@ -376,7 +376,8 @@ func TestOtherSideFollowsAHostThatSaysThatItHasMoved(t *testing.T) {
 	p.ask(100, time.Second)
 	p.cut(directA)
 	at := p.now
-	for _, ping := range mover.Probe(p.now).Packets { // they seem to come from directB
+	p.after(27*ms, func() { other.Hear(directA, p.now) }) // a packet that the ping overtakes
+	for _, ping := range mover.Probe(p.now).Packets {     // they seem to come from directB
 		p.after(25*ms, func() {
 			for _, answer := range other.HearPing(ping.Bytes, directB, p.now).Packets {
 				p.after(25*ms, func() { // the mover sees the other side where it was

@@ -140,10 +140,11 @@ func (b *Binding) move(to *Path, now time.Time) {
 const changeLasts = 5 * time.Second
 
 // follow moves to a path that has just been proven, if it leads to where the other side says
-// that it is now, and neither that nor anything else has come since over the one that is in use.
+// that it is now, and neither that nor anything else has come since over the one that is in use, but for
+// what it had overtaken.
 func (b *Binding) follow(p *Path, now time.Time) {
 	if p.movedAt.IsZero() || p == b.active || p.route.Kind != b.active.route.Kind ||
-		b.active.heard.After(p.movedAt) || b.active.movedAt.Add(changeLasts).After(p.movedAt) {
+		b.active.heard.Sub(p.movedAt) > b.active.RTT()/4 || b.active.movedAt.Add(changeLasts).After(p.movedAt) {
 		return
 	}
 	p.movedAt = time.Time{}
