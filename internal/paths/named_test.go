@@ -40,23 +40,6 @@ func TestAddressThatNobodyNamesIsForgotten(t *testing.T) {
 	p.expect(directA)
 }
 
-// However often a path has died, it is used again within two minutes.
-func TestPathThatDiedOftenIsUsedAgainWithinTwoMinutes(t *testing.T) {
-	p := newPair(t, directA, relayA)
-	for range 30 {
-		p.cut(directA)
-		p.ask(100, 10*time.Second)
-		p.restore(directA)
-		p.ask(100, 45*time.Second)
-	}
-	p.cut(directA)
-	p.ask(100, 5*time.Minute)
-	p.expect(relayA)
-	p.restore(directA)
-	p.ask(100, 2*time.Minute)
-	p.expect(directA)
-}
-
 // When the other side is known to be there, every path of a suspect connection is asked at once, also
 // one that would have been given up.
 func TestPathsAreAskedWhenTheOtherSideIsHeardOfElsewhere(t *testing.T) {
