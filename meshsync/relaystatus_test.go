@@ -138,6 +138,23 @@ func TestRelayStatusTellsOfSilence(t *testing.T) {
 	})
 }
 
+// awaitRefusal waits for the end of the next dial to a relay that refuses: the one after it is
+// seconds away.
+func (n *node) awaitRefusal(r *relayNode) {
+	l := n.link(r)
+	dialing := func() bool {
+		n.relays.mu.Lock()
+		defer n.relays.mu.Unlock()
+		return l.dialing
+	}
+	for !dialing() {
+		time.Sleep(time.Millisecond)
+	}
+	for dialing() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // A relay that refuses is told of with its reason, and again if that changes.
 func TestRelayStatusTellsOfRefusals(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
@@ -155,6 +172,7 @@ func TestRelayStatusTellsOfRefusals(t *testing.T) {
 			}
 		}
 		refused(relay.ErrUnauthorized)
+		a.awaitRefusal(r) // a dial that runs would find nobody there, or come before the other one
 		r.crash()
 		r.opts = relay.ServerOptions{MaxClients: 1}
 		r.start()
