@@ -74,9 +74,6 @@ func (w *watchdog) peerArrived() {
 		if c := w.conn(); c != nil && c.pathKind() == PathRelay {
 			w.verify(c)
 		}
-	case w.suspect && w.timer == nil && w.slot == nil && w.cancelDial == nil:
-		w.wait(0)
-		fallthrough
 	case w.cancelDial != nil && !w.quiet:
 		signal(r.arrival)
 	case w.slot != nil:
@@ -84,7 +81,7 @@ func (w *watchdog) peerArrived() {
 		if w.slot.priority != priorityAnswered {
 			w.dial(priorityAnswered)
 		}
-	case w.timer != nil, w.cancelDial != nil:
+	case w.timer != nil, w.cancelDial != nil, w.suspect:
 		r.isThere = true
 		if !w.budget.allows(policy.MaxDelay) {
 			return
