@@ -1,9 +1,11 @@
 package meshsync
 
 import (
+	"errors"
 	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
@@ -43,6 +45,40 @@ func TestConnectionThatIsBackIsNotReplaced(t *testing.T) {
 		}
 		if err := <-stream; err != nil {
 			t.Error(err)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A connection that has lasted is none that keeps ending, whatever has woken the watchdog since:
+// when another one takes its place, a silence of that one is looked into at once.
+func TestReplacedConnectionThatHasLastedCountsAsStable(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		b.register(a)
+		first := a.await(b, 5*time.Second)
+		time.Sleep(2 * a.MeshSyncTransport.opts.Reconnect.StableAfter)
+		a.NetworkChanged()
+		time.Sleep(time.Second)
+		b.host.Blackout(testnet.Both) // so that a does not hear of the crash before b dials
+		b.crash()
+		b.start()
+		b.register(a)
+		b.host.Restore()
+		for now := first; now == first; now, _ = a.Conn(b.ID()) {
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		a.mu.Lock()
+		wd := a.peers[b.ID()].watchdog
+		a.mu.Unlock()
+		if cause := causeOf(t, first, time.Second); !errors.Is(cause, ErrSuperseded) {
+			t.Fatalf("the first connection ended with %v", cause)
+		}
+		if wd.unstable {
+			t.Error("it counts as one that keeps ending")
 		}
 		a.stop()
 		b.stop()

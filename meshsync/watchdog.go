@@ -55,7 +55,7 @@ type watchdog struct {
 	// The goroutine of run owns these.
 	connected  bool
 	suspect    bool        // connected, and nothing comes over any path
-	upSince    time.Time   // when it heard of the connection
+	upSince    time.Time   // when the last connection that it knows of began
 	rendezvous *rendezvous // nil: the peer is registered without a relay
 	seen       uint64      // how many of the shown it knows of
 	slot       *slotRequest
@@ -179,7 +179,7 @@ func (w *watchdog) connection() *Conn {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	c := w.t.peers[w.peer].conn
-	w.connected, w.seen = c != nil, w.shown
+	w.connected, w.seen, w.upSince = c != nil, w.shown, w.opened
 	w.suspect = c != nil && c.isSuspect()
 	return c
 }
@@ -187,14 +187,14 @@ func (w *watchdog) connection() *Conn {
 // connChanged follows what the table says, and the connection of its paths. A connection
 // that came and went since the last look was lost as well.
 func (w *watchdog) connChanged() {
-	had, knew, suspect := w.connected, w.seen, w.suspect
+	had, knew, suspect, since := w.connected, w.seen, w.suspect, w.upSince
 	c := w.connection()
 	switch {
 	case c != nil && had && w.seen == knew:
 		w.pathsChanged(suspect)
 	case c != nil:
 		if had { // it took the place of another
-			w.unstable = time.Since(w.upSince) < w.t.opts.Reconnect.StableAfter
+			w.unstable = time.Since(since) < w.t.opts.Reconnect.StableAfter
 		}
 		w.connectionUp(c)
 	case had || w.seen != knew:
@@ -209,7 +209,6 @@ func (w *watchdog) connectionUp(c *Conn) {
 	w.refused, w.refusal = false, ""
 	w.busyUntil = time.Time{}
 	w.onAnswer = false
-	w.upSince = time.Now()
 	w.rendezvous.isOver()
 	w.search.stop()
 	w.search.check(c.over.Addr)
