@@ -59,7 +59,7 @@ func openRelayed(ctx context.Context, kind string) (relayedPipe, error) {
 }
 
 func openMeshRelayed(ctx context.Context, p *pipe, at relayAnswer) error {
-	p.ours, p.about = true, "Connect through this project's relay; the peers' QUIC runs end to end, over datagrams of a QUIC connection to the relay, whose limit on a client's rate is lifted"
+	p.ours, p.about = true, "Connect through this project's relay; the peers' QUIC runs end to end, and the relay forwards its packets as they are; the relay's limit on a client's rate is lifted"
 	start := func(relays []string) (*meshsync.MeshSyncTransport, error) {
 		t, err := meshsync.New(meshsync.Options{ListenAddr: "127.0.0.1:0", Handler: serveMesh, Relays: relays})
 		if err == nil {

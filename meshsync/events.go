@@ -89,8 +89,8 @@ func (k EventKind) String() string {
 }
 
 // eventBuffer is how many events a subscriber may be behind. A hub with 5,000
-// peers sees them all come back within seconds; at about 130 bytes an event
-// this is 128 KiB a subscriber.
+// peers sees them all come back within seconds; at 216 bytes an event this is
+// 216 KiB a subscriber.
 const eventBuffer = 1024
 
 // Subscribe returns a channel of what happens from now on. It is closed when

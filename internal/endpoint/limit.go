@@ -56,8 +56,8 @@ var quicBounds = Bounds{
 	// A network of a crowd of hosts may have more than one host, and two of them
 	// must not take everything without one giving way.
 	PerNetwork: maxUnknown / 2,
-	// A virtual address is one peer, which dials one connection at a time, or a few
-	// after losses; and relays leave room for the network.
+	// A virtual address is one peer at one relay, which dials one connection at a time, or
+	// a few after losses; and relays leave room for the network.
 	PerVirtual: 16,
 	Relayed:    maxUnknown / 2,
 	// One whose client has not sent a whole ClientHello, or that nobody has
