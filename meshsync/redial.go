@@ -244,11 +244,12 @@ func (w *watchdog) demanded() {
 		return // it will be asked then
 	}
 	w.rendezvous.relayUse().wantNow()
-	rested := time.Since(w.search.dialed) >= policy.MinDelay // else the answer to the handshake is still to come
-	if time.Since(w.search.probed) >= policy.MinDelay && (rested || w.cancelDial == nil) {
-		w.search.startNow()
+	last := w.search.probed
+	if w.cancelDial != nil && w.search.dialed.After(last) { // the answer to the handshake may still come
+		last = w.search.dialed
 	}
-	if rested && (w.timer != nil || w.quiet) && w.budget.allows(policy.MaxDelay) {
+	w.search.startIn(max(0, policy.MinDelay-time.Since(last)))
+	if rested := time.Since(w.search.dialed) >= policy.MinDelay; rested && (w.timer != nil || w.quiet) && w.budget.allows(policy.MaxDelay) {
 		w.dial(priorityLost)
 	}
 }

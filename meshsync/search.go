@@ -107,14 +107,18 @@ func (p *probing) start() {
 	}
 }
 
-// startNow begins to probe, or goes on, with a probe at once; or a little later,
-// while many others want that as well. However often it is called, a probe that is
-// planned does not become later.
-func (p *probing) startNow() {
+// startNow begins to probe, or goes on, with a probe at once.
+func (p *probing) startNow() { p.startIn(0) }
+
+// startIn begins to probe, or goes on, with a probe after d; or a little later, while
+// many others want that as well. However often it is called, a probe that is planned
+// does not become later.
+func (p *probing) startIn(d time.Duration) {
 	if len(p.targets) == 0 || p.urgent {
 		return
 	}
-	d, ok := p.t.probes.urgent(min(len(p.targets), maxProbed))
+	turn, ok := p.t.probes.urgent(min(len(p.targets), maxProbed))
+	d = max(d, turn)
 	switch {
 	case !ok:
 		p.start()
