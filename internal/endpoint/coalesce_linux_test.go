@@ -102,11 +102,12 @@ func ecnMark(b []byte, v6 bool, ecn byte) []byte {
 func coalescing(t *testing.T, pc *net.UDPConn) (*udpSocket, *coalescer) {
 	t.Helper()
 	s := readingSocket(pc)
-	if s.restore == nil {
+	if s.conn.Load().restore == nil {
 		t.Skip("the system does not coalesce")
 	}
-	c := newCoalescer(pc, s.system.raw, s.duties)
-	s.readBatch = c.readBatch
+	u := s.conn.Load()
+	c := newCoalescer(pc, u.system.raw, s.duties)
+	u.readBatch = c.readBatch
 	return s, c
 }
 
@@ -241,7 +242,7 @@ func singly(t *testing.T, pc *net.UDPConn) *udpSocket {
 	t.Helper()
 	s := readingSocket(pc)
 	s.detach()
-	s.readBatch = (&singles{ipv4.NewPacketConn(pc), s.duties}).readBatch
+	s.conn.Load().readBatch = (&singles{ipv4.NewPacketConn(pc), s.duties}).readBatch
 	return s
 }
 

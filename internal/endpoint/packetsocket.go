@@ -27,3 +27,5 @@ func (s *packetSocket) SetWriteBuffer(bytes int) error {
 func (s *packetSocket) ReadFrom(b []byte) (int, net.Addr, error) { return s.readFrom(b) }
 
 func (s *packetSocket) WriteTo(b []byte, addr net.Addr) (int, error) { return s.writeTo(b, addr) }
+
+func (s *packetSocket) detach() {}

@@ -146,7 +146,7 @@ func TestWritesDoNotDependOnTheirSource(t *testing.T) {
 			v6 := net.ParseIP(tc.to).To4() == nil
 			run := ofQUIC(300, 100)
 			oob := ecnMark(appendSegments(packetInfo(net.ParseIP(tc.lost)), 100), v6, 2)
-			if _, _, err := s.UDPConn.WriteMsgUDP(run, oob, pc.LocalAddr().(*net.UDPAddr)); err == nil {
+			if _, _, err := s.conn.Load().UDPConn.WriteMsgUDP(run, oob, pc.LocalAddr().(*net.UDPAddr)); err == nil {
 				t.Fatal("the system sends from an address that it does not have")
 			}
 			if _, _, err := s.WriteMsgUDP(run, oob, pc.LocalAddr().(*net.UDPAddr)); err != nil {
@@ -247,7 +247,7 @@ func TestErrorsOfRedirectedWritesAreThoseOfOthers(t *testing.T) {
 			t.Errorf("redirected to %s, too long a packet without control messages: %d, %v", name, n, err)
 		}
 	}
-	s.UDPConn.Close()
+	s.conn.Load().Close()
 	for _, redirect := range []func([]byte, int, *net.UDPAddr) (*net.UDPAddr, error){nil, itself, other} {
 		s.redirect = redirect
 		addr := *to
@@ -264,7 +264,7 @@ func TestRedirectingDoesNotAllocate(t *testing.T) {
 	oob := ecnMark(appendSegments(packetInfo(net.IPv4(127, 0, 0, 2)), 100), true, 1)
 	name, run := VirtualAddr(1), ofQUIC(300, 100)
 	s.redirect = func([]byte, int, *net.UDPAddr) (*net.UDPAddr, error) { return to, nil }
-	system := testing.AllocsPerRun(100, func() { s.UDPConn.WriteMsgUDP(run, oob, to) })
+	system := testing.AllocsPerRun(100, func() { s.conn.Load().UDPConn.WriteMsgUDP(run, oob, to) })
 	if n := testing.AllocsPerRun(100, func() { s.WriteMsgUDP(run, oob, name) }); n > system {
 		t.Errorf("%v allocations for a write, of which %v are the system's", n, system)
 	}

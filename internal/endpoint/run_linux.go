@@ -40,28 +40,28 @@ func newRunWriter() *runWriter {
 }
 
 // writeRun hands as many datagrams to each call as the system takes.
-func (s *udpSocket) writeRun(b []byte, size int, to, local net.Addr) (sent int, err error) {
-	if s.system.raw == nil {
+func (c *udpConn) writeRun(d *duties, b []byte, size int, to, local net.Addr) (sent int, err error) {
+	if c.system.raw == nil {
 		return 0, net.ErrClosed
 	}
-	w := s.system.writers.Get().(*runWriter)
-	defer s.system.writers.Put(w)
-	if err := w.aim(to, local, &s.system); err != nil {
+	w := c.system.writers.Get().(*runWriter)
+	defer c.system.writers.Put(w)
+	if err := w.aim(to, local, &c.system); err != nil {
 		return 0, err
 	}
 	most := 1
-	if s.system.segments {
+	if c.system.segments {
 		most = max(min(maxSegments, maxRunBytes/max(size, 1)), 1)
 	}
 	for len(b) > 0 {
 		call := b[:min(most*size, len(b))]
 		n := datagrams(len(call), size)
-		err := s.write(w, call, size)
+		err := c.write(w, call, size)
 		if n > 1 && isUnsegmented(err) {
-			n, err = s.writeEach(call, size, func(p []byte) error { return s.write(w, p, size) })
+			n, err = d.writeEach(call, size, func(p []byte) error { return c.write(w, p, size) })
 			sent += n
 		} else if err == nil {
-			s.counts.sent.Add(uint64(len(call)))
+			d.counts.sent.Add(uint64(len(call)))
 			sent += n
 		}
 		if err != nil {
@@ -117,12 +117,12 @@ func (w *runWriter) aim(to, local net.Addr, s *system) error {
 // write sends datagrams of the given size in one call. It does not take the lock
 // that Go has for the writers of a socket, because who has it may be waiting for
 // room in the socket's buffer.
-func (s *udpSocket) write(w *runWriter, b []byte, size int) error {
+func (c *udpConn) write(w *runWriter, b []byte, size int) error {
 	w.b, w.oob = b, w.control
 	if len(b) > size {
 		w.oob = appendSegments(w.control, size)
 	}
-	err := s.system.raw.Control(w.send)
+	err := c.system.raw.Control(w.send)
 	w.b = nil
 	if err != nil {
 		return err
@@ -132,18 +132,18 @@ func (s *udpSocket) write(w *runWriter, b []byte, size int) error {
 
 // writeNow writes what QUIC wants to have written, without the lock that write does
 // without. It reports whether the system took it.
-func (s *udpSocket) writeNow(b, oob []byte, to *net.UDPAddr) bool {
-	if s.system.raw == nil || to.Zone != "" { // what a zone is costs more than the lock
+func (c *udpConn) writeNow(b, oob []byte, to *net.UDPAddr) bool {
+	if c.system.raw == nil || to.Zone != "" { // what a zone is costs more than the lock
 		return false
 	}
-	w := s.system.writers.Get().(*runWriter)
-	defer s.system.writers.Put(w)
-	if w.aim(to, nil, &s.system) != nil {
+	w := c.system.writers.Get().(*runWriter)
+	defer c.system.writers.Put(w)
+	if w.aim(to, nil, &c.system) != nil {
 		return false
 	}
 	w.control = append(w.control, oob...)
 	w.b, w.oob = b, w.control
-	err := s.system.raw.Control(w.send)
+	err := c.system.raw.Control(w.send)
 	w.b = nil
 	return err == nil && w.err == nil
 }

@@ -40,11 +40,12 @@ func newSocket(c Config, r *resetter, i *inviter) socket {
 	pc := c.PacketConn
 	d := &duties{
 		pc: pc, id: identity.FromKey(c.Key), resets: r, invites: i, small: newSmallRate(),
-		log: c.Log, redirect: c.Redirect, arrive: c.Arrive, forward: c.Forward, unwrap: c.Unwrap, toSmall: c.Small, injected: newInjector(pc),
+		log: c.Log, redirect: c.Redirect, arrive: c.Arrive, forward: c.Forward, unwrap: c.Unwrap, toSmall: c.Small,
 	}
 	if u, ok := pc.(*net.UDPConn); ok {
 		return newUDPSocket(u, d)
 	}
+	d.injected = newInjector(pc)
 	return &packetSocket{PacketConn: pc, duties: d}
 }
 
@@ -65,7 +66,6 @@ type duties struct {
 	toSmall  func(b []byte, from net.Addr)
 
 	injected *injector
-	restore  func() // see detach; nil: nothing was changed
 	// The one goroutine that reads owns these.
 	resets *resetter
 	small  *smallRate
@@ -85,12 +85,6 @@ func (d *duties) inject(b []byte, from *net.UDPAddr) bool { return d.injected.pu
 func (d *duties) beginClose() {
 	d.closing.Store(true)
 	d.injected.end()
-}
-
-func (d *duties) detach() {
-	if d.restore != nil {
-		d.restore()
-	}
 }
 
 func (d *duties) isLost() bool { return d.lost.Load() }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// system is what a udpSocket knows of the operating system.
+// system is what a udpConn knows of the operating system.
 type system struct {
 	raw      syscall.RawConn // nil: the socket was closed before
 	inet6    bool            // it is an IPv6 socket, for which an IPv4 address is written as an IPv6 one
@@ -18,15 +18,15 @@ type system struct {
 }
 
 // setUp finds out what the system can, and makes it coalesce what comes in.
-func (s *udpSocket) setUp() {
-	raw, err := s.SyscallConn()
+func (c *udpConn) setUp(d *duties) {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return
 	}
-	sys := &s.system
+	sys := &c.system
 	sys.raw = raw
 	sys.writers.New = func() any { return newRunWriter() }
-	if bound, ok := s.LocalAddr().(*net.UDPAddr); ok {
+	if bound, ok := c.LocalAddr().(*net.UDPAddr); ok {
 		sys.anywhere = bound.IP.IsUnspecified()
 	}
 	raw.Control(func(fd uintptr) {
@@ -36,8 +36,8 @@ func (s *udpSocket) setUp() {
 		sys.segments = err == nil
 	})
 	if coalesce(raw, true) == nil {
-		s.readBatch = newCoalescer(s.UDPConn, raw, s.duties).readBatch
-		s.restore = func() { coalesce(raw, false) }
+		c.readBatch = newCoalescer(c.UDPConn, raw, d).readBatch
+		c.restore = func() { coalesce(raw, false) }
 	}
 }
 

@@ -9,31 +9,31 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// system is what a udpSocket knows of the operating system: nothing here.
+// system is what a udpConn knows of the operating system: nothing here.
 type system struct{}
 
-func (s *udpSocket) setUp() {}
+func (c *udpConn) setUp(*duties) {}
 
 // writeNow leaves every write to net.
-func (s *udpSocket) writeNow(b, oob []byte, to *net.UDPAddr) bool { return false }
+func (c *udpConn) writeNow(b, oob []byte, to *net.UDPAddr) bool { return false }
 
 // writeRun sends one by one: segmentation offload is Linux's.
-func (s *udpSocket) writeRun(b []byte, size int, to, local net.Addr) (sent int, err error) {
+func (c *udpConn) writeRun(d *duties, b []byte, size int, to, local net.Addr) (sent int, err error) {
 	u, ok := to.(*net.UDPAddr)
 	if !ok {
 		return 0, &net.AddrError{Err: "no UDP address", Addr: to.String()}
 	}
-	oob := s.sendFrom(local)
-	return s.writeEach(b, size, func(p []byte) error {
-		_, _, err := s.UDPConn.WriteMsgUDP(p, oob, u)
+	oob := c.sendFrom(local)
+	return d.writeEach(b, size, func(p []byte) error {
+		_, err := c.writeMsg(p, oob, u)
 		return err
 	})
 }
 
 // sendFrom returns the control message with which a socket that is bound to the
 // unspecified address sends from a local one.
-func (s *udpSocket) sendFrom(local net.Addr) []byte {
-	bound, ok := s.LocalAddr().(*net.UDPAddr)
+func (c *udpConn) sendFrom(local net.Addr) []byte {
+	bound, ok := c.LocalAddr().(*net.UDPAddr)
 	if !ok || !bound.IP.IsUnspecified() {
 		return nil
 	}

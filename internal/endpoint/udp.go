@@ -7,25 +7,38 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// udpSocket is a socket of the operating system. It embeds *net.UDPConn and has
-// ReadBatch, which is what quic-go needs to use its fast paths: batched reads,
-// ECN and, on Linux, segmentation offload. Only ReadBatch may read where the system
-// coalesces datagrams.
+// udpSocket is a socket of the operating system, which another one can replace. It
+// has what quic-go needs to use its fast paths: batched reads, ECN and, on Linux,
+// segmentation offload. Only ReadBatch may read where the system coalesces datagrams.
 type udpSocket struct {
-	*net.UDPConn
+	*rebindable
 	*duties
+}
+
+// udpConn is that socket, with what this package knows of it.
+type udpConn struct {
+	*net.UDPConn
 	// readBatch reads from the system, and keeps what is for QUIC.
 	readBatch func(ms []ipv4.Message, flags int) (kept int, err error)
+	restore   func() // undoes what was done to it; nil: nothing was
 	system    system
 }
 
 func newUDPSocket(u *net.UDPConn, d *duties) *udpSocket {
-	s := &udpSocket{UDPConn: u, duties: d}
-	s.setUp()
-	if s.readBatch == nil {
-		s.readBatch = (&singles{ipv4.NewPacketConn(u), d}).readBatch
-	}
+	s := &udpSocket{new(rebindable), d}
+	s.conn.Store(s.prepare(u))
+	d.pc, d.injected = s.rebindable, newInjector(s.rebindable)
 	return s
+}
+
+// prepare finds out what the system can do with u.
+func (s *udpSocket) prepare(u *net.UDPConn) *udpConn {
+	c := &udpConn{UDPConn: u}
+	c.setUp(s.duties)
+	if c.readBatch == nil {
+		c.readBatch = (&singles{ipv4.NewPacketConn(u), s.duties}).readBatch
+	}
+	return c
 }
 
 var _ quic.OOBCapablePacketConn = (*udpSocket)(nil)
@@ -38,7 +51,7 @@ func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 		if n := s.injectedBatch(ms, flags); n > 0 {
 			return n, nil
 		}
-		n, err := s.readBatch(ms, flags)
+		n, err := s.readFromSystem(ms, flags)
 		if n > 0 {
 			s.failed = 0
 			return n, nil // the next read says the error again, if it matters
@@ -82,7 +95,7 @@ func (s *udpSocket) injectedBatch(ms []ipv4.Message, flags int) int {
 	if s.run > 0 {
 		s.run = 0
 		s.injected.settle()
-		if n, _ := s.readBatch(ms, flags|dontWait); n > 0 {
+		if n, _ := s.readFromSystem(ms, flags|dontWait); n > 0 {
 			return n
 		}
 	}
@@ -130,12 +143,28 @@ func (s *udpSocket) writeUnpinned(b, oob []byte, to *net.UDPAddr) (n int, err er
 // writes as net does: under the one lock that a socket has for all who write. Of
 // thousands of connections that have something to send each would wait for that lock
 // until the scheduler comes to those before it, while the system could take the packets.
-func (s *udpSocket) writeMsg(b, oob []byte, to *net.UDPAddr) (n int, err error) {
-	if s.writeNow(b, oob, to) {
+func (c *udpConn) writeMsg(b, oob []byte, to *net.UDPAddr) (n int, err error) {
+	if c.writeNow(b, oob, to) {
 		return len(b), nil
 	}
-	n, _, err = s.UDPConn.WriteMsgUDP(b, oob, to)
+	n, _, err = c.UDPConn.WriteMsgUDP(b, oob, to)
 	return n, err
+}
+
+func (s *udpSocket) writeRun(b []byte, size int, to, local net.Addr) (sent int, err error) {
+	err = s.retried(func(c *udpConn) error {
+		n, err := c.writeRun(s.duties, b, size, to, local)
+		sent += n
+		b = b[min(n*size, len(b)):]
+		return err
+	})
+	return sent, err
+}
+
+func (s *udpSocket) detach() {
+	if c := s.conn.Load(); c.restore != nil {
+		c.restore()
+	}
 }
 
 // ReadFrom is how quic-go reads elsewhere.

@@ -146,6 +146,16 @@ func (i *injector) rush() {
 	i.hurry()
 }
 
+// wakeAgain wakes the reader of a packet connection that was exchanged below it, if
+// the one before was to wake it.
+func (i *injector) wakeAgain() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.awake && !i.ended {
+		i.wake()
+	}
+}
+
 // end leaves the read deadline to whoever closes the packet connection.
 func (i *injector) end() {
 	i.mu.Lock()
