@@ -23,7 +23,9 @@ type Options struct {
 	// LoadOrCreateKey.
 	PrivateKey ed25519.PrivateKey
 	// ListenAddr is the UDP host:port to listen on and to dial from; ""
-	// means ":0", any free port on every address.
+	// means ":0", any free port on every address. If it names an address that the
+	// host loses, NetworkChanged binds to another one of the same interface, if that has
+	// one; to use every uplink of a host, name none.
 	ListenAddr string
 	// PacketConn is used instead of ListenAddr, and is closed with the
 	// transport; it stays the caller's if New fails.

@@ -117,8 +117,11 @@ func (t *MeshSyncTransport) RetryNow(id PeerID) error {
 // connected is dialed at once, with its backoff started anew; dials under way,
 // which use the old network, are started again. So are the connections to
 // relays, which carry on until the new ones stand. Connections to peers stay: every path of
-// each is tried from where the host is now, which tells the peer as well.
+// each is tried from where the host is now, which tells the peer as well. If
+// Options.ListenAddr names an address and the host has lost that, the socket is bound to
+// another one of the same interface, and keeps its port.
 func (t *MeshSyncTransport) NetworkChanged() {
+	t.bindAnew()
 	for _, c := range t.conns() {
 		c.paths.Probe()
 	}

@@ -49,6 +49,7 @@ type MeshSyncTransport struct {
 	log      *slog.Logger
 
 	endpoint *endpoint.Endpoint
+	local    *localAddr      // nil: the socket is the service's, or has all addresses
 	known    *endpoint.Known // from where peers have authenticated
 	quic     *quic.Transport // the endpoint's
 	listener *quic.EarlyListener
@@ -118,7 +119,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.drains, t.stopDrains = context.WithCancel(context.Background())
 
-	pc, err := openSocket(opts)
+	pc, err := t.openSocket()
 	if err != nil {
 		t.stop()
 		return nil, err
@@ -148,8 +149,9 @@ const maxStreams = 1024
 // (RFC 8899) finds more.
 const minPacketSize = 1200
 
-// openSocket returns the packet connection that o asks for.
-func openSocket(o Options) (net.PacketConn, error) {
+// openSocket returns the packet connection that the options ask for.
+func (t *MeshSyncTransport) openSocket() (net.PacketConn, error) {
+	o := &t.opts
 	if o.PacketConn != nil {
 		return o.PacketConn, nil
 	}
@@ -161,6 +163,7 @@ func openSocket(o Options) (net.PacketConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: %w", o.ListenAddr, err)
 	}
+	t.local = newLocalAddr(pc.LocalAddr(), addr.Port)
 	return pc, nil
 }
 
@@ -189,7 +192,8 @@ func (t *MeshSyncTransport) abandon() error {
 // ID returns the transport's own identity.
 func (t *MeshSyncTransport) ID() PeerID { return t.id }
 
-// Addr returns the local address of the UDP socket.
+// Addr returns the local address of the UDP socket, which can be another one after
+// NetworkChanged.
 func (t *MeshSyncTransport) Addr() net.Addr { return t.endpoint.LocalAddr() }
 
 // Shutdown goes away in order. It stops dialing and accepting, and tells each

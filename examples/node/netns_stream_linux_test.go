@@ -165,17 +165,23 @@ func TestStreamGoesOnWhenAHostMoves(t *testing.T) {
 		name     string
 		acceptor bool // else the one that dialed
 		told     bool // that its network has changed
+		bound    bool // to the address that it loses
 	}{
-		{"dialer", false, true},
-		{"acceptor", true, true},
-		{"dialer-untold", false, false},
-		{"acceptor-untold", true, false},
+		{"dialer", false, true, false},
+		{"acceptor", true, true, false},
+		{"dialer-untold", false, false, false},
+		{"acceptor-untold", true, false, false},
+		{"dialer-bound", false, true, true},
+		{"acceptor-bound", true, true, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			nsA, nsB := wiredNamespaces(t, tc.name)
 			a, b := nsA.node(), nsB.node()
 			a.listen, b.listen = ":7001", ":7001"
+			if tc.bound {
+				a.listen, b.listen = nsA.ip+":7001", nsB.ip+":7001"
+			}
 			b.run(asks...)
 			a.run(slices.Concat(asks, []string{registers(b)})...)
 			a.begins(b)
