@@ -30,10 +30,7 @@ func (p *Path) Advance(now time.Time) (d Due) {
 	}
 	p.waitForInvitation(now)
 	if !p.pingAt.IsZero() && !now.Before(p.pingAt) {
-		d.Ping = pingSize
-		if p.isLearned() {
-			d.Ping = PongSize
-		}
+		d.Ping = p.pingSize()
 		p.pinged(now)
 		p.waitForInvitation(now)
 	}
@@ -52,10 +49,19 @@ func (p *Path) Advance(now time.Time) (d Due) {
 	return d
 }
 
-// pingSize is the length of pings, in bytes, that only ask whether a path works. Who gets
+// longPing is the length of a ping, in bytes, that only asks whether a path works. Who gets
 // one from an address that it does not know answers, and asks as well: that is no more
 // than the ping was.
-const pingSize = 2 * PongSize
+const longPing = 2 * PongSize
+
+// pingSize returns the length of the ping that is due.
+func (p *Path) pingSize() int {
+	asksAgain := (p.state == Suspect || p.role == Needed) && p.tries%longPings != 0
+	if p.isLearned() || asksAgain {
+		return PongSize
+	}
+	return longPing
+}
 
 // waitForInvitation takes the next ping back of a path whose address nobody but a ping
 // of the other side has told, until it is proven: only as much is sent there as came from there.
@@ -112,9 +118,9 @@ func (p *Path) pinged(now time.Time) {
 		p.quiet.asked(now) // and if there is no answer, it is suspect
 		p.pingAt = time.Time{}
 	case p.state == Suspect:
-		p.pingAt = now.Add(max(suspectPace, p.patience()/4))
+		p.pingAt = now.Add(max(suspectPace, p.patience()/4, p.spread))
 	case p.role == Needed:
-		p.pingAt = now.Add(max(neededPace, p.patience()/4))
+		p.pingAt = now.Add(max(neededPace, p.patience()/4, p.spread))
 	case p.state == Valid:
 		p.pingAt = now.Add(p.patience())
 	case p.role == Standby && p.tries >= standbyTries:

@@ -248,6 +248,14 @@ func (b *Binding) Replace(addrs []Route, now time.Time) Out {
 	return b.Know(addrs, now)
 }
 
+// Spread sets the least time between two pings of a path in a suspicion. It is more than it is for
+// one connection alone if many are suspect: they have lost the same link.
+func (b *Binding) Spread(d time.Duration) {
+	for _, p := range b.paths {
+		p.spread = d
+	}
+}
+
 // forget forgets what nobody names and does not work, while a direct path is in use.
 func (b *Binding) forget(now time.Time) {
 	if b.active.route.Kind != Direct {

@@ -320,7 +320,7 @@ func TestPongFromAnotherAddressMakesItAPath(t *testing.T) {
 }
 
 func TestForgedSourceOfPingsGetsNoMoreThanWasSent(t *testing.T) {
-	for _, length := range []int{PongSize, pingSize, 1200} {
+	for _, length := range []int{PongSize, longPing, 1200} {
 		p := newPair(t, directA, relayA)
 		peer, victim := p.sides[1], p.sides[0]
 		sent, got := 0, 0

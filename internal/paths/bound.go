@@ -33,6 +33,7 @@ type Bound struct {
 	heeded  time.Time // when a relay's word was heeded last
 	moves   []Move
 	suspect bool
+	counted bool // among the suspects of layer
 	ended   bool
 	over    func() // see End
 }
@@ -191,6 +192,7 @@ func (b *Bound) End(linger time.Duration, over func()) {
 	defer b.mu.Unlock()
 	if !b.ended {
 		b.ended, b.over = true, over
+		b.count(false)
 		b.setAlarm(linger, b.forget)
 	}
 }
@@ -208,6 +210,7 @@ func (b *Bound) forgotten() (over func()) {
 	defer b.mu.Unlock()
 	over, b.over = b.over, nil
 	b.ended = true
+	b.count(false)
 	b.stopAlarm()
 	l := b.layer
 	l.mu.Lock()
@@ -250,6 +253,7 @@ func (b *Bound) advance() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.ended {
+		b.binding.Spread(b.layer.spread())
 		b.take(b.binding.Advance(time.Now()))
 	}
 }
@@ -274,8 +278,20 @@ func (b *Bound) take(out Out) {
 	suspect := b.binding.active.state == Suspect
 	if len(out.Moves) > 0 || suspect != b.suspect {
 		b.moves, b.suspect = append(b.moves, out.Moves...), suspect
+		b.count(suspect)
 		b.news()
 	}
+}
+
+// count says whether this connection is one of those that are suspect. mu is held.
+func (b *Bound) count(suspect bool) {
+	switch {
+	case suspect && !b.counted:
+		b.layer.suspects.Add(1)
+	case !suspect && b.counted:
+		b.layer.suspects.Add(-1)
+	}
+	b.counted = suspect
 }
 
 // syncRoutes tells the layer which paths there are. mu is held.

@@ -92,7 +92,7 @@ func (l *bench) bind(name *net.UDPAddr, routes ...Route) *connection {
 // ping lets a ping of the peer come over a route, and answers the one that comes back if
 // that is asked for, so that the route is proven.
 func (c *connection) ping(r Route, answer bool) {
-	packet, _ := c.peer.AppendPing(nil, pingSize, false)
+	packet, _ := c.peer.AppendPing(nil, longPing, false)
 	c.l.arrive(packet, r)
 	for _, p := range c.l.bag.take() {
 		if m, ok := c.peer.Open(p.Bytes); ok && !m.Pong && answer && p.Route == r {
@@ -157,8 +157,8 @@ func (l *bench) expectNothingLeft() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	strangers := l.strangers.Len()
-	if len(l.names) > strangers || len(l.ways) != strangers || strangers > maxStrangers || len(l.tags) > 0 || len(l.bounds) > 0 {
-		l.t.Errorf("left: %d names, %d ways of which %d are strangers', %d tags, %d connections", len(l.names), len(l.ways), strangers, len(l.tags), len(l.bounds))
+	if len(l.names) > strangers || len(l.ways) != strangers || strangers > maxStrangers || len(l.tags) > 0 || len(l.bounds) > 0 || l.suspects.Load() != 0 {
+		l.t.Errorf("left: %d names, %d ways of which %d are strangers', %d tags, %d connections, %d of them suspect", len(l.names), len(l.ways), strangers, len(l.tags), len(l.bounds), l.suspects.Load())
 	}
 	for r, w := range l.ways {
 		if r.Kind == Direct || w.uses+w.pins+len(w.bounds) > 0 {
@@ -319,7 +319,7 @@ func TestNameLingersAfterTheEnd(t *testing.T) {
 		c.End(time.Second, func() {})
 		l.expect("late", l.shownAs(short, elsewhere), x.String())
 		l.expect("the answer", l.goes(short, x), elsewhere.Addr.String())
-		ping, _ := c.peer.AppendPing(nil, pingSize, false)
+		ping, _ := c.peer.AppendPing(nil, longPing, false)
 		l.arrive(ping, elsewhere)
 		if sent := l.bag.take(); len(sent) > 0 {
 			t.Errorf("%d packets are the answer to a ping", len(sent))
@@ -327,6 +327,46 @@ func TestNameLingersAfterTheEnd(t *testing.T) {
 		time.Sleep(time.Second + ms)
 		l.expect("later", l.shownAs(short, elsewhere), elsewhere.Addr.String())
 		l.expect("to the name", l.goes(short, x), way.Addr.String())
+	})
+}
+
+// A hub whose link has died has as many suspect connections as peers: together they ping no more
+// than 5,000 times a second.
+func TestPingsOfAllSuspicionsAreBounded(t *testing.T) {
+	onBench(t, func(l *bench) {
+		const connections = 3000
+		all := make([]*connection, connections)
+		for i := range all {
+			name, _ := at(fmt.Sprintf("10.0.%d.%d:1", i>>8, i&255))
+			all[i] = l.bind(name)
+		}
+		for range 2 {
+			for _, c := range all {
+				l.Redirect(short, len(short), c.name)
+			}
+			time.Sleep(150 * ms)
+		}
+		time.Sleep(time.Second)
+		if n := l.suspects.Load(); n != connections {
+			t.Fatalf("%d connections are suspect", n)
+		}
+		const length = 10
+		before := l.Pings()
+		time.Sleep(length * time.Second)
+		if n := (l.Pings() - before) / length; n > 5000 || n < 4500 {
+			t.Errorf("%d pings a second", n)
+		}
+		for i, c := range all {
+			if i%2 == 0 {
+				l.arrive(short, c.Active())
+			}
+		}
+		if n := l.suspects.Load(); n != connections/2 {
+			t.Errorf("%d connections are suspect after half of them were heard", n)
+		}
+		for _, c := range all {
+			c.End(time.Second, func() {})
+		}
 	})
 }
 

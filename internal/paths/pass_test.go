@@ -31,7 +31,7 @@ func TestPingThatIsNotTakenStopsNothing(t *testing.T) {
 	onBench(t, func(l *bench) {
 		_, name := l.arrive(initial, relayA)
 		c := l.bind(name)
-		ping, _ := c.peer.AppendPing(nil, pingSize, false)
+		ping, _ := c.peer.AppendPing(nil, longPing, false)
 		l.arrive(ping, relayA)
 		c.Know(directA) // which does not answer, and is asked again and again
 		l.bag.take()
@@ -51,7 +51,7 @@ func TestUnknownTagsLeaveNothing(t *testing.T) {
 	onBench(t, func(l *bench) {
 		_, way := at("192.0.2.1:1")
 		for i := range 1000 {
-			ping := append([]byte{endpoint.TypePath}, make([]byte, pingSize)...)
+			ping := append([]byte{endpoint.TypePath}, make([]byte, longPing)...)
 			part := append([]byte{endpoint.TypePart}, make([]byte, 500)...)
 			for _, packet := range [][]byte{ping, part} {
 				binary.BigEndian.PutUint64(packet[1:], uint64(i))
@@ -305,7 +305,7 @@ func TestLayerFromManyGoroutines(t *testing.T) {
 				}
 				_, release := l.NameFor(way)
 				for j := range 10 {
-					ping, _ := peer.AppendPing(nil, pingSize, false)
+					ping, _ := peer.AppendPing(nil, longPing, false)
 					_, elsewhere := at(fmt.Sprint("192.0.2.2:", 1+j%3))
 					l.arrive(ping, elsewhere)
 					l.arrive(short, way)
@@ -343,7 +343,7 @@ func TestLayerFromManyGoroutines(t *testing.T) {
 func FuzzArrive(f *testing.F) {
 	sessions := func(n int) (peer, own *Session) { return twoSides(f, fmt.Sprint("connection ", n)) }
 	peer, _ := sessions(0)
-	ping, _ := peer.AppendPing(nil, pingSize, false)
+	ping, _ := peer.AppendPing(nil, longPing, false)
 	part, _ := (&splitter{}).split(peer.out.tag, short)
 	join := func(packets ...[]byte) (b []byte) {
 		for _, p := range packets {

@@ -1,6 +1,8 @@
 package paths
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -123,6 +125,28 @@ func TestSilenceAfterSendingAgainIsSuspicious(t *testing.T) {
 	l.expect("300ms suspected", "300ms ping 120")
 	if l.State() != Suspect {
 		t.Error(l.State())
+	}
+}
+
+// A suspicion costs less than a handshake without an answer, and less if many connections are suspect.
+func TestPingsOfASuspicionAreFewAndShort(t *testing.T) {
+	for spread, most := range map[time.Duration]int{0: 7700, time.Second: 1300} {
+		l := activeLine(t, 50*ms)
+		l.passes = l.dead
+		l.spread = spread
+		l.Doubt()
+		l.advance()
+		l.run(15 * time.Second)
+		bytes := 0
+		for _, happened := range l.log {
+			if _, length, ok := strings.Cut(happened, " ping "); ok {
+				n, _ := strconv.Atoi(length)
+				bytes += n
+			}
+		}
+		if len(l.log) < 15 || bytes > most || l.log[1] != "0s ping 120" {
+			t.Errorf("%v apart: %d bytes: %q", spread, bytes, l.log)
+		}
 	}
 }
 
