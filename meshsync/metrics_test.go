@@ -96,6 +96,8 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 			"outage_duration_seconds sum": outage.Seconds(), "oldest_outage_seconds": 0,
 			"connections_opened_total{direction=outbound}{path=direct}": 2,
 		})
+		time.Sleep(time.Second) // until neither side has anything to say
+		synctest.Wait()
 		sent, received := a.host.Stats().Sent.Bytes, a.host.Stats().Received.Bytes
 		got = gather(t, reg)
 		// The node ran once before, without the registry, and sent nothing.
