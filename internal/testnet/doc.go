@@ -1,6 +1,6 @@
 // Package testnet is an in-process UDP network for tests: hosts with addresses, links with latency, jitter, loss,
 // reordering, a rate and an MTU, and the faults a transport has to live through: blackouts, cuts, partitions, address
-// changes and NATs.
+// changes, NATs, and somebody on the way who drops, delays and copies what he likes.
 //
 //	n := testnet.New(1)
 //	defer n.Close()

@@ -1,6 +1,9 @@
 package testnet
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Cut stops all packets between two hosts, those in flight included, until Restore.
 func (n *Net) Cut(a, b *Host) {
@@ -22,6 +25,16 @@ func (n *Net) Restore(a, b *Host) {
 	defer n.mu.Unlock()
 	n.path(a, b).cut = false
 	n.path(b, a).cut = false
+}
+
+// Meddle puts somebody on the way from one host to another who reads each packet, and says for how long each of its
+// copies is held back, besides what the link does: none for a packet that is dropped, 0 alone for one that passes. It
+// replaces who was there before; nil is nobody. what is called with the network locked: it must not use the network, or
+// keep or change the packet.
+func (n *Net) Meddle(from, to *Host, what func(packet []byte) (held []time.Duration)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.path(from, to).meddle = what
 }
 
 // Partition splits the network: hosts in different groups cannot reach each other, and what is in flight between them

@@ -1,6 +1,7 @@
 package testnet_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -47,6 +48,41 @@ func TestCutLosesPacketsInFlight(t *testing.T) {
 		time.Sleep(50 * ms)
 		n.Cut(a, b)
 		expect(t, sb)
+	})
+}
+
+func TestMeddlerDropsHoldsBackAndCopiesPackets(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		a, b, sa, sb := twoHosts(t, n)
+		n.SetDefaultLink(testnet.Link{Latency: 5 * ms})
+		n.Meddle(a, b, func(packet []byte) []time.Duration {
+			switch string(packet) {
+			case "dropped":
+				return nil
+			case "late":
+				return []time.Duration{20 * ms}
+			case "twice":
+				return []time.Duration{0, 40 * ms}
+			default:
+				return []time.Duration{0}
+			}
+		})
+		send(t, sb, sa.AddrPort(), "dropped")
+		send(t, sa, sb.AddrPort(), "dropped", "late", "twice", "passes")
+		got := collect(t, sb, time.Second)
+		if want := []string{"twice", "passes", "late", "twice"}; !slices.Equal(payloads(got), want) {
+			t.Errorf("got %q, want %q", payloads(got), want)
+		}
+		if want := []time.Duration{5 * ms, 5 * ms, 25 * ms, 45 * ms}; !slices.Equal(times(got), want) {
+			t.Errorf("after %v, want %v", times(got), want)
+		}
+		expect(t, sa, "dropped") // the way back
+		if s := a.Stats(); s.Sent.Packets != 4 || s.Copied != 1 || s.Dropped.Meddled != 1 || s.Dropped.Total() != 1 {
+			t.Errorf("%+v", s)
+		}
+		n.Meddle(a, b, nil)
+		send(t, sa, sb.AddrPort(), "dropped")
+		expect(t, sb, "dropped")
 	})
 }
 

@@ -83,6 +83,7 @@ type path struct {
 	net    *Net
 	link   *Link // nil: the network's default
 	cut    bool
+	meddle func(packet []byte) (held []time.Duration) // nil: nobody does
 	random *rand.Rand
 	busy   time.Time // when the rate limiter will have sent what it holds
 }

@@ -41,14 +41,33 @@ func (n *Net) send(s *Socket, dst netip.AddrPort, data []byte) {
 		return
 	}
 
-	p := &packet{from: from, to: to.host, src: src, dst: dst, data: append([]byte(nil), data...)}
-	if p.arrives, ok = n.path(from, to.host).transmit(len(data), now, drops); !ok {
+	p := packet{from: from, to: to.host, src: src, dst: dst, data: append([]byte(nil), data...)}
+	way := n.path(from, to.host)
+	if way.meddle == nil {
+		n.transmit(way, p, 0, now)
 		return
 	}
-	if p.arrives.After(now) {
-		n.launch(p)
+	late := way.meddle(p.data)
+	if len(late) == 0 {
+		drops.Meddled++
+		return
+	}
+	from.stats.Copied += len(late) - 1
+	for _, d := range late {
+		n.transmit(way, p, d, now)
+	}
+}
+
+// transmit puts a packet on its link, and holds it back for a while besides. n.mu is held.
+func (n *Net) transmit(way *path, p packet, held time.Duration, now time.Time) {
+	arrives, ok := way.transmit(len(p.data), now, &p.from.stats.Dropped)
+	if !ok {
+		return
+	}
+	if p.arrives = arrives.Add(held); p.arrives.After(now) {
+		n.launch(&p)
 	} else {
-		n.arrive(p, now)
+		n.arrive(&p, now)
 	}
 }
 
