@@ -131,9 +131,10 @@ func (p *Path) pinged(now time.Time) {
 }
 
 // giveUp makes a path that was proven, and is not active, fail if it has not answered
-// several pings in a row.
+// several pings in a row, or answers and is unfit.
 func (p *Path) giveUp(now time.Time) {
-	if p.state == Valid && p.tries >= standbyTries && !p.pingAt.IsZero() && !now.Before(p.pingAt) {
+	silent := p.tries >= standbyTries && !p.pingAt.IsZero() && !now.Before(p.pingAt)
+	if p.state == Valid && (silent || p.width.unfit()) {
 		p.Fail(now)
 	}
 }

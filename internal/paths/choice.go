@@ -33,6 +33,8 @@ type Standing struct {
 	// failed is answering.
 	Failures      int
 	AnsweredSince time.Time
+	// Unfit says that the path is in use, and answers, but does not take what a connection sends.
+	Unfit bool
 }
 
 // A path takes over from another one of its kind only if its round trip is shorter by a
@@ -67,7 +69,7 @@ type trust int
 
 const (
 	noTrust   trust = iota // not proven: nothing is sent over it
-	hasFailed              // proven once, and silent since it has failed
+	hasFailed              // proven once, and silent since it has failed, or unfit
 	onHold                 // answers again, but not for long enough
 	trusted
 )
@@ -76,6 +78,8 @@ func (s Standing) trust(now time.Time) trust {
 	switch {
 	case !s.Validated:
 		return noTrust
+	case s.Unfit:
+		return hasFailed
 	case s.Failures == 0:
 		return trusted
 	case s.AnsweredSince.IsZero():

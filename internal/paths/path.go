@@ -159,6 +159,7 @@ func (p *Path) Fits(length int) bool { return p.width.fits(length) }
 // proven earlier says nothing.
 func (p *Path) Standing(answered time.Time) Standing {
 	s := Standing{Kind: p.route.Kind, RTT: p.lowest, Failures: p.failures, AnsweredSince: p.answeredSince}
+	s.Unfit = p.role == Active && p.width.unfit()
 	s.Validated = !p.ponged.IsZero() && !p.ponged.Before(answered)
 	return s
 }
@@ -310,7 +311,7 @@ func (p *Path) Fail(now time.Time) {
 		p.failures = 0
 	}
 	switch {
-	case p.quiet.pongs > swallowed:
+	case p.quiet.pongs > swallowed, p.width.unfit():
 		p.failures = max(p.failures+1, swallowWeight)
 	case p.failures < mostFailures:
 		p.failures++

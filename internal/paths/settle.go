@@ -124,6 +124,8 @@ func (b *Binding) choose(now time.Time) bool {
 // move makes a better path the active one.
 func (b *Binding) move(to *Path, now time.Time) {
 	switch from := b.active; {
+	case from.width.unfit():
+		b.moveTo(to, Failover, now)
 	case from.state != Suspect && to.route.Kind < from.route.Kind:
 		b.moveTo(to, Upgrade, now)
 	case from.state != Suspect:

@@ -22,6 +22,33 @@ func TestPathThatSwallowsDataIsLeftAndNotTrustedSoon(t *testing.T) {
 	}
 }
 
+// So is one on which only short packets pass, though there is always something to be heard on it.
+func TestPathThatSwallowsLongPacketsIsLeftAndNotTrustedSoon(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	talk := func(d time.Duration) {
+		for end := p.now.Add(d); p.now.Before(end); {
+			p.quic(p.sides[1], 'q', 100)
+			p.ask(1000, 100*ms)
+		}
+	}
+	talk(5 * time.Second)
+	p.wires[directA].width = 600
+	died := p.now
+	talk(15 * time.Second)
+	p.expect(relayA)
+	if d := p.pause(died); d > 4*time.Second {
+		t.Errorf("nothing came for %v", d)
+	}
+	talk(20 * time.Minute)
+	p.expect(relayA)
+	if n := len(p.sides[0].moves); n > 4 {
+		t.Errorf("%d moves in twenty minutes: %q", n, p.sides[0].moves)
+	}
+	p.restore(directA)
+	talk(maxHold + time.Minute)
+	p.expect(directA)
+}
+
 // The two sides may not have seen a path fail equally often. Who trusts it again first is followed by the
 // other one: else each would hear nothing on it but pongs, in turn.
 func TestSideThatTrustsAPathAgainIsFollowed(t *testing.T) {

@@ -27,6 +27,12 @@ const (
 	// A path that is too narrow is checked again after that time, and after twice as long
 	// each time that it still is, up to a minute.
 	maxWidthPace = time.Minute
+
+	// When a path is too narrow, it is asked whether MinWidth passes. If so many checks of that in
+	// a row are not answered, it is of no use: what is split would not come either. A
+	// path that loses a tenth of the packets each way, and long ones are sent all the time,
+	// seems to be such a one once in five hours.
+	leastChecks = 4
 )
 
 // A width is what is known of the length that packets may have on one path. The zero
@@ -40,7 +46,12 @@ type width struct {
 	open    bool      // the last one is not answered yet
 	since   time.Time // when that was sent
 	failed  int       // how many in a row were not answered
+	least   bool      // they ask whether MinWidth passes
+	missed  int       // how many of these in a row were not answered
 }
+
+// unfit reports whether not even packets of MinWidth pass.
+func (w *width) unfit() bool { return w.missed >= leastChecks }
 
 // fits reports whether a packet of so many bytes can go in one piece.
 func (w *width) fits(length int) bool { return length <= max(w.proven, MinWidth) }
@@ -51,7 +62,7 @@ func (w *width) want(longest int) {
 	longest = min(longest, MaxPing)
 	if longest > w.longest {
 		w.longest = longest
-		w.checkAt, w.open, w.failed = time.Time{}, false, 0
+		w.checkAt, w.open, w.failed, w.least, w.missed = time.Time{}, false, 0, false, 0
 	}
 }
 
@@ -75,6 +86,9 @@ func (w *width) due(now time.Time, patience time.Duration) (length int, next tim
 	}
 	w.used, w.open, w.since = false, true, now
 	w.checkAt = now.Add(widthPace)
+	if w.least {
+		return MinWidth, now.Add(patience)
+	}
 	return w.longest, now.Add(patience)
 }
 
@@ -86,20 +100,36 @@ func (w *width) isDue(now time.Time) bool {
 // unanswered takes note of a check that was not answered in time.
 func (w *width) unanswered(now time.Time) {
 	w.open = false
-	w.failed++
-	if w.failed < widthChecks {
+	switch {
+	case w.least:
+		w.missed++
+		w.checkAt = now
+		if w.unfit() {
+			w.checkAt = now.Add(backedOff(w.missed - leastChecks))
+		}
+	case w.failed+1 < widthChecks:
+		w.failed++
 		w.checkAt, w.used = now, true
-		return
+	default:
+		w.failed++
+		w.proven = 0
+		w.least, w.checkAt = true, now
 	}
-	w.proven = 0
-	w.checkAt = now.Add(min(widthPace<<min(w.failed-widthChecks, 6), maxWidthPace))
 }
+
+func backedOff(times int) time.Duration { return min(widthPace<<min(times, 6), maxWidthPace) }
 
 // answered takes note of a ping of so many bytes that has come through.
 func (w *width) answered(length int) {
-	w.proven = max(w.proven, length)
-	if length >= w.longest {
-		w.open, w.failed = false, 0
+	if length > MinWidth {
+		w.proven = max(w.proven, length)
+	}
+	switch {
+	case length >= w.longest:
+		w.open, w.failed, w.least, w.missed = false, 0, false, 0
+	case w.least && length >= MinWidth:
+		w.open, w.least, w.missed = false, false, 0
+		w.checkAt = w.since.Add(backedOff(w.failed - widthChecks))
 	}
 }
 

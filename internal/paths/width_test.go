@@ -129,6 +129,9 @@ func TestPathThatBecomesNarrowIsFoundOutByABusyHost(t *testing.T) {
 	for range 2 * time.Second / apart {
 		l.send(1452)
 		l.run(apart)
+		if !l.Fits(1452) {
+			l.hear() // an answer to the two parts
+		}
 	}
 	if l.Fits(1452) || l.State() != Valid {
 		t.Errorf("it is %s, and long packets go in one piece: %t; %q", l.State(), l.Fits(1452), l.log)
@@ -166,13 +169,47 @@ func TestNarrowPathIsCheckedLessAndLess(t *testing.T) {
 	l.stream(1452, 10*time.Minute)
 	l.log = nil
 	l.stream(1452, 10*time.Minute)
-	if n := len(l.log); n < 8 || n > 11 {
-		t.Errorf("%d checks in ten minutes", n)
+	if n := len(l.log); n < 16 || n > 22 {
+		t.Errorf("%d checks in ten minutes, of which every second one asks for MinWidth", n)
 	}
 	l.passes = func(int) bool { return true }
 	l.stream(1452, 2*time.Minute)
 	if !l.Fits(1452) {
 		t.Error("that it has become wide is not noticed")
+	}
+}
+
+// A path that passes pings and acknowledgments, and not even the two parts of a long packet, is found out
+// though it is never silent; while it is the only one, it is asked less and less.
+func TestPathOnWhichOnlyShortPacketsPassIsUnfit(t *testing.T) {
+	for _, only := range []int{120, 600, MinWidth - 1, MinWidth} {
+		l := wideLine(t, 1452)
+		l.stream(1452, time.Second)
+		l.passes = func(length int) bool { return length <= only }
+		stream := func(d time.Duration, until func() bool) {
+			for end := l.now.Add(d); l.now.Before(end) && !until(); {
+				l.stream(1452, 20*ms)
+				l.hear() // something short
+			}
+		}
+		never := func() bool { return false }
+		began := l.now
+		stream(time.Minute, func() bool { return l.Standing(time.Time{}).Unfit })
+		took := l.now.Sub(began)
+		if unfit := took < time.Minute; unfit != (only < MinWidth) || unfit && took > 3*time.Second {
+			t.Errorf("packets of up to %d bytes pass: unfit %v, after %v", only, unfit, took)
+		}
+		stream(10*time.Minute, never)
+		l.log = nil
+		stream(10*time.Minute, never)
+		if n := len(l.log); n > 22 {
+			t.Errorf("%d checks in ten minutes", n)
+		}
+		l.passes = func(int) bool { return true }
+		stream(3*time.Minute, never)
+		if l.Standing(time.Time{}).Unfit || !l.Fits(1452) {
+			t.Error("that it is fit and wide again is not noticed")
+		}
 	}
 }
 
