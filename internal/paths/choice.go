@@ -105,7 +105,8 @@ func (s Standing) trustedAt(now time.Time) (time.Time, bool) {
 // better by enough. It is -1 if none has been proven.
 //
 // A path that is trusted goes before one that is on hold, and that before one that
-// has failed; then a direct one before a relayed one; then the one with the lower RTT.
+// has failed; then a direct one before a relayed one; then the one with the lower RTT. One that is on hold
+// does not take over from one that is in use and on hold as well.
 func Best(paths []Standing, active int, now time.Time) int {
 	best := -1
 	if active >= 0 && active < len(paths) && paths[active].Validated {
@@ -128,8 +129,12 @@ func Best(paths []Standing, active int, now time.Time) int {
 
 // isBetter reports whether a goes before b; clearly says by enough for a move.
 func isBetter(a, b Standing, clearly bool, now time.Time) bool {
-	if ta, tb := a.trust(now), b.trust(now); ta != tb {
+	ta, tb := a.trust(now), b.trust(now)
+	switch {
+	case ta != tb:
 		return ta > tb
+	case clearly && ta == onHold:
+		return false // b works now, and a has just begun to answer
 	}
 	if a.Kind != b.Kind {
 		return a.Kind == Direct

@@ -59,6 +59,10 @@ func TestBest(t *testing.T) {
 		{"and no longer, either", []Standing{relayed(100 * ms), failed(direct(20*ms), 100, 5*time.Minute)}, 0, 1},
 		{"what answers goes before what does not", []Standing{failed(direct(20*ms), 1, -1), failed(relayed(100*ms), 9, 0)}, 0, 1},
 		{"what is on hold is left for what never failed", []Standing{failed(direct(20*ms), 9, 0), relayed(100 * ms)}, 0, 1},
+		{"but not for another one on hold", []Standing{failed(relayed(100*ms), 9, 0), failed(direct(20*ms), 2, time.Second)}, 0, 0},
+		{"which has to answer for as long as it has failed", []Standing{failed(relayed(100*ms), 9, 0), failed(direct(20*ms), 2, 2*time.Second)}, 0, 1},
+		{"what is unfit is left for what is on hold", []Standing{{Kind: Direct, Validated: true, RTT: ms, Unfit: true}, failed(relayed(100*ms), 9, 0)}, 0, 1},
+		{"and not for what is silent", []Standing{{Kind: Direct, Validated: true, RTT: ms, Unfit: true}, failed(relayed(100*ms), 9, -1)}, 0, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := Best(tc.paths, tc.active, epoch); got != tc.want {

@@ -107,6 +107,30 @@ func TestPathThatDiesOnHoldIsNotChosen(t *testing.T) {
 	}
 }
 
+// Of two paths that have failed, the one in use is not left for the better one before that has answered for as long
+// as it has to.
+func TestPathOnHoldDoesNotTakeOverFromOneInUse(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.cut(directA)
+	p.ask(500, 3*time.Second)
+	p.expect(relayA)
+	for _, s := range p.sides {
+		r, d := s.path(relayA), s.path(directA)
+		r.failures, r.answeredSince = 9, p.now // it is on hold as well
+		d.failures = 4                         // eight seconds
+		s.moves = nil
+	}
+	p.restore(directA)
+	p.ask(500, 7*time.Second)
+	for _, s := range p.sides {
+		if len(s.moves) > 0 {
+			t.Errorf("%q, within seven seconds", s.moves)
+		}
+	}
+	p.ask(500, 15*time.Second)
+	p.expect(directA)
+}
+
 func TestPathIsAskedOnceMoreBeforeAMove(t *testing.T) {
 	p := newPair(t, directA, relayA)
 	p.ask(500, time.Second)
