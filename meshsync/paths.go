@@ -142,7 +142,8 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 	if err != nil {
 		return // TLS without an exporter: it stays on the path that it has
 	}
-	c.paths = t.paths.Bind(s, c.over, c.qc.RemoteAddr, c.Stats().RTT, c.use.routes(), func() {
+	taken := func() uint64 { return c.qc.ConnectionStats().PacketsReceived }
+	c.paths = t.paths.Bind(s, c.over, c.qc.RemoteAddr, taken, c.Stats().RTT, c.use.routes(), func() {
 		// Called while c counts, so its goroutine runs, and no one waits for the last yet.
 		t.wg.Go(func() { t.pathNews(c) })
 	})

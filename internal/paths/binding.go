@@ -30,6 +30,8 @@ type Binding struct {
 	// replaced says that one path was put in the place of another.
 	replaced bool
 
+	intake intake
+
 	longest int    // the longest packet that QUIC is known to send
 	asked   asking // the last one that was longer: QUIC asks whether it passes
 	tail    tail   // the last packets that went out and may be lost
@@ -153,7 +155,7 @@ func (b *Binding) Split(packet []byte) (first, rest []byte) {
 // makes it complete.
 func (b *Binding) Join(part []byte) (packet []byte, complete bool) { return b.joined.add(part) }
 
-// Hear takes note of a packet of QUIC that came over a route. If the other side has moved
+// Hear takes note of a packet of QUIC, or what looks like one, that came over a route. If the other side has moved
 // to that one, it may know that the active path is dead, so that is asked. It reports whether that is
 // a proven path of the connection, so that the packet is to be shown under its name, and
 // whether Advance is to be called. If it is not proven, nothing has happened: see Invite.
@@ -161,6 +163,9 @@ func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 	p := b.path(route)
 	if p == nil || p.ponged.IsZero() {
 		return false, false
+	}
+	if b.intake.isJunk(p, now) {
+		return true, false
 	}
 	if p.Heard(now) {
 		b.resend()

@@ -41,9 +41,10 @@ type Bound struct {
 // Bind begins the work for a connection whose peer has proven who it is. over is the route
 // of its handshake. remote says which address QUIC has for it, as long as it lasts; that
 // need not stand for over any more, as QUIC takes the name of another connection to the peer for
-// a migration if packets are shown under that. rtt is how long a round trip took, and routes
+// a migration if packets are shown under that. taken says how many packets QUIC has taken so far; if it is
+// nil, every one that comes is taken for the peer's. rtt is how long a round trip took, and routes
 // are what else may lead to the peer.
-func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, rtt time.Duration, routes []Route, news func()) *Bound {
+func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func() uint64, rtt time.Duration, routes []Route, news func()) *Bound {
 	addr, ok := remote().(*net.UDPAddr)
 	if !ok {
 		return nil // of a packet connection that has other addresses: there is one path
@@ -57,6 +58,7 @@ func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, rtt time.Du
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.binding = NewBinding(s, over, rtt, now)
+	b.binding.intake.taken = taken
 	l.mu.Lock()
 	l.bind(addr, stands, b)
 	l.tags[s.Tag()] = b

@@ -10,6 +10,7 @@
 //	role.go     where it leads, and what it is for
 //	advance.go  what it asks for, and when
 //	silence.go  when silence is suspicious
+//	intake.go   what comes and says nothing, because QUIC refuses it
 //	width.go    how long packets may be on it
 //	part.go     packets that are longer than that
 //	binding.go  what belongs to one connection, and where its packets go

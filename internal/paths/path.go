@@ -103,6 +103,7 @@ type Path struct {
 	quiet   silence
 	doubted bool // it is to be suspected at once
 	asks    questions
+	unsure  unsure
 	width   width
 
 	pingAt time.Time     // when to ping next; zero: not before something happens
