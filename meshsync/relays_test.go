@@ -229,28 +229,32 @@ func longStream(c *Conn, d time.Duration) chan error {
 	result := make(chan error, 1)
 	go func() {
 		s, err := c.OpenStream(context.Background())
-		if err != nil {
-			result <- err
-			return
-		}
-		var sent int64
-		go func() {
-			defer s.Close()
-			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-				n, err := s.Write(make([]byte, 3000))
-				sent += int64(n)
-				if err != nil {
-					return
-				}
-			}
-		}()
-		got, err := io.Copy(io.Discard, s)
-		if err == nil && (got != sent || got == 0) {
-			err = fmt.Errorf("%d of %d bytes came back", got, sent)
+		if err == nil {
+			err = writeLong(s, d)
 		}
 		result <- err
 	}()
 	return result
+}
+
+// writeLong writes for d on a stream whose other end sends it all back, and returns what went wrong.
+func writeLong(s *Stream, d time.Duration) error {
+	var sent int64
+	go func() {
+		defer s.Close()
+		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			n, err := s.Write(make([]byte, 3000))
+			sent += int64(n)
+			if err != nil {
+				return
+			}
+		}
+	}()
+	got, err := io.Copy(io.Discard, s)
+	if err == nil && (got != sent || got == 0) {
+		err = fmt.Errorf("%d of %d bytes came back", got, sent)
+	}
+	return err
 }
 
 // A transport that closes tells peers behind relays, too.
