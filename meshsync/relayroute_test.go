@@ -120,6 +120,7 @@ func TestConnectWakesARelayThatWaits(t *testing.T) {
 		time.Sleep(time.Second)
 		r.crash()
 		time.Sleep(5 * time.Minute)
+		a.awaitFailure(r) // so that it waits for seconds
 		r.start()
 		b := w.node(2, home(r))
 		for b.carrier(r) == "" {

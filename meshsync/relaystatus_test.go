@@ -138,9 +138,9 @@ func TestRelayStatusTellsOfSilence(t *testing.T) {
 	})
 }
 
-// awaitRefusal waits for the end of the next dial to a relay that refuses: the one after it is
+// awaitFailure waits for the end of the next dial to a relay that does not let it in: the one after it is
 // seconds away.
-func (n *node) awaitRefusal(r *relayNode) {
+func (n *node) awaitFailure(r *relayNode) {
 	l := n.link(r)
 	dialing := func() bool {
 		n.relays.mu.Lock()
@@ -172,7 +172,7 @@ func TestRelayStatusTellsOfRefusals(t *testing.T) {
 			}
 		}
 		refused(relay.ErrUnauthorized)
-		a.awaitRefusal(r) // a dial that runs would find nobody there, or come before the other one
+		a.awaitFailure(r) // a dial that runs would find nobody there, or come before the other one
 		r.crash()
 		r.opts = relay.ServerOptions{MaxClients: 1}
 		r.start()
