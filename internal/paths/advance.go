@@ -118,15 +118,32 @@ func (p *Path) pinged(now time.Time) {
 		p.quiet.asked(now) // and if there is no answer, it is suspect
 		p.pingAt = time.Time{}
 	case p.state == Suspect:
-		p.pingAt = now.Add(max(suspectPace, p.patience()/4, p.spread))
+		p.pingAt = now.Add(p.suspicionPace(suspectPace))
 	case p.role == Needed:
-		p.pingAt = now.Add(max(neededPace, p.patience()/4, p.spread))
+		p.pingAt = now.Add(p.suspicionPace(neededPace))
 	case p.state == Valid:
 		p.pingAt = now.Add(p.patience())
 	case p.role == Standby && p.tries >= standbyTries:
 		p.pingAt = time.Time{}
 	default:
 		p.pingAt = now.Add(min(max(now.Sub(p.began)/paceBy, firstPace), maxPace))
+	}
+}
+
+// suspicionPace returns the time to the next ping of a path in a suspicion, which is least if somebody
+// waits and nothing else is against it.
+func (p *Path) suspicionPace(least time.Duration) time.Duration {
+	d := max(least, p.patience()/4)
+	if p.idle {
+		d = max(d, min(d<<min(p.tries-1, 8), idlePace))
+	}
+	return max(d, p.spread)
+}
+
+// Press makes a path in a suspicion be pinged at once: somebody waits for the answer.
+func (p *Path) Press(now time.Time) {
+	if p.role == Needed || p.state == Suspect {
+		p.pingAt, p.tries = now, 0
 	}
 }
 

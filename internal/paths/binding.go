@@ -121,8 +121,14 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 	if size > b.longest {
 		whole, advance = b.lengthen(size, len(run) > size, now), true
 	}
-	waited := b.active.Waits()
+	waited, pressed := b.active.Waits(), b.active.quiet.presses
 	b.active.Sent(size, now)
+	if b.active.state == Suspect && b.active.quiet.presses && !pressed {
+		for _, p := range b.paths {
+			p.Press(now)
+		}
+		advance = true
+	}
 	b.tail.add(run, size, b.active.state == Suspect, now)
 	advance = advance || !waited && b.active.Waits()
 	return b.active.route, whole, advance || b.active.width.isDue(now)

@@ -122,6 +122,30 @@ func TestDarknessOnAllPathsEndsWithTheFirstLight(t *testing.T) {
 	}
 }
 
+// While only QUIC waits, a darkness costs few pings; and who asks for something then does not have to wait for the
+// next one.
+func TestDarknessOfAnIdleConnectionIsCheap(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	p.cut(directA)
+	p.cut(relayA)
+	began, before := p.now, p.sides[0].pings
+	for range 20 {
+		p.quic(p.sides[0], 'q', 30)
+		p.run(500 * ms)
+	}
+	if n := p.sides[0].pings - before; n > 30 {
+		t.Errorf("%d pings on two paths in %v", n, p.now.Sub(began))
+	}
+	p.restore(relayA)
+	asked := p.now
+	p.quic(p.sides[0], 'q', 500)
+	p.run(time.Second)
+	if n := len(p.sides[0].answered); n == 0 || p.sides[0].answered[n-1].Sub(asked) > 400*ms {
+		t.Errorf("%d answers, the last one %v after the question", n, p.sides[0].answered[max(n-1, 0)].Sub(asked))
+	}
+	p.expect(relayA)
+}
+
 func TestNarrowedPathCarriesLongPacketsInParts(t *testing.T) {
 	p := newPair(t, directA, relayA)
 	p.ask(1452, 2*time.Second)

@@ -45,6 +45,9 @@ const (
 	// IdleTimeout, a suspect path gets 7.6 KB, two thirds of what a handshake without an answer takes.
 	suspectPace = 150 * time.Millisecond
 	neededPace  = 300 * time.Millisecond
+	// idlePace is the most that those times come to, doubling, while QUIC alone is waiting: in 15 s
+	// that is 1.2 KB. As soon as an application sends something, all paths are pinged at once.
+	idlePace = 1200 * time.Millisecond
 	// longPings is how many of those pings one is longPing long, and the others no longer than
 	// a pong: the other side knows the path, unless this side's address has changed.
 	longPings = 4
@@ -107,6 +110,7 @@ type Path struct {
 	width   width
 
 	pingAt time.Time     // when to ping next; zero: not before something happens
+	idle   bool          // nobody waits for the end of the suspicion
 	spread time.Duration // the least time between pings of a suspicion; 0: what that is for one connection
 	tries  int           // pings in a row without an answer
 	began  time.Time     // since when the path is pinged without an answer
@@ -180,7 +184,7 @@ func (p *Path) become(s State, now time.Time) {
 // bytes.
 func (p *Path) Sent(length int, now time.Time) {
 	p.width.sent(length)
-	p.quiet.sent(now, p.patience())
+	p.quiet.sent(length, now, p.patience())
 }
 
 // Want says how long the connection's longest packets are, which the path is to take in

@@ -130,10 +130,14 @@ func TestSilenceAfterSendingAgainIsSuspicious(t *testing.T) {
 
 // A suspicion costs less than a handshake without an answer, and less if many connections are suspect.
 func TestPingsOfASuspicionAreFewAndShort(t *testing.T) {
-	for spread, most := range map[time.Duration]int{0: 7700, time.Second: 1300} {
+	for _, tc := range []struct {
+		spread time.Duration
+		idle   bool
+		most   int
+	}{{0, false, 7700}, {time.Second, false, 1300}, {0, true, 1300}} {
 		l := activeLine(t, 50*ms)
 		l.passes = l.dead
-		l.spread = spread
+		l.spread, l.idle = tc.spread, tc.idle
 		l.Doubt()
 		l.advance()
 		l.run(15 * time.Second)
@@ -144,8 +148,8 @@ func TestPingsOfASuspicionAreFewAndShort(t *testing.T) {
 				bytes += n
 			}
 		}
-		if len(l.log) < 15 || bytes > most || l.log[1] != "0s ping 120" {
-			t.Errorf("%v apart: %d bytes: %q", spread, bytes, l.log)
+		if len(l.log) < 15 || bytes > tc.most || l.log[1] != "0s ping 120" {
+			t.Errorf("%+v: %d bytes: %q", tc, bytes, l.log)
 		}
 	}
 }

@@ -27,6 +27,7 @@ func (b *Binding) setRoles(now time.Time) {
 		b.suspected = time.Time{}
 	}
 	for _, p := range b.paths {
+		p.idle = !b.active.quiet.presses
 		switch {
 		case p == b.active:
 			p.SetRole(Active, now)

@@ -12,10 +12,17 @@ type silence struct {
 	waiting bool      // one of them wants an answer
 	since   time.Time // the time from which that is late
 	pongs   int       // how often a pong alone came since
+	presses bool      // one of them may be somebody's who waits: it is longer than bareSize
 }
 
-// sent takes note of a packet.
-func (s *silence) sent(now time.Time, patience time.Duration) {
+// bareSize is the longest packet, in bytes, that has nothing in it for sure but what QUIC says on its own: that it
+// has something, or is alive (RFC 9000 section 19.2). It has a header of 10 to 13 bytes, and a seal
+// of 16. A few bytes of an application may be taken for that, and wait a second longer after a darkness.
+const bareSize = 40
+
+// sent takes note of a packet of so many bytes.
+func (s *silence) sent(length int, now time.Time, patience time.Duration) {
+	s.presses = s.presses || length > bareSize
 	switch {
 	case s.waiting:
 	case s.first.IsZero():
