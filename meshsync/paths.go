@@ -143,7 +143,8 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 		return // TLS without an exporter: it stays on the path that it has
 	}
 	taken := func() uint64 { return c.qc.ConnectionStats().PacketsReceived }
-	c.paths = t.paths.Bind(s, c.over, c.qc.RemoteAddr, taken, c.Stats().RTT, c.use.routes(), func() {
+	stats := c.Stats()
+	c.paths = t.paths.Bind(s, c.over, c.qc.RemoteAddr, taken, stats.RTT, stats.BytesReceived, c.use.routes(), func() {
 		// Called while c counts, so its goroutine runs, and no one waits for the last yet.
 		t.wg.Go(func() { t.pathNews(c) })
 	})

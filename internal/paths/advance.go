@@ -57,7 +57,7 @@ const longPing = 2 * PongSize
 // pingSize returns the length of the ping that is due.
 func (p *Path) pingSize() int {
 	asksAgain := (p.state == Suspect || p.role == Needed) && p.tries%longPings != 0
-	if p.isLearned() || asksAgain {
+	if p.isLearned() || p.looks() || asksAgain {
 		return PongSize
 	}
 	return longPing
@@ -114,6 +114,8 @@ func (p *Path) checkWidth(now time.Time, d *Due) {
 func (p *Path) pinged(now time.Time) {
 	p.tries++
 	switch {
+	case p.looks(), p.isOffered() && p.state == Failed && now.Sub(p.began) >= forgetAfter:
+		p.pingAt = p.nextLook(now)
 	case p.role == Active && p.state == Valid:
 		p.quiet.asked(now) // and if there is no answer, it is suspect
 		p.pingAt = time.Time{}

@@ -27,6 +27,11 @@ type Binding struct {
 	// changed is when this host's network has changed last.
 	changed time.Time
 
+	// looking is what may be sent to candidates, and lookEnds when it has failed to
+	// find a direct path among them; zero: it has succeeded, or failed already.
+	looking  lookBudget
+	lookEnds time.Time
+
 	// replaced says that one path was put in the place of another.
 	replaced bool
 
@@ -85,6 +90,9 @@ type Move struct {
 type Out struct {
 	Packets []Packet
 	Moves   []Move
+	// Punched is how often packets have left a relay for an address that nobody here
+	// names, and Missed how often none was found among the candidates.
+	Punched, Missed int
 	// Next is when to call Advance, if no other method has returned an Out before; zero:
 	// not at all.
 	Next time.Time
@@ -218,6 +226,7 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		p = b.add(route, now)
 		p.Learned()
 	}
+	b.Received(len(packet))
 	p.told = true
 	if m.Moved {
 		p.movedAt = now
@@ -225,9 +234,12 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	if !m.Pong {
 		b.send(route, b.session.AppendPong(nil, m.Number, route.Addr))
 		p.Invite(len(packet) - PongSize)
+		if p.looks() {
+			p.pingAt = now // what came from there opened the way
+		}
 		return b.Advance(now)
 	}
-	back, answers := p.Answered(m.Answers, now)
+	back, answers := p.Answered(m.Answers, m.Seen, now)
 	switch {
 	case !answers: // a host of several addresses may answer from another one
 		p.Invite(len(packet))
@@ -274,7 +286,7 @@ func (b *Binding) forget(now time.Time) {
 	}
 	before := len(b.paths)
 	b.paths = slices.DeleteFunc(b.paths, func(p *Path) bool {
-		return !p.named && (p.state == Unproven || p.state == Failed) && now.Sub(p.since) >= forgetAfter
+		return !p.named && !p.offered && (p.state == Unproven || p.state == Failed) && now.Sub(p.since) >= forgetAfter
 	})
 	b.replaced = b.replaced || len(b.paths) < before
 }
@@ -301,9 +313,11 @@ func (b *Binding) add(route Route, now time.Time) *Path {
 // Probe pings every path from where the host is now: its network has changed.
 func (b *Binding) Probe(now time.Time) Out {
 	b.changed = now
+	b.looking.used = 0
 	for _, p := range b.paths {
 		p.Probe(now)
 	}
+	b.beginLook(now)
 	return b.Advance(now)
 }
 

@@ -42,9 +42,9 @@ type Bound struct {
 // of its handshake. remote says which address QUIC has for it, as long as it lasts; that
 // need not stand for over any more, as QUIC takes the name of another connection to the peer for
 // a migration if packets are shown under that. taken says how many packets QUIC has taken so far; if it is
-// nil, every one that comes is taken for the peer's. rtt is how long a round trip took, and routes
-// are what else may lead to the peer.
-func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func() uint64, rtt time.Duration, routes []Route, news func()) *Bound {
+// nil, every one that comes is taken for the peer's. rtt is how long a round trip took, received how many bytes
+// have come so far, and routes are what else may lead to the peer.
+func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func() uint64, rtt time.Duration, received uint64, routes []Route, news func()) *Bound {
 	addr, ok := remote().(*net.UDPAddr)
 	if !ok {
 		return nil // of a packet connection that has other addresses: there is one path
@@ -59,6 +59,7 @@ func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func(
 	defer b.mu.Unlock()
 	b.binding = NewBinding(s, over, rtt, now)
 	b.binding.intake.taken = taken
+	b.binding.Received(int(received))
 	l.mu.Lock()
 	l.bind(addr, stands, b)
 	l.tags[s.Tag()] = b
@@ -77,6 +78,12 @@ func (b *Bound) Know(routes ...Route) {
 // Replace is Know for all addresses that anybody here names: no others are named any more.
 func (b *Bound) Replace(addrs ...Route) {
 	b.act(func(now time.Time) Out { return b.binding.Replace(addrs, now) })
+}
+
+// Offer takes the addresses at which the peer says that it may be reached, instead of those that it
+// named before. together is how many candidates both sides have told each other.
+func (b *Bound) Offer(addrs []Route, together int) {
+	b.act(func(now time.Time) Out { return b.binding.Offer(addrs, together, now) })
 }
 
 // Doubt makes a path be asked, as it is known to have died.
@@ -277,6 +284,8 @@ func (b *Bound) take(out Out) {
 	if len(out.Moves) > 0 {
 		b.via = nil
 	}
+	b.layer.punched.Add(uint64(out.Punched))
+	b.layer.missed.Add(uint64(out.Missed))
 	suspect := b.binding.active.state == Suspect
 	if len(out.Moves) > 0 || suspect != b.suspect {
 		b.moves, b.suspect = append(b.moves, out.Moves...), suspect

@@ -36,6 +36,8 @@ type Layer struct {
 	carrier Carrier
 	pings   atomic.Uint64
 	parts   atomic.Uint64
+	punched atomic.Uint64
+	missed  atomic.Uint64
 	// suspects is how many connections get no answer on any path.
 	suspects atomic.Int64
 	alarms   sync.WaitGroup // those that are set, and their functions
@@ -115,6 +117,10 @@ func (l *Layer) Pings() uint64 { return l.pings.Load() }
 
 // Parts: see Pings.
 func (l *Layer) Parts() uint64 { return l.parts.Load() }
+
+// Holes returns how often packets have left a relay for an address that only the other side's
+// word or ping has told, and how often none of the candidates answered when they were tried.
+func (l *Layer) Holes() (punched, missed uint64) { return l.punched.Load(), l.missed.Load() }
 
 // addrOf returns an address as routes have it.
 func addrOf(u *net.UDPAddr) netip.AddrPort {

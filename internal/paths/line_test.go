@@ -2,6 +2,7 @@ package paths
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -18,6 +19,8 @@ type line struct {
 	rtt    time.Duration
 	passes func(length int) bool
 	late   time.Duration // how late the caller is when it is to come again
+	// shifts says that there is a NAT that gives each packet another port.
+	shifts bool
 
 	number uint64
 	pongs  []pong
@@ -100,7 +103,7 @@ func (l *line) run(d time.Duration) {
 		l.now = at
 		switch {
 		case len(l.pongs) > 0 && !l.pongs[0].at.After(at):
-			back, ok := l.Answered(l.pongs[0].number, at)
+			back, ok := l.Answered(l.pongs[0].number, l.seemsFrom(), at)
 			if !ok {
 				l.say("a pong to nothing")
 			}
@@ -141,3 +144,13 @@ func (l *line) expect(want ...string) {
 }
 
 func (l *line) dead(int) bool { return false }
+
+// seemsFrom returns from where the next ping seems to come that is answered.
+func (l *line) seemsFrom() netip.AddrPort {
+	if l.shifts {
+		return netip.AddrPortFrom(someAddr.Addr(), uint16(l.pongs[0].number))
+	}
+	return someAddr
+}
+
+var someAddr = netip.MustParseAddrPort("192.0.2.77:7")

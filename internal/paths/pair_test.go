@@ -46,6 +46,8 @@ type side struct {
 	sent     map[Route]int
 	pings    int
 	moves    []string
+	punched  int
+	missed   int
 	answered []time.Time // when answers came
 	asked    []time.Time // when questions came
 }
@@ -86,6 +88,7 @@ func newPair(t *testing.T, routes ...Route) *pair {
 	for i, s := range []*Session{dialer, acceptor} {
 		p.sides[i] = &side{index: i, sent: make(map[Route]int)}
 		p.sides[i].Binding = NewBinding(s, routes[0], p.wires[routes[0]].rtt, epoch)
+		p.sides[i].Received(1 << 20)
 	}
 	p.sides[0].other, p.sides[1].other = p.sides[1], p.sides[0]
 	for _, s := range p.sides {
@@ -125,6 +128,8 @@ func (p *pair) take(s *side, o Out) {
 	for _, m := range o.Moves {
 		s.moves = append(s.moves, m.Cause.String())
 	}
+	s.punched += o.Punched
+	s.missed += o.Missed
 	s.wake = o.Next
 	if o.Next.IsZero() {
 		return

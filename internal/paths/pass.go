@@ -155,7 +155,7 @@ func (l *Layer) hear(total int, r Route, from *net.UDPAddr) *net.UDPAddr {
 	}
 	l.mu.RUnlock()
 	for _, b := range bounds {
-		if as := b.hear(r); as != nil {
+		if as := b.hear(total, r); as != nil {
 			return b.seen(as, from)
 		}
 	}
@@ -187,7 +187,7 @@ func (b *Bound) seen(as, from *net.UDPAddr) *net.UDPAddr {
 
 // hear takes note of packets of QUIC that came over a route, and returns the name of the
 // connection if that is one of its proven paths, and else nil.
-func (b *Bound) hear(r Route) (as *net.UDPAddr) {
+func (b *Bound) hear(total int, r Route) (as *net.UDPAddr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -198,6 +198,7 @@ func (b *Bound) hear(r Route) (as *net.UDPAddr) {
 	if !own {
 		return nil
 	}
+	b.binding.Received(total)
 	return b.name
 }
 
@@ -231,7 +232,7 @@ func (b *Bound) hearPing(packet []byte, r Route) {
 }
 
 func (b *Bound) hearPart(packet []byte, r Route) (whole []byte, as *net.UDPAddr) {
-	if as = b.hear(r); as == nil {
+	if as = b.hear(len(packet), r); as == nil {
 		as = b.invite(len(packet), r)
 	}
 	b.mu.Lock()

@@ -1,6 +1,9 @@
 package paths
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // One path's life:
 //
@@ -103,6 +106,12 @@ type Path struct {
 	learned bool      // its address was told by a ping of the other side only
 	invited bool      // and from there has come as much as a ping takes, since the last one
 
+	offered bool           // the other side says that it may be there (candidate.go)
+	every   time.Duration  // the time between two rounds of pings of candidates
+	seen    netip.AddrPort // from where the last ping that was answered seemed to come
+	steady  bool           // and two in a row came from the same address
+	shifts  int            // how often they did not
+
 	quiet   silence
 	doubted bool // it is to be suspected at once
 	asks    questions
@@ -165,7 +174,7 @@ func (p *Path) Fits(length int) bool { return p.width.fits(length) }
 func (p *Path) Standing(answered time.Time) Standing {
 	s := Standing{Kind: p.route.Kind, RTT: p.lowest, Failures: p.failures, AnsweredSince: p.answeredSince}
 	s.Unfit = p.role == Active && p.width.unfit()
-	s.Validated = !p.ponged.IsZero() && !p.ponged.Before(answered)
+	s.Validated = !p.ponged.IsZero() && !p.ponged.Before(answered) && !p.isChecking()
 	return s
 }
 
@@ -209,9 +218,10 @@ func (p *Path) Heard(now time.Time) (back bool) {
 // Asked takes note of a ping of so many bytes that goes over the path.
 func (p *Path) Asked(number uint64, length int, now time.Time) { p.asks.add(number, length, now) }
 
-// Answered takes note of a pong that came over the path. It returns false for one that
-// answers none of the pings that went over it. back is as with Heard.
-func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
+// Answered takes note of a pong that came over the path, and says from where the ping seemed
+// to come. It returns false for one that answers none of the pings that went over it. back is as
+// with Heard.
+func (p *Path) Answered(number uint64, seen netip.AddrPort, now time.Time) (back, ok bool) {
 	q, ok := p.asks.take(number)
 	if !ok {
 		return false, false
@@ -246,6 +256,7 @@ func (p *Path) Answered(number uint64, now time.Time) (back, ok bool) {
 		p.become(Valid, now)
 		p.pingAt = p.whileHeld(now)
 	}
+	p.seenFrom(seen, now)
 	return back, true
 }
 

@@ -83,17 +83,17 @@ func TestOnlyThePongToAPingOfThisPathProvesIt(t *testing.T) {
 	l := newLine(t, 50*ms)
 	l.passes = l.dead
 	l.advance()
-	if _, ok := l.Answered(l.number+1, l.now); ok || l.State() != Unproven {
+	if _, ok := l.Answered(l.number+1, someAddr, l.now); ok || l.State() != Unproven {
 		t.Errorf("a pong to the ping of another path made it %v", l.State())
 	}
 	l.Heard(l.now)
 	if l.State() != Unproven || l.Standing(time.Time{}).Validated {
 		t.Errorf("data made it %v", l.State())
 	}
-	if _, ok := l.Answered(l.number, l.now.Add(ms)); !ok || l.State() != Valid {
+	if _, ok := l.Answered(l.number, someAddr, l.now.Add(ms)); !ok || l.State() != Valid {
 		t.Errorf("its own pong made it %v", l.State())
 	}
-	if _, ok := l.Answered(l.number, l.now.Add(ms)); ok {
+	if _, ok := l.Answered(l.number, someAddr, l.now.Add(ms)); ok {
 		t.Error("the same pong counts twice")
 	}
 }

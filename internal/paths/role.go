@@ -39,6 +39,10 @@ func (p *Path) SetRole(r Role, now time.Time) {
 	if p.role == r {
 		return
 	}
+	if p.isChecking() {
+		p.lookAs(p.role, r, now)
+		return
+	}
 	p.role = r
 	p.quiet, p.doubted = silence{}, false
 	p.asks.forgive()
@@ -70,6 +74,9 @@ func (p *Path) isLearned() bool { return p.learned && p.state == Unproven }
 func (p *Path) isWorthLess(other *Path) bool {
 	if p.named != other.named {
 		return other.named
+	}
+	if p.ponged.IsZero() && other.ponged.IsZero() {
+		return p.learned && !other.learned
 	}
 	return p.ponged.Before(other.ponged)
 }

@@ -9,6 +9,7 @@ func (b *Binding) Advance(now time.Time) Out {
 	b.forget(now)
 	for again := true; again; {
 		b.out.Next = time.Time{}
+		b.endLook(now)
 		b.setRoles(now)
 		again = false
 		for _, p := range b.paths {
@@ -55,7 +56,7 @@ func (b *Binding) wants(p *Path) bool {
 // advance does what is due on one path. It reports whether a suspicion began.
 func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
 	d := p.Advance(now)
-	if d.Ping > 0 {
+	if d.Ping > 0 && b.mayPing(p, d.Ping, now) {
 		b.ping(p, d.Ping, now)
 	}
 	if d.Wide > 0 {
@@ -158,6 +159,12 @@ func (b *Binding) follow(p *Path, now time.Time) {
 func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
 	from := b.active
 	b.out.Moves = append(b.out.Moves, Move{from.route, to.route, cause})
+	if from.route.Kind == Relayed && to.route.Kind == Direct {
+		b.lookEnds = time.Time{}
+		if !to.named {
+			b.out.Punched++
+		}
+	}
 	b.active, b.suspected = to, time.Time{}
 	if cause == Failover || cause == Network {
 		from.Fail(now)

@@ -1,0 +1,199 @@
+package paths
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// A candidate is an address at which the other side says that it may be reached. Both sides
+// tell each other theirs, and ping the other's at the same time: each ping opens the NAT and
+// the firewall of its sender for the other one's (RFC 8445 section 2.3 does the same).
+//
+//	told      it is pinged at once and a few times more (punches), from both sides
+//	heard     a ping of the other side has come from there: it is pinged at once
+//	answered  it is asked once more, and is a path if both pings seemed to come from
+//	          one address; then all is as with any other path
+//	silent    it is pinged with all others now and then, while packets go through a relay
+//
+// It leads wherever the other side likes. So what is not proven gets short pings only, all of
+// them together never more than the other side has sent on this connection, and few.
+
+// punches is when candidates are pinged, after they were told, or the network has changed. The
+// sides are told within a round trip of each other, and the second and third time are for
+// that; the others are for what was lost, and for firewalls that open late.
+var punches = [...]time.Duration{0, 100 * time.Millisecond, 300 * time.Millisecond, 800 * time.Millisecond, 2 * time.Second}
+
+const (
+	// fewPunches is how many of them there are if a direct path is in use, as a candidate can only be
+	// the shorter one then, and in a suspicion, which may come often.
+	fewPunches = 2
+	// lookShare is the time that one candidate takes of the rounds that follow. In each of them both sides
+	// ping all of the other's, so two peers that have told two each spend less than 1 KB an hour,
+	// and less than 2 KB in the first one.
+	lookShare = 4 * time.Minute
+	// mostShifts is how often in a row two pings may seem to come from different addresses,
+	// until the candidate is taken for one behind a NAT that gives each packet another: what the other side
+	// would see come from ever new addresses must not go that way.
+	mostShifts = 2
+	// punchLasts is how long after a look has begun it has failed if there is no direct path.
+	punchLasts = 3 * time.Second
+	// lookBurst is how many pings may go to candidates that are not proven, and lookRefill after what time there
+	// is one more: six for each of 32. Only who makes this side look again and again gets that far.
+	lookBurst  = 192
+	lookRefill = 30 * time.Second
+)
+
+// Offered says that the other side may be there, as it says itself. every is the time between two rounds of pings
+// once the hole should have been punched.
+func (p *Path) Offered(every time.Duration, now time.Time) {
+	p.steady = p.steady || !p.ponged.IsZero() && !p.isChecking()
+	p.offered, p.learned, p.every = true, false, every
+	p.shifts = 0
+	if p.state == Unproven || p.state == Failed {
+		p.Probe(now)
+	}
+}
+
+// withdraw says that the other side does not name the path any more. It reports whether there is nothing
+// else to know of it.
+func (p *Path) withdraw() (forget bool) {
+	forget = p.isChecking() && !p.told
+	p.learned = p.learned || p.looks() // a ping has come from there
+	p.offered = false
+	return forget
+}
+
+// isOffered reports whether the other side's word is all there is for the path.
+func (p *Path) isOffered() bool { return p.offered && !p.named }
+
+// looks reports whether it is a candidate that was never answered.
+func (p *Path) looks() bool { return p.isOffered() && p.state == Unproven }
+
+// isChecking reports whether it is a candidate that is not proven enough to be used.
+func (p *Path) isChecking() bool { return p.isOffered() && !p.steady }
+
+// nextLook returns when a candidate is pinged next: as often as all the others, at the same
+// time as from the other side.
+func (p *Path) nextLook(now time.Time) time.Time {
+	times := punches[:]
+	if p.role != Wanted {
+		times = times[:fewPunches]
+	}
+	elapsed := now.Sub(p.began)
+	for _, d := range times {
+		if d > elapsed {
+			return p.began.Add(d)
+		}
+	}
+	if p.role != Wanted {
+		return time.Time{}
+	}
+	return p.began.Add((elapsed/p.every + 1) * p.every)
+}
+
+// lookAs is SetRole of a candidate that is not proven enough. It begins to look anew when there is need.
+func (p *Path) lookAs(was, r Role, now time.Time) {
+	p.role = r
+	switch {
+	case p.state != Unproven: // the question that decides is open
+	case r == Needed, r == Wanted && was == Standby:
+		p.began, p.pingAt, p.tries = now, now, 0
+	default:
+		p.pingAt = p.nextLook(now)
+	}
+}
+
+// seenFrom takes note of from where a ping over the path seemed to come, as the pong says. A
+// candidate is asked again until two in a row seemed to come from the same address.
+func (p *Path) seenFrom(seen netip.AddrPort, now time.Time) {
+	last := p.seen
+	p.seen = seen
+	switch {
+	case !p.isChecking():
+	case seen == last && seen.IsValid():
+		p.steady = true
+		p.pingAt = p.whileHeld(now)
+	case last.IsValid() && p.shifts+1 >= mostShifts:
+		p.shifts, p.seen = 0, netip.AddrPort{}
+		p.become(Unproven, now)
+		p.pingAt = p.nextLook(now)
+	default:
+		if last.IsValid() {
+			p.shifts++
+		}
+		p.pingAt = now
+	}
+}
+
+// Offer takes the addresses at which the other side says that it may be reached, instead of those
+// that it named before. together is how many candidates both sides have told.
+func (b *Binding) Offer(addrs []Route, together int, now time.Time) Out {
+	before := len(b.paths)
+	b.paths = slices.DeleteFunc(b.paths, func(p *Path) bool {
+		return p.offered && !slices.Contains(addrs, p.route) && p.withdraw() && p != b.active
+	})
+	b.replaced = b.replaced || len(b.paths) < before
+	every := lookShare * time.Duration(max(together, 1))
+	for _, r := range addrs {
+		p := b.path(r)
+		if p == nil {
+			if len(b.paths) == MaxPaths {
+				continue // nothing that is known goes for what somebody says
+			}
+			p = b.add(r, now)
+		}
+		p.Offered(every, now)
+	}
+	b.beginLook(now)
+	return b.Advance(now)
+}
+
+// beginLook takes note that candidates are pinged, while packets go through a relay.
+func (b *Binding) beginLook(now time.Time) {
+	b.lookEnds = time.Time{}
+	if b.active.route.Kind == Relayed && slices.ContainsFunc(b.paths, (*Path).looks) {
+		b.lookEnds = now.Add(punchLasts)
+	}
+}
+
+// endLook takes note of a look that has found nothing, when it is time to.
+func (b *Binding) endLook(now time.Time) {
+	switch {
+	case b.lookEnds.IsZero():
+	case now.Before(b.lookEnds):
+		b.sooner(b.lookEnds)
+	default:
+		b.lookEnds = time.Time{}
+		b.out.Missed++
+	}
+}
+
+// Received takes note of so many bytes of the other side, which pay for pings of candidates.
+func (b *Binding) Received(bytes int) { b.looking.bytes += bytes }
+
+// mayPing reports whether a ping may be sent over a path, which it is charged for.
+func (b *Binding) mayPing(p *Path, length int, now time.Time) bool {
+	return !p.looks() || b.looking.take(length, now)
+}
+
+// A lookBudget is what may be sent to candidates that are not proven. The zero value has
+// all pings, and no bytes.
+type lookBudget struct {
+	bytes  int       // that the other side has sent, and that were not spent
+	used   int       // pings
+	filled time.Time // when used was lowered last
+}
+
+func (l *lookBudget) take(bytes int, now time.Time) bool {
+	if back := int(now.Sub(l.filled) / lookRefill); back > 0 {
+		l.used = max(0, l.used-back)
+		l.filled = now
+	}
+	if l.used == lookBurst || l.bytes < bytes {
+		return false
+	}
+	l.used++
+	l.bytes -= bytes
+	return true
+}

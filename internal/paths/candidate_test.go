@@ -1,0 +1,250 @@
+package paths
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// offeredLine returns a candidate.
+func offeredLine(t *testing.T, every time.Duration) *line {
+	l := newLine(t, 50*ms)
+	l.Offered(every, l.now)
+	l.SetRole(Wanted, l.now)
+	l.advance()
+	return l
+}
+
+func TestCandidateIsPingedAFewTimesAndThenNowAndThen(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.passes = l.dead
+	l.Offered(16*time.Minute, l.now)
+	l.SetRole(Wanted, l.now)
+	l.advance()
+	l.run(time.Minute)
+	l.expect("0s ping 60", "100ms ping 60", "300ms ping 60", "800ms ping 60", "2s ping 60")
+	l.run(time.Hour)
+	l.expect("16m0s ping 60", "32m0s ping 60", "48m0s ping 60")
+}
+
+func TestCandidateRestsWhileADirectPathIsInUse(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.passes = l.dead
+	l.Offered(time.Minute, l.now)
+	l.advance()
+	l.run(time.Hour)
+	l.expect("0s ping 60", "100ms ping 60")
+	l.SetRole(Wanted, l.now) // the direct path has died
+	l.advance()
+	l.run(time.Second)
+	l.expect("1h0m0s ping 60", "1h0m0.1s ping 60", "1h0m0.3s ping 60", "1h0m0.8s ping 60")
+	l.SetRole(Needed, l.now)
+	l.advance()
+	l.run(150 * ms)
+	l.SetRole(Wanted, l.now) // it goes on where it was
+	l.advance()
+	l.run(time.Second)
+	l.expect("1h0m1s ping 60", "1h0m1.1s ping 60", "1h0m1.3s ping 60", "1h0m1.8s ping 60")
+}
+
+func TestCandidateIsProvenByTwoPingsFromOneAddress(t *testing.T) {
+	l := offeredLine(t, time.Hour)
+	l.run(50 * ms)
+	if l.Standing(time.Time{}).Validated {
+		t.Error("one pong proves it")
+	}
+	l.run(time.Hour)
+	l.expect("0s ping 60", "50ms ping 120")
+	if !l.Standing(time.Time{}).Validated || l.State() != Valid {
+		t.Errorf("two do not: %v", l.State())
+	}
+}
+
+func TestCandidateBehindANATThatGivesEachPacketAnotherPortIsNotUsed(t *testing.T) {
+	l := newLine(t, 50*ms)
+	l.shifts = true
+	l.Offered(10*time.Minute, l.now)
+	l.SetRole(Wanted, l.now)
+	l.advance()
+	for range 7200 {
+		if l.run(time.Second); l.Standing(time.Time{}).Validated {
+			t.Fatalf("it can be used after %v", l.now.Sub(epoch))
+		}
+	}
+	if len(l.log) > 60 {
+		t.Errorf("%d pings in two hours", len(l.log))
+	}
+	l.shifts = false
+	l.run(20 * time.Minute)
+	if !l.Standing(time.Time{}).Validated {
+		t.Error("it cannot be used when the NAT is another one")
+	}
+}
+
+func TestCandidateWhoseSecondPingIsLostIsAskedAgain(t *testing.T) {
+	l := newLine(t, 50*ms)
+	n := 0
+	l.passes = func(int) bool { n++; return n != 2 }
+	l.Offered(time.Hour, l.now)
+	l.SetRole(Wanted, l.now)
+	l.advance()
+	l.run(time.Second)
+	if !l.Standing(time.Time{}).Validated {
+		t.Errorf("%q", l.log)
+	}
+}
+
+// offer makes both sides tell each other the same addresses, the second one d later.
+func (p *pair) offer(d time.Duration, addrs ...Route) {
+	p.take(p.sides[0], p.sides[0].Offer(addrs, 2*len(addrs), p.now))
+	p.run(d)
+	p.take(p.sides[1], p.sides[1].Offer(addrs, 2*len(addrs), p.now))
+}
+
+func TestBothSidesMoveToACandidateThatAnswers(t *testing.T) {
+	p := newPair(t, relayA)
+	p.wires[directB], p.wires[directA] = &wire{rtt: 20 * ms, width: MaxPing}, new(wire)
+	p.offer(60*ms, directA, directB)
+	p.run(150 * ms)
+	p.expect(directB)
+	p.run(time.Minute)
+	for i, s := range p.sides {
+		if s.punched != 1 || s.missed != 0 || len(s.moves) != 1 {
+			t.Errorf("side %d: %d punched, %d missed, moves %q", i, s.punched, s.missed, s.moves)
+		}
+	}
+}
+
+// What two peers that have told two each spend in an hour in which nothing is found.
+func TestLookingForAHoleThatDoesNotExistCostsLittle(t *testing.T) {
+	p := newPair(t, relayA)
+	p.wires[directB], p.wires[directA] = new(wire), new(wire)
+	p.offer(60*ms, directA, directB)
+	last := 0
+	for hour := range 5 {
+		p.run(time.Hour)
+		sent := 0
+		for _, s := range p.sides {
+			sent += s.sent[directA] + s.sent[directB]
+		}
+		bytes := (sent - last) * PongSize
+		t.Logf("hour %d: %d pings, %d bytes", hour, sent-last, bytes)
+		if most := 2048; bytes > most {
+			t.Errorf("%d bytes in hour %d", bytes, hour)
+		}
+		if sent == last {
+			t.Errorf("nobody looks in hour %d", hour)
+		}
+		last = sent
+	}
+	for i, s := range p.sides {
+		if s.missed != 1 || s.punched != 0 {
+			t.Errorf("side %d: %d missed, %d punched", i, s.missed, s.punched)
+		}
+	}
+	p.expect(relayA)
+}
+
+// Both sides ping at the same time for hours, so that a firewall which has changed lets them through.
+func TestHoleThatOpensLaterIsFound(t *testing.T) {
+	p := newPair(t, relayA)
+	p.wires[directA] = new(wire)
+	p.offer(300*ms, directA)
+	p.run(10 * time.Hour)
+	p.wires[directA].width, p.wires[directA].rtt = MaxPing, 50*ms
+	p.run(10 * time.Minute)
+	p.expect(directA)
+}
+
+// candidateRoutes returns so many addresses.
+func candidateRoutes(first, n int) (all []Route) {
+	for i := range n {
+		var ip [4]byte
+		binary.BigEndian.PutUint32(ip[:], 0x0a000000+uint32(first+i))
+		all = append(all, Route{Kind: Direct, Addr: netip.AddrPortFrom(netip.AddrFrom4(ip), 1)})
+	}
+	return all
+}
+
+// No more goes to candidates than their teller has sent, and little whatever it sends and tells.
+func TestCandidatesGetNoMoreThanTheirTellerHasSent(t *testing.T) {
+	for paid, most := range map[int]int{0: 0, 59: 0, 1000: 1000, 1 << 30: (lookBurst + 2*60*24 + 1) * PongSize} {
+		p := newPair(t, relayA)
+		s := p.sides[0]
+		s.looking.bytes = 0
+		s.Received(paid)
+		var told []Route
+		for i := range 5000 {
+			told = candidateRoutes(32*(i%7), 32)
+			for _, r := range told {
+				p.wires[r] = new(wire)
+			}
+			p.take(s, s.Offer(told, 64, p.now))
+			p.run(17 * time.Second)
+		}
+		sent := 0
+		for r, n := range s.sent {
+			if r.Kind == Direct {
+				sent += n * PongSize
+			}
+		}
+		if sent > most || sent < most/2 {
+			t.Errorf("%d bytes in a day for %d bytes that the teller has sent", sent, paid)
+		}
+		p.expect(relayA)
+	}
+}
+
+// What the other side says takes no room from what is known here.
+func TestCandidatesPushNothingOut(t *testing.T) {
+	p := newPair(t, directA, relayA)
+	s := p.sides[0]
+	named := candidateRoutes(1, 20)
+	for _, r := range append(named, candidateRoutes(100, 300)...) {
+		p.wires[r] = new(wire)
+	}
+	p.take(s, s.Know(named, p.now))
+	for i := range 10 {
+		p.take(s, s.Offer(candidateRoutes(100+20*i, 32), 64, p.now))
+		p.run(time.Second)
+	}
+	for _, r := range append(named, directA, relayA) {
+		if s.path(r) == nil {
+			t.Errorf("%v is no path any more", r)
+		}
+	}
+	if n := len(s.Paths()); n != MaxPaths {
+		t.Errorf("%d paths", n)
+	}
+	later := candidateRoutes(50, 8) // and makes room for it
+	for _, r := range later {
+		p.wires[r] = new(wire)
+	}
+	p.take(s, s.Know(later, p.now))
+	for _, r := range append(named, later...) {
+		if s.path(r) == nil {
+			t.Errorf("%v is no path", r)
+		}
+	}
+	p.take(s, s.Offer(nil, 0, p.now))
+	if n := len(s.Paths()); n != 30 {
+		t.Errorf("%d paths after the other side has taken its word back", n)
+	}
+	p.expect(directA)
+}
+
+// A candidate in use that the other side does not name any more stays in use while it works.
+func TestCandidateInUseThatIsNotNamedAnyMoreIsKept(t *testing.T) {
+	p := newPair(t, relayA)
+	p.wires[directA] = &wire{rtt: 20 * ms, width: MaxPing}
+	p.offer(0, directA)
+	p.run(time.Second)
+	p.expect(directA)
+	p.offer(0)
+	p.ask(100, time.Minute)
+	p.expect(directA)
+	p.cut(directA)
+	p.ask(100, 2*time.Second)
+	p.expect(relayA)
+}
