@@ -48,10 +48,7 @@ func (n *Net) addHost(name string, nat *NAT, addrs []netip.Addr) *Host {
 
 // table is where the host's addresses are known.
 func (h *Host) table() addressTable {
-	if h.nat != nil {
-		return h.nat.lan
-	}
-	return h.net.public
+	return h.net.table(h.nat)
 }
 
 // String returns the host's name.

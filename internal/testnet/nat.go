@@ -25,24 +25,40 @@ const (
 	// AddressDependent uses another public port for each remote address and port: RFC 4787's "address and
 	// port-dependent", once called symmetric.
 	AddressDependent
+	// PacketDependent uses another public port for each packet, as a pool of translators without affinity does.
+	PacketDependent
+)
+
+// Filtering says from which remote endpoints a NAT admits packets to a mapping (RFC 4787 section 5).
+type Filtering int
+
+const (
+	// FilterAddressAndPort admits those to which the private address and port have sent.
+	FilterAddressAndPort Filtering = iota
+	// FilterAddress admits those at whose address they have sent to any port.
+	FilterAddress
+	// FilterNone admits everybody.
+	FilterNone
 )
 
 // NATConfig is how a NAT behaves.
 type NATConfig struct {
 	// Mapping is when the NAT reuses a mapping.
 	Mapping Mapping
+	// Filtering is whom the NAT admits.
+	Filtering Filtering
 	// Idle is how long a mapping, and the filter's permission for one remote endpoint, last after the last packet
 	// outwards; packets inwards do not prolong it (RFC 4787 REQ-6 leaves that open). 0 means 30 s.
 	Idle time.Duration
 }
 
 // NAT is a network address translator with one public address. Hosts behind it reach each other directly at their
-// private addresses. It admits a packet from outside only from a remote address and port to which the mapped private
-// port has sent (address and port-dependent filtering, RFC 4787 section 5), with either Mapping. There is no
-// hairpinning: a packet from behind the NAT to its public address is dropped. Public ports are given out in order.
+// private addresses. There is no hairpinning: a packet from behind the NAT to its public address is dropped. Public ports
+// are given out in order. A NAT behind another one, as of a home behind a carrier's, has its public address there.
 type NAT struct {
-	net *Net
-	cfg NATConfig
+	net   *Net
+	outer *NAT // nil: it is on the public network
+	cfg   NATConfig
 
 	// Guarded by net.mu.
 	public   netip.Addr
@@ -50,12 +66,14 @@ type NAT struct {
 	mappings map[mappingKey]*mapping
 	ports    map[uint16]*mapping // the same mappings by public port; both hold expired ones until the key or port is needed
 	lastPort uint16
+	packets  uint64 // outwards, if mappings depend on them
 }
 
 // mappingKey is what a mapping is reused for.
 type mappingKey struct {
 	private netip.AddrPort
 	remote  netip.AddrPort // the zero value if the mapping does not depend on it
+	packet  uint64         // 0 if it does not depend on that
 }
 
 // mapping translates between a private address and port and a public port.
@@ -67,16 +85,29 @@ type mapping struct {
 }
 
 // NAT adds a NAT with a public address. It panics on an address that is invalid, unspecified, multicast or taken.
-func (n *Net) NAT(public netip.Addr, cfg NATConfig) *NAT {
+func (n *Net) NAT(public netip.Addr, cfg NATConfig) *NAT { return n.addNAT(nil, public, cfg) }
+
+// NAT adds a NAT behind this one. It panics as Host does.
+func (nat *NAT) NAT(private netip.Addr, cfg NATConfig) *NAT { return nat.net.addNAT(nat, private, cfg) }
+
+func (n *Net) addNAT(outer *NAT, addr netip.Addr, cfg NATConfig) *NAT {
 	if cfg.Idle == 0 {
 		cfg.Idle = defaultIdle
 	}
-	nat := &NAT{net: n, cfg: cfg, lan: make(addressTable), lastPort: firstMappedPort - 1}
+	nat := &NAT{net: n, outer: outer, cfg: cfg, lan: make(addressTable), lastPort: firstMappedPort - 1}
 	nat.forget()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	nat.public = n.public.claim(public, owner{nat: nat})
+	nat.public = n.table(outer).claim(addr, owner{nat: nat})
 	return nat
+}
+
+// table is where the addresses behind a NAT are known, or the public ones if there is none.
+func (n *Net) table(nat *NAT) addressTable {
+	if nat != nil {
+		return nat.lan
+	}
+	return n.public
 }
 
 // Host adds a host behind the NAT. Hosts behind different NATs may have the same private address. It panics on an
@@ -99,8 +130,9 @@ func (nat *NAT) SetAddr(public netip.Addr) {
 	nat.net.mu.Lock()
 	defer nat.net.mu.Unlock()
 	if public = public.Unmap(); public != nat.public {
-		nat.net.public.claim(public, owner{nat: nat})
-		delete(nat.net.public, nat.public)
+		table := nat.net.table(nat.outer)
+		table.claim(public, owner{nat: nat})
+		delete(table, nat.public)
 		nat.public = public
 	}
 	nat.forget()
@@ -122,8 +154,12 @@ func (nat *NAT) inside(addr netip.Addr) bool {
 // prolongs it, and lets the remote endpoint answer.
 func (nat *NAT) outbound(private, remote netip.AddrPort, now time.Time) (netip.AddrPort, bool) {
 	key := mappingKey{private: private}
-	if nat.cfg.Mapping == AddressDependent {
+	if nat.cfg.Mapping != EndpointIndependent {
 		key.remote = remote
+	}
+	if nat.cfg.Mapping == PacketDependent {
+		nat.packets++
+		key.packet = nat.packets
 	}
 	m := nat.mappings[key]
 	if m == nil || nat.expired(m.lastSent, now) {
@@ -142,8 +178,20 @@ func (nat *NAT) outbound(private, remote netip.AddrPort, now time.Time) (netip.A
 // admits reports whether the filter lets a packet from a remote endpoint through to a mapping. It lets none through to
 // an expired one.
 func (nat *NAT) admits(m *mapping, remote netip.AddrPort, now time.Time) bool {
-	last, sent := m.sentTo[remote]
-	return sent && !nat.expired(last, now)
+	switch nat.cfg.Filtering {
+	case FilterNone:
+		return !nat.expired(m.lastSent, now)
+	case FilterAddress:
+		for to, last := range m.sentTo {
+			if to.Addr() == remote.Addr() && !nat.expired(last, now) {
+				return true
+			}
+		}
+		return false
+	default:
+		last, sent := m.sentTo[remote]
+		return sent && !nat.expired(last, now)
+	}
 }
 
 // expired reports whether the time of idleness since last is over.

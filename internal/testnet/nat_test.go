@@ -296,3 +296,79 @@ func TestFullNATDropsUntilAMappingExpires(t *testing.T) {
 		expect(t, w.client, "answer")
 	})
 }
+
+func TestFilteringSaysWhomANATAdmits(t *testing.T) {
+	for filter, want := range map[testnet.Filtering][]string{
+		testnet.FilterAddressAndPort: {"server"},
+		testnet.FilterAddress:        {"server", "the server's other port"},
+		testnet.FilterNone:           {"server", "the server's other port", "another"},
+	} {
+		virtual(t, func(t *testing.T, n *testnet.Net) {
+			w := newNATted(t, n, testnet.NATConfig{Filtering: filter})
+			host := n.Host("third", addr("10.0.0.3"))
+			server, other := listen(t, host, 1), listen(t, host, 2)
+			public := mapped(t, w.client, server)
+			send(t, server, public, "server")
+			send(t, other, public, "the server's other port")
+			send(t, w.another, public, "another")
+			expect(t, w.client, want...)
+			time.Sleep(30 * time.Second)
+			for _, s := range []*testnet.Socket{server, other, w.another} {
+				send(t, s, public, "to a mapping that has expired")
+			}
+			expect(t, w.client)
+		})
+	}
+}
+
+func TestPacketDependentMappingDiffersByPacket(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{Mapping: testnet.PacketDependent})
+		one, two := mapped(t, w.client, w.server), mapped(t, w.client, w.server)
+		if one == two {
+			t.Errorf("two packets seemed to come from %v", one)
+		}
+		send(t, w.server, one, "to the first")
+		send(t, w.server, two, "to the second")
+		expect(t, w.client, "to the first", "to the second")
+	})
+}
+
+func TestNATBehindANAT(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		carrier := n.NAT(addr("192.0.2.9"), testnet.NATConfig{})
+		home, next := carrier.NAT(addr("100.64.0.1"), testnet.NATConfig{}), carrier.NAT(addr("100.64.0.2"), testnet.NATConfig{})
+		client, neighbour := listen(t, home.Host("client", addr("192.168.0.2")), 1), listen(t, next.Host("neighbour", addr("192.168.0.2")), 1)
+		server, stranger := listen(t, n.Host("server", addr("10.0.0.1")), 1), listen(t, n.Host("stranger", addr("10.0.0.2")), 1)
+
+		public := mapped(t, client, server)
+		if public.Addr() != addr("192.0.2.9") {
+			t.Errorf("came from %v", public)
+		}
+		send(t, server, public, "answer")
+		send(t, stranger, public, "from a stranger")
+		expect(t, client, "answer")
+
+		// What one of the two NATs forgets does not come through.
+		home.Forget()
+		send(t, server, public, "after the inner NAT has forgotten")
+		expect(t, client)
+		public = mapped(t, client, server)
+		carrier.Forget()
+		send(t, server, public, "after the outer NAT has forgotten")
+		expect(t, client)
+
+		// Two homes of one carrier reach each other at their addresses there, and not at the carrier's.
+		mapped(t, client, server)
+		theirs := netip.AddrPortFrom(addr("100.64.0.2"), mapped(t, neighbour, server).Port())
+		send(t, client, theirs, "not admitted")
+		expect(t, neighbour)
+		send(t, neighbour, netip.AddrPortFrom(addr("192.0.2.9"), 20000), "hairpin")
+		expect(t, client)
+		mustPanic(t, "taken behind the carrier's NAT", func() { carrier.NAT(addr("100.64.0.1"), testnet.NATConfig{}) })
+		home.SetAddr(addr("100.64.0.3"))
+		if again := mapped(t, client, server); again.Addr() != addr("192.0.2.9") {
+			t.Errorf("came from %v", again)
+		}
+	})
+}

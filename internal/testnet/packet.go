@@ -30,8 +30,8 @@ func (n *Net) send(s *Socket, dst netip.AddrPort, data []byte) {
 		return
 	}
 	src := netip.AddrPortFrom(source, s.port)
-	if from.nat != nil && !from.nat.inside(dst.Addr()) {
-		if src, ok = from.nat.outbound(src, dst, now); !ok {
+	for nat := from.nat; nat != nil && !nat.inside(dst.Addr()); nat = nat.outer {
+		if src, ok = nat.outbound(src, dst, now); !ok {
 			drops.NAT++
 			return
 		}
@@ -86,9 +86,11 @@ func (n *Net) arrive(p *packet, now time.Time) {
 	if n.blocked(p.from, p.to, drops) {
 		return
 	}
-	if to.mapping != nil && !p.to.nat.admits(to.mapping, p.src, now) {
-		drops.NAT++
-		return
+	for _, passed := range to.passed {
+		if !passed.nat.admits(passed.mapping, p.src, now) {
+			drops.NAT++
+			return
+		}
 	}
 	s := p.to.sockets[to.port]
 	if s == nil {
@@ -104,28 +106,47 @@ func (n *Net) arrive(p *packet, now time.Time) {
 
 // destination is what an address and port mean to a sender: a host and one of its ports.
 type destination struct {
-	host    *Host
-	port    uint16
-	mapping *mapping // the NAT mapping that leads there; nil without a NAT in between
+	host   *Host
+	port   uint16
+	passed []passage // the NATs in between, the outermost first
+}
+
+// passage is a packet's way through a NAT, to a host or NAT behind it.
+type passage struct {
+	nat     *NAT
+	mapping *mapping
 }
 
 // resolve finds where a packet from a host goes. If it goes nowhere, the destination has no host and the drop is counted.
-func (n *Net) resolve(from *Host, dst netip.AddrPort, drops *Drops) destination {
-	if from.nat != nil && from.nat.inside(dst.Addr()) {
-		return destination{host: from.nat.lan[dst.Addr()].host, port: dst.Port()}
+func (n *Net) resolve(from *Host, dst netip.AddrPort, drops *Drops) (d destination) {
+	level := from.nat // where the packet turns inwards
+	for level != nil && !level.inside(dst.Addr()) {
+		level = level.outer
 	}
-	switch o := n.public[dst.Addr()]; {
-	case o.host != nil:
-		return destination{host: o.host, port: dst.Port()}
-	case o.nat != nil:
-		if m := o.nat.ports[dst.Port()]; m != nil && o.nat != from.nat {
-			if h := o.nat.lan[m.private.Addr()].host; h != nil {
-				return destination{host: h, port: m.private.Port(), mapping: m}
-			}
+	for {
+		switch o := n.table(level)[dst.Addr()]; {
+		case o.host != nil:
+			return destination{host: o.host, port: dst.Port(), passed: d.passed}
+		case o.nat == nil && len(d.passed) == 0:
+			drops.Unreachable++
+			return destination{}
+		case o.nat == nil || o.nat.ports[dst.Port()] == nil || from.isBehind(o.nat):
+			drops.NAT++
+			return destination{}
+		default:
+			m := o.nat.ports[dst.Port()]
+			d.passed = append(d.passed, passage{o.nat, m})
+			level, dst = o.nat, m.private
 		}
-		drops.NAT++
-	default:
-		drops.Unreachable++
 	}
-	return destination{}
+}
+
+// isBehind reports whether packets of the host to the public network pass a NAT.
+func (h *Host) isBehind(nat *NAT) bool {
+	for n := h.nat; n != nil; n = n.outer {
+		if n == nat {
+			return true
+		}
+	}
+	return false
 }
