@@ -48,6 +48,9 @@ type Conn struct {
 	checking  atomic.Bool
 	// use keeps the relays of its paths; MeshSyncTransport.mu guards it.
 	use *relayUse
+	// tell is what this side has told of its candidates, and told what the peer has.
+	tell telling
+	told hearing
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc

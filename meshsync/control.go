@@ -196,6 +196,7 @@ func (t *MeshSyncTransport) readControl(c *Conn) error {
 		return nil
 	}
 	allowance := rate.NewBucket(controlRate, controlBurst, controlBurst)
+	c.told.allowance = rate.NewBucket(toldRate, toldBurst, toldBurst)
 	for {
 		if err := allowance.Wait(c.qc.Context(), 1); err != nil {
 			return err
@@ -225,6 +226,8 @@ func (t *MeshSyncTransport) handleControl(c *Conn, m message) error {
 		if !c.drains.answer() {
 			return fmt.Errorf("%w: an answer to no drain message", ErrProtocol)
 		}
+	case kindCandidates:
+		t.hearCandidates(c, m.told)
 	default:
 		return fmt.Errorf("%w: message kind %d after the hellos", ErrProtocol, m.kind)
 	}

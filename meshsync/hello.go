@@ -22,15 +22,22 @@ import (
 //	drain     -                                                 a side that wants to know
 //	                                                            whether its data arrived
 //	drained   -                                                 the other side, in answer
+//	candidates  addresses uint8, as often (kind uint8,          each side after the hellos,
+//	          ip [16]byte, port uint16); relays uint8, as       and when they change, if
+//	          often (length uint8, URL)                         it has any to tell
+//
+// Kinds of addresses are 1, one of the host's own, and 2, one at which others see it; IPv4 is
+// mapped to IPv6 (RFC 4291 section 2.5.5.2).
 //
 // Integers are big-endian. seq comes from one counter per transport: a hello
 // or active with a higher one was decided later (see table.go). A side that
 // does not like what it gets closes the connection with a code (errors.go).
 const (
-	kindHello   = 1
-	kindActive  = 2
-	kindDrain   = 3
-	kindDrained = 4
+	kindHello      = 1
+	kindActive     = 2
+	kindDrain      = 3
+	kindDrained    = 4
+	kindCandidates = 5
 )
 
 const (
@@ -44,8 +51,10 @@ const (
 
 	helloFixed = 1 + 16 + 8 + 1 + 1 // up to and with the formation's length
 
-	// maxMessage is the longest kind and body: a hello with a formation.
-	maxMessage = 1 + helloFixed + maxFormationID + proofSize
+	// maxHello is the longest kind and body of a hello, one with a formation, and
+	// maxMessage that of all messages.
+	maxHello   = 1 + helloFixed + maxFormationID + proofSize
+	maxMessage = maxToldMessage
 )
 
 // An instanceID names one run of one transport: it is random, and so tells a
@@ -61,28 +70,30 @@ type hello struct {
 }
 
 // message is what a control stream carries; hello is set for kindHello only,
-// seq for kindActive.
+// seq for kindActive, told for kindCandidates.
 type message struct {
 	kind  uint8
 	hello hello
 	seq   uint64
+	told  told
 }
 
 // readMessage reads one message. It never reads past it and never holds more
 // than maxMessage bytes.
 func readMessage(r io.Reader) (message, error) {
-	var buf [maxMessage]byte
-	if _, err := io.ReadFull(r, buf[:2]); err != nil {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return message{}, err
 	}
-	n := int(binary.BigEndian.Uint16(buf[:2]))
+	n := int(binary.BigEndian.Uint16(size[:]))
 	if n < 1 || n > maxMessage {
 		return message{}, fmt.Errorf("%w: message of %d bytes, want 1 to %d", ErrProtocol, n, maxMessage)
 	}
-	if _, err := io.ReadFull(r, buf[:n]); err != nil {
+	buf := make([]byte, n)
+	if _, err := io.ReadFull(r, buf); err != nil {
 		return message{}, err
 	}
-	return parseMessage(buf[:n])
+	return parseMessage(buf)
 }
 
 func parseMessage(b []byte) (message, error) {
@@ -104,6 +115,10 @@ func parseMessage(b []byte) (message, error) {
 			return message{}, fmt.Errorf("%w: kind %d with a body of %d bytes", ErrProtocol, m.kind, len(body))
 		}
 		return m, nil
+	case kindCandidates:
+		t, err := parseTold(body)
+		m.told = t
+		return m, err
 	default:
 		return message{}, fmt.Errorf("%w: unknown message kind %d", ErrProtocol, m.kind)
 	}
@@ -148,7 +163,7 @@ func frame(kind uint8, body []byte) []byte {
 }
 
 func (h hello) frame() []byte {
-	b := make([]byte, 0, maxMessage)
+	b := make([]byte, 0, maxHello)
 	b = append(b, helloVersion)
 	b = append(b, h.instance[:]...)
 	b = binary.BigEndian.AppendUint64(b, h.seq)

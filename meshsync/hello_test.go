@@ -80,6 +80,9 @@ func FuzzReadMessage(f *testing.F) {
 	f.Add(activeFrame(5))
 	f.Add(frame(kindDrain, nil))
 	f.Add(frame(kindDrained, nil))
+	for _, m := range testTold {
+		f.Add(m.frame())
+	}
 	f.Add([]byte{0xff, 0xff, 1, 2, 3})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
@@ -98,6 +101,8 @@ func FuzzReadMessage(f *testing.F) {
 			again = m.hello.frame()
 		case kindActive:
 			again = activeFrame(m.seq)
+		case kindCandidates:
+			again = m.told.frame()
 		default:
 			again = frame(m.kind, nil)
 		}

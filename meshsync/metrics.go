@@ -25,9 +25,10 @@ type metrics struct {
 	closes   *prometheus.CounterVec
 	reconns  prometheus.Counter
 	outages  prometheus.Histogram
-	missed   prometheus.Counter
+	dropped  prometheus.Counter // events
 	relays   *prometheus.CounterVec
 	moves    *prometheus.CounterVec
+	told     *prometheus.CounterVec
 
 	mu         sync.Mutex
 	transports map[*MeshSyncTransport]struct{}
@@ -35,7 +36,9 @@ type metrics struct {
 	// sent, received, pings, split and relayed are of transports that are closed.
 	sent, received uint64
 	pings, split   uint64
-	relayed        relayCounts
+	// punched and missed are of transports that are closed as well.
+	punched, missed uint64
+	relayed         relayCounts
 }
 
 // relayCounts is what connections to relays have carried.
@@ -66,6 +69,7 @@ var (
 	descPaths       = newDesc("paths", "Paths of connections that count, by kind and state: unproven, valid, suspect (nothing comes over it) or failed. active says whether packets take it.", "kind", "state", "active")
 	descPings       = newDesc("path_pings_total", "Pings of paths and answers to them that were sent.")
 	descSplit       = newDesc("path_split_packets_total", "Packets that were sent in two parts, as they were too long for their path.")
+	descHoles       = newDesc("holes_total", "Tries to find a direct path for a connection that goes through a relay, among the addresses that the two sides have told each other, by outcome: punched, or missed. A hole that opens later counts as well.", "outcome")
 	descOldest      = newDesc("oldest_outage_seconds", "How long the registered peer that has been without a connection for the longest has been so: since it was lost or, if it never had one, since it was registered. 0 if all are connected.")
 	descRelayStates = newDesc("relays", "Relays that are in use by state, and whether they are home relays.", "home", "state")
 	descRelays      = newDesc("relay_client_connections", "Connections to relays, by what carries them.", "carrier")
@@ -129,11 +133,13 @@ func buildMetrics(r prometheus.Registerer) *metrics {
 			"Outages of registered peers that a new connection ended.")),
 		outages: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "outage_duration_seconds",
 			Help: "How long registered peers were without a connection, from the loss of one to the next.", Buckets: outageBuckets}),
-		missed: prometheus.NewCounter(counter("events_missed_total", "Events that slow subscribers lost.")),
+		dropped: prometheus.NewCounter(counter("events_missed_total", "Events that slow subscribers lost.")),
 		relays: prometheus.NewCounterVec(counter("relay_client_dials_total",
 			"Tries to connect to a relay, or to connect anew on a better path, by outcome: connected or failed."), []string{"outcome"}),
 		moves: prometheus.NewCounterVec(counter("path_changes_total",
 			"Changes of the path that a connection's packets take, by cause: failover (the one before has died), upgrade (from a relay to a direct one), rtt (a faster one), or network (an address has changed)."), []string{"cause"}),
+		told: prometheus.NewCounterVec(counter("candidates_total",
+			"Addresses and relays at which peers say that they may be reached, by kind (host: an address of their own; observed: one at which others see them; relay) and whether they are used or ignored: they cannot be a peer's, or come too often, or the options say so; of relays, they are none of this side's."), []string{"kind", "outcome"}),
 	}
 }
 
@@ -144,7 +150,7 @@ func (m *metrics) attach(t *MeshSyncTransport) bool {
 		return false
 	}
 	m.transports[t] = struct{}{}
-	t.events.onMiss(m.missed.Inc)
+	t.events.onMiss(m.dropped.Inc)
 	return true
 }
 
@@ -157,6 +163,9 @@ func (m *metrics) detach(t *MeshSyncTransport) {
 	m.received += t.endpoint.BytesReceived()
 	m.pings += t.paths.Pings()
 	m.split += t.paths.Parts()
+	punched, missed := t.paths.Holes()
+	m.punched += punched
+	m.missed += missed
 	_, relayed := t.relays.counts()
 	m.relayed.addCounts(relayed)
 	m.retired = len(m.transports) == 0
@@ -203,6 +212,25 @@ func (m *metrics) opened(c *Conn, outage time.Duration) {
 
 func (m *metrics) pathChanged(cause paths.Cause) { m.moves.WithLabelValues(cause.String()).Inc() }
 
+// candidate counts one that a peer has told.
+func (m *metrics) candidate(kind string, used bool) {
+	outcome := "ignored"
+	if used {
+		outcome = "used"
+	}
+	m.told.WithLabelValues(kind, outcome).Inc()
+}
+
+// candidatesIgnored counts those that came too often.
+func (m *metrics) candidatesIgnored(t told) {
+	for _, a := range t.addrs {
+		m.candidate(a.kind.String(), false)
+	}
+	for range t.relays {
+		m.candidate("relay", false)
+	}
+}
+
 func (m *metrics) closed(cause error) { m.closes.WithLabelValues(closeLabel(cause)).Inc() }
 
 // Describe implements prometheus.Collector.
@@ -210,13 +238,13 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descPaths, descPings, descSplit, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
+	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descPaths, descPings, descSplit, descHoles, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
 		ch <- d
 	}
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.missed, m.relays, m.moves}
+	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.dropped, m.relays, m.moves, m.told}
 }
 
 // Collect implements prometheus.Collector.
@@ -256,6 +284,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(descPings, g.pings)
 	counter(descSplit, g.split)
+	counter(descHoles, g.punched, "punched")
+	counter(descHoles, g.missed, "missed")
 	counter(descBytes, g.sent, "sent")
 	counter(descBytes, g.received, "received")
 	counter(descRelayed, g.relayed.packetsSent, "sent")
@@ -266,16 +296,17 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 type gauges struct {
-	registered     int
-	states         map[PeerState]int
-	paths          map[PathKind]int
-	oldest         time.Duration
-	sent, received uint64
-	ways           map[pathRole]int
-	pings, split   uint64
-	relays         map[relayRole]int
-	carriers       map[relay.Carrier]int
-	relayed        relayCounts
+	registered      int
+	states          map[PeerState]int
+	paths           map[PathKind]int
+	oldest          time.Duration
+	sent, received  uint64
+	ways            map[pathRole]int
+	pings, split    uint64
+	punched, missed uint64
+	relays          map[relayRole]int
+	carriers        map[relay.Carrier]int
+	relayed         relayCounts
 }
 
 // pathRole is what paths are counted by.
@@ -316,11 +347,15 @@ func (m *metrics) gauges() gauges {
 	defer m.mu.Unlock()
 	g.sent, g.received, g.relayed = m.sent, m.received, m.relayed
 	g.pings, g.split = m.pings, m.split
+	g.punched, g.missed = m.punched, m.missed
 	for t := range m.transports {
 		g.sent += t.endpoint.BytesSent()
 		g.received += t.endpoint.BytesReceived()
 		g.pings += t.paths.Pings()
 		g.split += t.paths.Parts()
+		punched, missed := t.paths.Holes()
+		g.punched += punched
+		g.missed += missed
 		carriers, relayed := t.relays.counts()
 		for c, n := range carriers {
 			g.carriers[c] += n

@@ -51,6 +51,12 @@ type Options struct {
 	// transport from Conn.Transport, and nothing from a variable that is set
 	// after New. Nil means none.
 	Handler func(*Conn)
+	// NoLocalCandidates keeps the addresses of the host's interfaces from being told to peers, which
+	// learn them else once they are let in: two hosts on one LAN find each other by them.
+	// NoHolePunching neither tells peers at which addresses relays and other peers see the transport, nor
+	// pings those that they tell. With both, only registered addresses, those that a peer's
+	// authenticated pings come from, and relays are paths.
+	NoLocalCandidates, NoHolePunching bool
 	// Reconnect says how registered peers are dialed again.
 	Reconnect ReconnectPolicy
 	// KeepAlive is how long a connection is silent before a probe is sent;
@@ -99,9 +105,10 @@ type Options struct {
 	Registerer prometheus.Registerer
 
 	// tests' own
-	resolve resolveFunc
-	dialTCP func(ctx context.Context, addr string) (net.Conn, error)
-	unknown *endpoint.Bounds
+	resolve   resolveFunc
+	hostAddrs func() []netip.Prefix
+	dialTCP   func(ctx context.Context, addr string) (net.Conn, error)
+	unknown   *endpoint.Bounds
 }
 
 // A Formation is a set of peers that share a secret. A peer outside of it
@@ -161,6 +168,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.resolve == nil {
 		o.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	if o.hostAddrs == nil {
+		o.hostAddrs = interfaceAddrs
+		if _, ok := o.PacketConn.(*net.UDPConn); o.PacketConn != nil && !ok {
+			o.hostAddrs = func() []netip.Prefix { return nil } // of another network than the host's
 		}
 	}
 	o.Reconnect = o.Reconnect.withDefaults()

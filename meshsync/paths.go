@@ -211,6 +211,9 @@ func (t *MeshSyncTransport) tellMoves(c *Conn) (told []pathMove) {
 	p.notify()
 	if w := p.watchdog; w != nil {
 		signal(w.conns)
+		if t.book.note(c.peer, c.paths.Seen()) {
+			t.tellAll(false)
+		}
 	}
 	return told
 }

@@ -122,12 +122,14 @@ func (t *MeshSyncTransport) RetryNow(id PeerID) error {
 // another one of the same interface, and keeps its port.
 func (t *MeshSyncTransport) NetworkChanged() {
 	t.bindAnew()
+	t.book.refresh()
 	for _, c := range t.conns() {
 		c.paths.Probe()
 	}
 	t.relays.networkChanged()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.tellAll(true)
 	for _, p := range t.peers {
 		if p.watchdog != nil {
 			signal(p.watchdog.network)

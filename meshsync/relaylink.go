@@ -287,6 +287,9 @@ func (l *relayLink) install(c *relay.Client, err error) {
 	}
 	l.notify()
 	l.rs.mu.Unlock()
+	if c != nil {
+		l.rs.t.observedChanged()
+	}
 	if old != nil {
 		l.rs.t.relayLost(l)
 		old.Close()

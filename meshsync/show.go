@@ -2,6 +2,7 @@ package meshsync
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -33,6 +34,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	t.metrics.opened(c, ev.Outage)
 	t.events.publish(ev)
 	p.notify()
+	t.tellSoon(c, false)
 	t.wg.Go(func() { t.serve(c) })
 	if t.opts.Handler != nil {
 		t.wg.Go(func() { t.opts.Handler(c) })
@@ -48,6 +50,7 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 	}
 	p.conn = nil
 	if !replaced {
+		t.book.note(p.id, netip.AddrPort{})
 		t.seat(p)
 	}
 	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause, Connected: time.Since(c.opened)}

@@ -49,7 +49,8 @@ type MeshSyncTransport struct {
 	log      *slog.Logger
 
 	endpoint *endpoint.Endpoint
-	local    *localAddr      // nil: the socket is the service's, or has all addresses
+	local    *localAddr // nil: the socket is the service's, or has all addresses
+	book     *addressBook
 	known    *endpoint.Known // from where peers have authenticated
 	quic     *quic.Transport // the endpoint's
 	listener *quic.EarlyListener
@@ -124,6 +125,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 		t.stop()
 		return nil, err
 	}
+	t.book = newAddressBook(t)
 	t.relays = newRelays(t)
 	t.paths = paths.NewLayer(t.relays)
 	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Redirect: t.paths.Redirect, Arrive: t.paths.ArriveFrom, Stands: t.paths.Stands, Unwrap: t.relays.unwrap, Small: t.handlePacket, Admitted: t.paths.Pin, Known: t.known, Bounds: opts.unknown})

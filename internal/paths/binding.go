@@ -1,6 +1,7 @@
 package paths
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -24,6 +25,8 @@ type Binding struct {
 	// when it made the active path be doubted last.
 	from   Route
 	hinted time.Time
+	// seen is from where a ping seemed to come to the other side last, over a direct path, as it says.
+	seen netip.AddrPort
 	// changed is when this host's network has changed last.
 	changed time.Time
 
@@ -240,6 +243,9 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		return b.Advance(now)
 	}
 	back, answers := p.Answered(m.Answers, m.Seen, now)
+	if answers && route.Kind == Direct {
+		b.seen = m.Seen
+	}
 	switch {
 	case !answers: // a host of several addresses may answer from another one
 		p.Invite(len(packet))

@@ -2,6 +2,7 @@ package paths
 
 import (
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -15,7 +16,7 @@ import (
 type Bound struct {
 	layer *Layer
 	// remote is the address that QUIC has for the connection now, and news is called,
-	// with mu held, when there are moves to Take, or Suspect has changed.
+	// with mu held, when there are moves to Take, or Suspect or Seen has changed.
 	remote func() net.Addr
 	news   func()
 
@@ -32,6 +33,7 @@ type Bound struct {
 	moved   bool
 	heeded  time.Time // when a relay's word was heeded last
 	moves   []Move
+	told    netip.AddrPort // the binding's seen
 	suspect bool
 	counted bool // among the suspects of layer
 	ended   bool
@@ -148,6 +150,17 @@ func (b *Bound) IsSuspect() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.suspect
+}
+
+// Seen returns at which address the peer sees this side over a direct path, as it says; the zero
+// AddrPort if it has not said.
+func (b *Bound) Seen() netip.AddrPort {
+	if b == nil {
+		return netip.AddrPort{}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.told
 }
 
 // A Status is how things stand with a path.
@@ -287,8 +300,8 @@ func (b *Bound) take(out Out) {
 	b.layer.punched.Add(uint64(out.Punched))
 	b.layer.missed.Add(uint64(out.Missed))
 	suspect := b.binding.active.state == Suspect
-	if len(out.Moves) > 0 || suspect != b.suspect {
-		b.moves, b.suspect = append(b.moves, out.Moves...), suspect
+	if len(out.Moves) > 0 || suspect != b.suspect || b.told != b.binding.seen {
+		b.moves, b.suspect, b.told = append(b.moves, out.Moves...), suspect, b.binding.seen
 		b.count(suspect)
 		b.news()
 	}
