@@ -87,16 +87,27 @@ func (b *addressBook) local() (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), true
 }
 
-// host returns the addresses of the host, each with its network as far as that is known. A
-// packet connection that is no socket of the system is a host of its own.
+// host returns the addresses of the host, each with its network. A packet connection that is no
+// socket of the system has none but its own.
 func (b *addressBook) host() []netip.Prefix {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.read.IsZero() || time.Since(b.read) > hostsLast {
-		b.read = time.Now()
-		b.hosts = b.t.opts.hostAddrs()
+		b.read, b.hosts = time.Now(), b.t.hostAddrs()
 	}
 	return b.hosts
+}
+
+func (t *MeshSyncTransport) hostAddrs() []netip.Prefix {
+	_, isSocket := t.opts.PacketConn.(*net.UDPConn)
+	switch {
+	case t.opts.hostAddrs != nil:
+		return t.opts.hostAddrs()
+	case t.opts.PacketConn == nil || isSocket:
+		return interfaceAddrs()
+	default:
+		return nil
+	}
 }
 
 // refresh makes the addresses of the host be looked up again.
@@ -112,7 +123,7 @@ func (b *addressBook) hostCandidates(onLoopback bool) (addrs []netip.AddrPort) {
 	if !ok {
 		return nil
 	}
-	if !local.Addr().IsUnspecified() {
+	if !local.Addr().IsUnspecified() { // it is bound to one address
 		return b.usable([]netip.AddrPort{local}, onLoopback)
 	}
 	for _, p := range b.host() {

@@ -170,12 +170,6 @@ func (o Options) withDefaults() (Options, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	if o.hostAddrs == nil {
-		o.hostAddrs = interfaceAddrs
-		if _, ok := o.PacketConn.(*net.UDPConn); o.PacketConn != nil && !ok {
-			o.hostAddrs = func() []netip.Prefix { return nil } // of another network than the host's
-		}
-	}
 	o.Reconnect = o.Reconnect.withDefaults()
 	return o, nil
 }

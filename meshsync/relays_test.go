@@ -25,6 +25,8 @@ type relayNode struct {
 	host *testnet.Host
 	sock *testnet.Socket
 	tcp  *pipeListener // nil: no TCP
+	// wrap, if set, goes between the relay and its socket.
+	wrap func(net.PacketConn) net.PacketConn
 	opts relay.ServerOptions
 }
 
@@ -47,6 +49,9 @@ func (r *relayNode) start() {
 	r.tcp = newPipeListener()
 	o := r.opts
 	o.PrivateKey, o.PacketConn, o.Listener = testKey(9000+r.n), r.sock, r.tcp
+	if r.wrap != nil {
+		o.PacketConn = r.wrap(r.sock)
+	}
 	r.Server, err = relay.NewServer(o)
 	if err != nil {
 		r.w.t.Fatal(err)

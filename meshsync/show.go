@@ -56,7 +56,7 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause, Connected: time.Since(c.opened)}
 	if w := p.watchdog; w != nil && !replaced {
 		p.lost = time.Now()
-		w.lastErr = cause
+		w.lastErr, w.good = cause, c.goodAddrs()
 		w.setState(StateDisconnected)
 		signal(w.conns)
 		ev.WillRetry = !t.opts.Reconnect.Disabled && !w.stopping && !t.closed

@@ -45,8 +45,9 @@ type watchdog struct {
 	state      PeerState
 	since      time.Time
 	next       time.Time
-	attempts   int // failed dials since the last connection
-	announced  int // the attempt that EventDialing was last published for
+	attempts   int      // failed dials since the last connection
+	announced  int      // the attempt that EventDialing was last published for
+	good       []string // where the last connection's packets could go, when it ended
 	lastErr    error
 	shown      uint64    // how many connections there have been
 	opened     time.Time // when the last of them began
