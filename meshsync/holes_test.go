@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -293,4 +294,77 @@ func TestMetricsOfHolesAndCandidates(t *testing.T) {
 		c.a.stop()
 		c.b.stop()
 	})
+}
+
+// What registered peers agree on is told to others: here the relay is behind the same NAT as a, and does not see its
+// address outside.
+func TestAddressAtWhichRegisteredPeersSeeTheHostIsTold(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := &relayNode{w: w, n: 1, host: w.net.Host("relay1", netip.MustParseAddr("10.9.0.1"))}
+		nat := w.net.NAT(netip.MustParseAddr("192.0.2.1"), testnet.NATConfig{})
+		seen := &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 20000} // the NAT's first port
+		inside := &swapping{a: seen, b: &net.UDPAddr{IP: net.IPv4(192, 168, 0, 1), Port: testPort}}
+		inside.on.Store(true)
+		r.wrap = func(pc net.PacketConn) net.PacketConn { inside.PacketConn = pc; return inside }
+		r.start()
+		defer r.Close()
+		a := w.nodeOn(1, nat.Host("a", netip.MustParseAddr("192.168.0.1")), home(r))
+		host, _ := w.hostBehind(portNAT, 2)
+		b := w.nodeOn(2, host, home(r))
+		time.Sleep(time.Second)
+		if at := a.Relays()[0].Observed; at.String() != inside.b.String() {
+			t.Fatalf("the relay sees %v", at)
+		}
+		b.registerVia(a, r)
+		b.await(a, 5*time.Second)
+		time.Sleep(5 * time.Second)
+		c, _ := b.Conn(a.ID())
+		if c.pathKind() != PathRelay {
+			t.Errorf("the path is %+v before anybody has seen the address", c.Path())
+		}
+		p, q := w.node(3), w.node(4)
+		a.register(p)
+		a.mustPing(p, 5*time.Second)
+		time.Sleep(5 * time.Second)
+		if c.pathKind() != PathRelay {
+			t.Errorf("the path is %+v when one peer has seen the address", c.Path())
+		}
+		a.register(q)
+		a.mustPing(q, 5*time.Second)
+		b.awaitPath(a, PathDirect, 5*time.Second)
+		if c.Path().Remote != seen.String() {
+			t.Errorf("the path is %+v", c.Path())
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// One peer that says something else each time, or several that do not agree, make nobody be told anything.
+func TestOnlyWhatRegisteredPeersAgreeOnIsTold(t *testing.T) {
+	b := newAddressBook(nil)
+	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port) }
+	for _, step := range []struct {
+		peer    int
+		seen    netip.AddrPort
+		changed bool
+		agreed  []netip.AddrPort
+	}{
+		{1, at(1), false, nil},
+		{1, at(1), false, nil},
+		{1, at(2), false, nil},
+		{2, at(1), false, nil},
+		{3, at(2), true, []netip.AddrPort{at(2)}},
+		{4, at(2), false, []netip.AddrPort{at(2)}},
+		{5, at(1), true, []netip.AddrPort{at(2), at(1)}},
+		{4, netip.AddrPort{}, false, []netip.AddrPort{at(2), at(1)}},
+		{3, at(3), true, []netip.AddrPort{at(1)}},
+		{6, netip.AddrPort{}, false, []netip.AddrPort{at(1)}},
+		{5, netip.AddrPort{}, true, nil},
+	} {
+		changed := b.note(testPeer(step.peer), step.seen)
+		if agreed := b.agreedAddrs(); changed != step.changed || !slices.Equal(agreed, step.agreed) {
+			t.Errorf("peer %d says %v: changed %v, agreed %v", step.peer, step.seen, changed, agreed)
+		}
+	}
 }

@@ -146,6 +146,9 @@ func (b *Binding) Offer(addrs []Route, together int, now time.Time) Out {
 		p.Offered(every, now)
 	}
 	b.beginLook(now)
+	if p := b.active; p.route.Kind == Direct && !p.seen.IsValid() {
+		b.ping(p, longPing, now) // QUIC has proven it, and does not say from where this side's packets come
+	}
 	return b.Advance(now)
 }
 
