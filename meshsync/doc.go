@@ -47,8 +47,9 @@
 // A connection is not bound to the way on which it began. Its packets take the best path
 // on which the peer answers: a direct one before a relay, and among direct ones that
 // with the lower round-trip time. Paths are the addresses and relays of the
-// registration, or of Connect, and wherever the peer has shown, by a signed ping,
-// that it is. When the path in use falls silent, all are asked, and the first that answers takes over,
+// registration, or of Connect, those at which the peer says that it may be reached (its host's,
+// and those at which others see it: so two behind NATs that share a relay become direct), and
+// wherever it has shown, by a signed ping, that it is. When the path in use falls silent, all are asked, and the first that answers takes over,
 // about a second later; when a better one answers, the packets take that. Streams
 // do not notice, and nothing is lost; Conn.Paths, PeerStatus.Paths and
 // EventPathChanged tell.
