@@ -79,7 +79,15 @@ type couple struct {
 // coupleBehind connects two nodes through a relay.
 func (w *world) coupleBehind(ka, kb natKind, set ...func(*Options)) *couple {
 	w.t.Helper()
-	w.net.SetDefaultLink(link(testRTT))
+	return w.lossyCouple(ka, kb, 0, set...)
+}
+
+// lossyCouple is coupleBehind where each link loses a share of the packets.
+func (w *world) lossyCouple(ka, kb natKind, loss float64, set ...func(*Options)) *couple {
+	w.t.Helper()
+	direct, relayed := link(testRTT), link(relayedRTT/2)
+	direct.Loss, relayed.Loss = loss, loss
+	w.net.SetDefaultLink(direct)
 	r := w.relay(1)
 	first, second := 1, 2
 	if w.rand.IntN(2) == 0 {
@@ -90,7 +98,7 @@ func (w *world) coupleBehind(ka, kb natKind, set ...func(*Options)) *couple {
 	for i, n := range []int{first, second} {
 		k := []natKind{ka, kb}[i]
 		host, _ := w.hostBehind(k, byte(n))
-		w.net.SetLink(host, r.host, link(relayedRTT/2))
+		w.net.SetLink(host, r.host, relayed)
 		nd := &node{w: w, key: testKey(n), host: host, opts: Options{Handler: echo}}
 		home(r)(&nd.opts)
 		for _, s := range set {
@@ -105,9 +113,14 @@ func (w *world) coupleBehind(ka, kb natKind, set ...func(*Options)) *couple {
 		nodes[i] = nd
 	}
 	c.a, c.b = nodes[0], nodes[1]
+	for _, n := range nodes {
+		for n.Relays()[0].State != RelayConnected {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 	time.Sleep(time.Second + time.Duration(w.rand.IntN(1000_000))*time.Microsecond)
 	c.a.registerVia(c.b, r)
-	conn := c.a.await(c.b, 5*time.Second)
+	conn := c.a.await(c.b, 30*time.Second)
 	c.began = time.Now()
 	c.stream = longStream(conn, 20*time.Second)
 	return c
@@ -195,5 +208,29 @@ func TestNodesBehindNATsBecomeDirect(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Pings that are lost are sent again soon enough.
+func TestHolesArePunchedThroughALossyNetwork(t *testing.T) {
+	var took []time.Duration
+	for seed := range seedsOfPaths(10) {
+		inWorld(t, seed, func(w *world) {
+			c := w.lossyCouple(portNAT, portNAT, 0.05)
+			c.awaitDirect(20 * time.Second)
+			if err := <-c.stream; err != nil {
+				t.Error(err)
+			}
+			d, direct := c.direct()
+			if !direct {
+				t.Errorf("seed %d: no direct path", seed)
+			}
+			took = append(took, d)
+		})
+	}
+	p50, p99 := quantiles(took)
+	t.Logf("direct after p50 %v, p99 %v", p50.Round(time.Millisecond), p99.Round(time.Millisecond))
+	if p50 > time.Second || p99 > 3*time.Second {
+		t.Errorf("direct after p50 %v, p99 %v", p50, p99)
 	}
 }
