@@ -21,6 +21,8 @@ type Binding struct {
 	active *Path
 	// suspected is since when the active path is suspect; zero: it is not.
 	suspected time.Time
+	// met says that a ping or pong of the other side has come.
+	met bool
 	// from is the route over which the other side's last packet of QUIC came, and hinted
 	// when it made the active path be doubted last.
 	from   Route
@@ -128,7 +130,7 @@ func (b *Binding) Paths() []*Path { return b.paths }
 // goes in one piece, whatever the path is.
 func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole, advance bool) {
 	size = min(size, len(run))
-	whole = b.active.Fits(size)
+	whole = b.fits(size)
 	if size > b.longest {
 		whole, advance = b.lengthen(size, len(run) > size, now), true
 	}
@@ -157,10 +159,17 @@ func (b *Binding) lengthen(size int, run bool, now time.Time) (whole bool) {
 		}
 	}
 	if size <= adopted {
-		return b.active.Fits(size)
+		return b.fits(size)
 	}
 	b.ping(b.active, size, now)
 	return true
+}
+
+// fits reports whether a packet of so many bytes goes in one piece over the active path. What is no longer than
+// the packets of the handshake does until the other side is known to have a binding as well: it may wait for this
+// side's word still, answers no ping so long, and cannot join parts.
+func (b *Binding) fits(length int) bool {
+	return !b.met && length <= handshakeWidth || b.active.Fits(length)
 }
 
 // Split returns the two parts of a packet of QUIC.
@@ -230,7 +239,7 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		p.Learned()
 	}
 	b.Received(len(packet))
-	p.told = true
+	b.met, p.told = true, true
 	if m.Moved {
 		p.movedAt = now
 	}
@@ -394,7 +403,7 @@ func (b *Binding) send(route Route, packet []byte) {
 // which doubles (RFC 9002 section 6.2).
 func (b *Binding) resend() {
 	for packet := range b.tail.all() {
-		if b.active.Fits(len(packet)) {
+		if b.fits(len(packet)) {
 			b.send(b.active.route, slices.Clone(packet))
 			continue
 		}

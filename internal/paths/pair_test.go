@@ -25,6 +25,8 @@ type wire struct {
 	width int // what is longer is lost; 0: everything is
 	// swallows says that pings pass only.
 	swallows bool
+	// unbound says that nobody at the other end knows of pings and parts yet.
+	unbound bool
 }
 
 // A pair is two bindings of one connection, and the network between them. A packet of
@@ -148,7 +150,7 @@ func (p *pair) take(s *side, o Out) {
 func (p *pair) carry(from *side, route Route, packet []byte) {
 	w := p.wires[route]
 	from.sent[route]++
-	if len(packet) > w.width || w.swallows && packet[0] != endpoint.TypePath {
+	if w.unbound && packet[0] != 0x40 || len(packet) > w.width || w.swallows && packet[0] != endpoint.TypePath {
 		return
 	}
 	packet = bytes.Clone(packet)

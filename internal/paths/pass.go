@@ -66,7 +66,7 @@ func (b *Bound) sendParts(r Route, run []byte, size int) {
 	for len(run) > 0 {
 		packet := run[:min(size, len(run))]
 		run = run[len(packet):]
-		if b.binding.active.Fits(len(packet)) {
+		if b.binding.fits(len(packet)) {
 			b.carry(r, packet)
 			continue
 		}

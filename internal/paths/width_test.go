@@ -261,3 +261,22 @@ func TestDarknessDoesNotMakeAPathNarrow(t *testing.T) {
 		}
 	}
 }
+
+// The other side may not know yet that the connection counts. It answers no ping and joins no parts then, which
+// says nothing of the path: what is sent has to arrive, for this side's word is among it.
+func TestNothingIsSplitBeforeTheOtherSideHasAnsweredAPing(t *testing.T) {
+	p := newPair(t, relayA)
+	p.wires[relayA].unbound = true
+	p.ask(handshakeWidth, 10*time.Second)
+	if pause := p.pause(epoch); pause > 3*time.Second {
+		t.Errorf("nothing came for %v", pause)
+	}
+	p.wires[relayA].unbound = false
+	p.wires[relayA].width = 1000 // and now it is narrow
+	p.ask(handshakeWidth, 3*time.Second)
+	before := p.now
+	p.ask(handshakeWidth, 5*time.Second)
+	if pause := p.pause(before); pause > time.Second {
+		t.Errorf("nothing came for %v where the path is narrow", pause)
+	}
+}
