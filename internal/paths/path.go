@@ -136,7 +136,7 @@ func NewPath(route Route, now time.Time) *Path {
 func (p *Path) Prove(rtt time.Duration, now time.Time) {
 	p.measured(rtt)
 	p.width.answered(handshakeWidth)
-	p.heard, p.ponged = now, now
+	p.heard, p.ponged, p.steady = now, now, true
 	p.become(Valid, now)
 	p.pingAt = time.Time{}
 }

@@ -147,7 +147,7 @@ const changeLasts = 5 * time.Second
 // that it is now, and neither that nor anything else has come since over the one that is in use, but for
 // what it had overtaken.
 func (b *Binding) follow(p *Path, now time.Time) {
-	if p.movedAt.IsZero() || p == b.active || p.route.Kind != b.active.route.Kind ||
+	if p.movedAt.IsZero() || p == b.active || p.isChecking() || p.route.Kind != b.active.route.Kind ||
 		b.active.heard.Sub(p.movedAt) > b.active.RTT()/4 || b.active.movedAt.Add(changeLasts).After(p.movedAt) {
 		return
 	}
