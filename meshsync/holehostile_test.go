@@ -106,6 +106,7 @@ func TestCandidatesThatAreNone(t *testing.T) {
 			if _, err := readMessage(s); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(time.Second)
 			before := gather(t, reg)
 			var m told
 			none := []string{
@@ -238,6 +239,7 @@ func TestCandidatesThatAreToldInALoopAreIgnored(t *testing.T) {
 		victim, friend, _ := w.victimAndFriend(func(o *Options) { o.Registerer = reg })
 		a := w.follower(victim)
 		qc, s := a.offerTo(victim, 1)
+		time.Sleep(time.Second) // victim and friend have told each other
 		before := gather(t, reg)
 		s.Write(bytes.Repeat(toldHosts(netip.MustParseAddr("10.77.0.1"), 1, 1).frame(), 1000))
 		time.Sleep(20 * time.Second)
