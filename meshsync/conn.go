@@ -46,8 +46,12 @@ type Conn struct {
 	// connection, or will; its goroutine owns it. checking is set until then.
 	checkedAt time.Time
 	checking  atomic.Bool
-	// use keeps the relays of its paths; MeshSyncTransport.mu guards it.
-	use *relayUse
+	// use keeps the relays of its paths, and felt is the health that was told last;
+	// MeshSyncTransport.mu guards them.
+	use  *relayUse
+	felt Health
+	// vitals are its measures.
+	vitals vitals
 	// tell is what this side has told of its candidates, and told what the peer has.
 	tell telling
 	told hearing

@@ -12,12 +12,14 @@ type Event struct {
 	Peer PeerID
 	// Time is when it happened.
 	Time time.Time
-	// Conn is the connection, of EventConnected, EventDisconnected and
-	// EventPathChanged.
+	// Conn is the connection, of EventConnected, EventDisconnected,
+	// EventPathChanged and EventHealthChanged.
 	Conn *Conn
 	// Path is over which path this side sends from now on, and OldPath the one
 	// before; of EventPathChanged.
 	Path, OldPath Path
+	// Health is how the connection feels now, of EventHealthChanged.
+	Health Health
 	// Connected is how long the connection lasted; of EventDisconnected.
 	Connected time.Duration
 	// Attempt counts the dials since the last connection, from 1; of
@@ -62,6 +64,9 @@ const (
 	// EventPathChanged: the packets of a connection take another path. Streams do
 	// not notice.
 	EventPathChanged
+	// EventHealthChanged: a connection has become degraded or suspect, or is good again. It
+	// is good when it begins.
+	EventHealthChanged
 )
 
 // String returns the kind in lower-case words, for logs.
@@ -83,14 +88,16 @@ func (k EventKind) String() string {
 		return "unregistered"
 	case EventPathChanged:
 		return "path changed"
+	case EventHealthChanged:
+		return "health changed"
 	default:
 		return "unknown"
 	}
 }
 
 // eventBuffer is how many events a subscriber may be behind. A hub with 5,000
-// peers sees them all come back within seconds; at 216 bytes an event this is
-// 216 KiB a subscriber.
+// peers sees them all come back within seconds; at 224 bytes an event this is
+// 224 KiB a subscriber.
 const eventBuffer = 1024
 
 // Subscribe returns a channel of what happens from now on. It is closed when

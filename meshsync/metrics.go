@@ -64,6 +64,7 @@ const namespace = "meshsync"
 
 var (
 	descRegistered  = newDesc("registered_peers", "Peers that are registered for reconnect.")
+	descHealth      = newDesc("peer_health", "Registered or connected peers by how their connections feel: good, degraded (much slower than usual, or more is lost), suspect (nothing comes over any path), or none.", "health")
 	descPeers       = newDesc("peers", "Registered or connected peers by state.", "state")
 	descConnections = newDesc("connections", "Connections that count, by path.", "path")
 	descPaths       = newDesc("paths", "Paths of connections that count, by kind and state: unproven, valid, suspect (nothing comes over it) or failed. active says whether packets take it.", "kind", "state", "active")
@@ -238,7 +239,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descConnections, descPaths, descPings, descSplit, descHoles, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
+	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descHealth, descConnections, descPaths, descPings, descSplit, descHoles, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
 		ch <- d
 	}
 }
@@ -259,6 +260,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(descRegistered, float64(g.registered))
 	for _, s := range peerStates {
 		gauge(descPeers, float64(g.states[s]), s.String())
+	}
+	for _, h := range healths {
+		gauge(descHealth, float64(g.healths[h]), h.String())
 	}
 	for _, k := range []PathKind{PathDirect, PathRelay} {
 		gauge(descConnections, float64(g.paths[k]), k.String())
@@ -298,6 +302,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 type gauges struct {
 	registered      int
 	states          map[PeerState]int
+	healths         map[Health]int
 	paths           map[PathKind]int
 	oldest          time.Duration
 	sent, received  uint64
@@ -341,7 +346,7 @@ type relayRole struct {
 
 // gauges adds up how things stand with the transports now.
 func (m *metrics) gauges() gauges {
-	g := gauges{states: make(map[PeerState]int), paths: make(map[PathKind]int), ways: make(map[pathRole]int), relays: make(map[relayRole]int), carriers: make(map[relay.Carrier]int)}
+	g := gauges{states: make(map[PeerState]int), healths: make(map[Health]int), paths: make(map[PathKind]int), ways: make(map[pathRole]int), relays: make(map[relayRole]int), carriers: make(map[relay.Carrier]int)}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -376,6 +381,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 		if c := p.conn; c != nil {
 			g.paths[c.pathKind()]++
 			c.addPaths(g.ways)
+			g.healths[c.health()]++
 			g.states[StateConnected]++
 		}
 		w := p.watchdog
@@ -385,6 +391,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 		g.registered++
 		if p.conn == nil {
 			g.states[w.state]++
+			g.healths[HealthNone]++
 			since := p.lost
 			if since.IsZero() {
 				since = w.registered

@@ -142,11 +142,14 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 	if err != nil {
 		return // TLS without an exporter: it stays on the path that it has
 	}
-	taken := func() uint64 { return c.qc.ConnectionStats().PacketsReceived }
+	// News and Pulse are called while c counts, so its goroutine runs, and no one waits for the last yet.
 	stats := c.Stats()
-	c.paths = t.paths.Bind(s, c.over, c.qc.RemoteAddr, taken, stats.RTT, stats.BytesReceived, c.use.routes(), func() {
-		// Called while c counts, so its goroutine runs, and no one waits for the last yet.
-		t.wg.Go(func() { t.pathNews(c) })
+	c.paths = t.paths.Bind(s, c.over, stats.RTT, stats.BytesReceived, c.use.routes(), paths.Hooks{
+		Remote:     c.qc.RemoteAddr,
+		Taken:      func() uint64 { return c.qc.ConnectionStats().PacketsReceived },
+		News:       func() { t.wg.Go(func() { t.pathNews(c) }) },
+		Pulse:      func(now time.Time) { t.feelPulse(c, now) },
+		PulsePause: vitalsEvery,
 	})
 }
 
@@ -176,7 +179,11 @@ const (
 
 // pathNews tells of the moves of a connection, and its watchdog whether it is suspect.
 func (t *MeshSyncTransport) pathNews(c *Conn) {
-	for _, m := range t.tellMoves(c) {
+	moves, felt, changed := t.tellNews(c)
+	if changed {
+		t.logHealth(c, felt)
+	}
+	for _, m := range moves {
 		if ok, left := t.lines.allow(c.peer); ok {
 			t.log.Info("path changed", "peer", c.peer.Short(), "cause", m.cause.String(), "path", m.to.Kind.String(), "remote", m.to.name(), "from", m.from.name(), "unlogged", left)
 		}
@@ -189,14 +196,14 @@ type pathMove struct {
 	cause    paths.Cause
 }
 
-// tellMoves is pathNews but for the log, whose Handler may call the transport. It returns
-// the moves.
-func (t *MeshSyncTransport) tellMoves(c *Conn) (told []pathMove) {
+// tellNews is pathNews but for the log, whose Handler may call the transport. It returns
+// the moves, and whether the health of the connection has changed.
+func (t *MeshSyncTransport) tellNews(c *Conn) (told []pathMove, felt Health, changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.peers[c.peer]
 	if p == nil || p.conn != c {
-		return nil
+		return nil, 0, false
 	}
 	moves, _ := c.paths.Take() // with mu held, so that they are told in order
 	for _, m := range moves {
@@ -208,6 +215,7 @@ func (t *MeshSyncTransport) tellMoves(c *Conn) (told []pathMove) {
 		t.events.publish(Event{Kind: EventPathChanged, Peer: c.peer, Conn: c, Path: to, OldPath: from})
 		told = append(told, pathMove{from, to, m.Cause})
 	}
+	changed = t.tellHealth(c)
 	p.notify()
 	if w := p.watchdog; w != nil {
 		signal(w.conns)
@@ -215,7 +223,7 @@ func (t *MeshSyncTransport) tellMoves(c *Conn) (told []pathMove) {
 			t.tellAll(false)
 		}
 	}
-	return told
+	return told, c.felt, changed
 }
 
 // relayHas takes note of what a relay says: a peer is there, or is not.

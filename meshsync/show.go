@@ -14,7 +14,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 		t.wg.Go(func() { old.close(ErrSuperseded) })
 	}
 	c.twin = t.noteRun(p, c)
-	c.opened = time.Now()
+	c.opened, c.felt = time.Now(), HealthGood
 	t.findPaths(c)
 	p.conn = c
 	t.seat(p)

@@ -59,6 +59,13 @@ type PeerStatus struct {
 	// RTT is the connection's smoothed round-trip time (RFC 9002 section 5); 0 if there
 	// is no connection.
 	RTT time.Duration
+	// Loss is which part of the packets that this side has sent within the last minute was
+	// declared lost (RFC 9002 section 6), from 0 to 1.
+	Loss float64
+	// Health is how the connection feels; HealthNone if there is none.
+	Health Health
+	// ConnectedAt is when the connection began; zero if there is none.
+	ConnectedAt time.Time
 	// Attempts counts the dials that have failed since the last connection.
 	Attempts int
 	// NextAttempt is when the next dial is due, in StateWaiting.
@@ -113,6 +120,7 @@ func (p *peer) status() PeerStatus {
 		st.State, st.Since = StateConnected, c.opened
 		st.Paths, st.RTT = c.Paths(), c.Stats().RTT
 		st.Path = st.Paths[0].Path
+		st.Loss, st.Health, st.ConnectedAt = c.vitals.loss(time.Now()), c.health(), c.opened
 	}
 	return st
 }

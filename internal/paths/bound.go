@@ -14,11 +14,9 @@ import (
 // names under which QUIC knows the connection. It begins with Layer.Bind and ends with
 // End.
 type Bound struct {
-	layer *Layer
-	// remote is the address that QUIC has for the connection now, and news is called,
-	// with mu held, when there are moves to Take, or Suspect or Seen has changed.
-	remote func() net.Addr
-	news   func()
+	layer  *Layer
+	hooks  Hooks
+	beaten time.Time // when hooks.Pulse was called last
 
 	mu      sync.Mutex
 	binding *Binding
@@ -35,19 +33,35 @@ type Bound struct {
 	moves   []Move
 	told    netip.AddrPort // the binding's seen
 	suspect bool
+	dark    bool
 	counted bool // among the suspects of layer
 	ended   bool
 	over    func() // see End
 }
 
+// Hooks are what a connection asks of its owner, and tells it. News and Pulse are called with a
+// lock held that all methods take.
+type Hooks struct {
+	// Remote says which address QUIC has for the connection, as long as it lasts. That need not
+	// stand for the route of the handshake any more, as QUIC takes the name of another connection to
+	// the peer for a migration if packets are shown under that.
+	Remote func() net.Addr
+	// Taken says how many packets QUIC has taken so far; nil: every one that comes is taken for
+	// the peer's.
+	Taken func() uint64
+	// News is called when there are moves to Take, or what IsSuspect, IsDark or Seen say has changed.
+	News func()
+	// Pulse is called when a packet of QUIC goes or comes, but no sooner than PulsePause after the
+	// last time; nil: never.
+	Pulse      func(now time.Time)
+	PulsePause time.Duration
+}
+
 // Bind begins the work for a connection whose peer has proven who it is. over is the route
-// of its handshake. remote says which address QUIC has for it, as long as it lasts; that
-// need not stand for over any more, as QUIC takes the name of another connection to the peer for
-// a migration if packets are shown under that. taken says how many packets QUIC has taken so far; if it is
-// nil, every one that comes is taken for the peer's. rtt is how long a round trip took, received how many bytes
-// have come so far, and routes are what else may lead to the peer.
-func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func() uint64, rtt time.Duration, received uint64, routes []Route, news func()) *Bound {
-	addr, ok := remote().(*net.UDPAddr)
+// of its handshake, rtt is how long a round trip took, received how many bytes have come so far, and routes are
+// what else may lead to the peer.
+func (l *Layer) Bind(s *Session, over Route, rtt time.Duration, received uint64, routes []Route, hooks Hooks) *Bound {
+	addr, ok := hooks.Remote().(*net.UDPAddr)
 	if !ok {
 		return nil // of a packet connection that has other addresses: there is one path
 	}
@@ -56,11 +70,11 @@ func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func(
 		return nil // its way was forgotten: nothing comes over it any more
 	}
 	now := time.Now()
-	b := &Bound{layer: l, remote: remote, news: news, name: addr, names: []*net.UDPAddr{addr}}
+	b := &Bound{layer: l, hooks: hooks, beaten: now, name: addr, names: []*net.UDPAddr{addr}}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.binding = NewBinding(s, over, rtt, now)
-	b.binding.intake.taken = taken
+	b.binding.intake.taken = hooks.Taken
 	b.binding.Received(int(received))
 	l.mu.Lock()
 	l.bind(addr, stands, b)
@@ -161,6 +175,20 @@ func (b *Bound) Seen() netip.AddrPort {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.told
+}
+
+// darkAfter is for how long a connection must get no answer to be dark. One that loses a third of its
+// packets is suspect now and then, for a ping or two; five lost ones in a row are rare even there.
+const darkAfter = 2 * time.Second
+
+// IsDark reports whether the connection has been suspect for darkAfter.
+func (b *Bound) IsDark() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dark
 }
 
 // A Status is how things stand with a path.
@@ -280,6 +308,14 @@ func (b *Bound) advance() {
 	}
 }
 
+// beat says that a packet of QUIC goes or comes. mu is held.
+func (b *Bound) beat(now time.Time) {
+	if b.hooks.Pulse != nil && now.Sub(b.beaten) >= b.hooks.PulsePause && !b.ended {
+		b.beaten = now
+		b.hooks.Pulse(now)
+	}
+}
+
 // take does what the binding asks for. mu is held.
 func (b *Bound) take(out Out) {
 	b.syncRoutes()
@@ -299,11 +335,13 @@ func (b *Bound) take(out Out) {
 	}
 	b.layer.punched.Add(uint64(out.Punched))
 	b.layer.missed.Add(uint64(out.Missed))
-	suspect := b.binding.active.state == Suspect
-	if len(out.Moves) > 0 || suspect != b.suspect || b.told != b.binding.seen {
-		b.moves, b.suspect, b.told = append(b.moves, out.Moves...), suspect, b.binding.seen
+	active := b.binding.active
+	suspect := active.state == Suspect
+	dark := suspect && time.Since(active.since) >= darkAfter // it is pinged meanwhile, and each ping comes to here
+	if len(out.Moves) > 0 || suspect != b.suspect || dark != b.dark || b.told != b.binding.seen {
+		b.moves, b.suspect, b.dark, b.told = append(b.moves, out.Moves...), suspect, dark, b.binding.seen
 		b.count(suspect)
-		b.news()
+		b.hooks.News()
 	}
 }
 

@@ -42,6 +42,7 @@ func (b *Bound) send(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, e
 	size = min(size, len(run))
 	asks := size > b.binding.longest
 	r, whole, due := b.binding.Send(run, size, now)
+	b.beat(now)
 	switch {
 	case !whole:
 		b.sendParts(r, run, size)
@@ -192,6 +193,7 @@ func (b *Bound) hear(total int, r Route) (as *net.UDPAddr) {
 	defer b.mu.Unlock()
 	now := time.Now()
 	own, due := b.binding.Hear(r, now)
+	b.beat(now)
 	if due && !b.ended {
 		b.take(b.binding.Advance(now))
 	}
@@ -273,7 +275,7 @@ func (l *Layer) lookForMigrations() {
 	}
 	l.looked = now
 	for b := range l.bounds {
-		to, ok := b.remote().(*net.UDPAddr)
+		to, ok := b.hooks.Remote().(*net.UDPAddr)
 		if _, virtual := endpoint.VirtualNumber(to); ok && !virtual && l.names[addrOf(to)] == nil {
 			found = append(found, migration{b, to})
 		}
