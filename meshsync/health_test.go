@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
@@ -12,6 +13,7 @@ import (
 
 // healths returns when the health of the peer's connection has changed, and to what.
 func (l *eventLog) healths(peer PeerID) (events []Event) {
+	synctest.Wait()
 	for _, ev := range l.before(time.Now()) {
 		if ev.Kind == EventHealthChanged && ev.Peer == peer {
 			events = append(events, ev)
