@@ -145,11 +145,14 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 	// News and Pulse are called while c counts, so its goroutine runs, and no one waits for the last yet.
 	stats := c.Stats()
 	c.paths = t.paths.Bind(s, c.over, stats.RTT, stats.BytesReceived, c.use.routes(), paths.Hooks{
-		Remote:     c.qc.RemoteAddr,
-		Taken:      func() uint64 { return c.qc.ConnectionStats().PacketsReceived },
-		News:       func() { t.wg.Go(func() { t.pathNews(c) }) },
-		Pulse:      func(now time.Time) { t.feelPulse(c, now) },
-		PulsePause: vitalsEvery,
+		Remote: c.qc.RemoteAddr,
+		Taken:  func() uint64 { return c.qc.ConnectionStats().PacketsReceived },
+		News:   func() { t.wg.Go(func() { t.pathNews(c) }) },
+		Pulse:  func(now time.Time) { t.feelPulse(c, now) },
+		Counts: func() (sent, lost uint64) {
+			s := c.qc.ConnectionStats()
+			return s.PacketsSent, s.PacketsLost
+		},
 	})
 }
 

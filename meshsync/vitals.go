@@ -3,6 +3,8 @@ package meshsync
 import (
 	"sync"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 )
 
 // A Health says how a connection to a peer feels.
@@ -45,7 +47,7 @@ func (h Health) String() string {
 const (
 	// vitalsEvery is the least time between two looks, and lossWindow how many of them make up
 	// the minute that the loss is of.
-	vitalsEvery = 5 * time.Second
+	vitalsEvery = paths.Pace
 	lossWindow  = 12
 	// usualFor is how long the lowest RTT is remembered that counts as usual, and up to
 	// twice as long. A link that has become slower for good is good again after that.

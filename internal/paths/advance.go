@@ -153,7 +153,7 @@ func (p *Path) Press(now time.Time) {
 // several pings in a row, or answers and is unfit.
 func (p *Path) giveUp(now time.Time) {
 	silent := p.tries >= standbyTries && !p.pingAt.IsZero() && !now.Before(p.pingAt)
-	if p.state == Valid && (silent || p.width.unfit()) {
+	if p.state == Valid && (silent || p.unfit()) {
 		p.Fail(now)
 	}
 }

@@ -41,6 +41,7 @@ type Binding struct {
 	replaced bool
 
 	intake intake
+	loss   lossMeter
 
 	longest int    // the longest packet that QUIC is known to send
 	asked   asking // the last one that was longer: QUIC asks whether it passes

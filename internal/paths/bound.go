@@ -51,10 +51,12 @@ type Hooks struct {
 	Taken func() uint64
 	// News is called when there are moves to Take, or what IsSuspect, IsDark or Seen say has changed.
 	News func()
-	// Pulse is called when a packet of QUIC goes or comes, but no sooner than PulsePause after the
+	// Pulse is called when a packet of QUIC goes or comes, but no sooner than Pace after the
 	// last time; nil: never.
-	Pulse      func(now time.Time)
-	PulsePause time.Duration
+	Pulse func(now time.Time)
+	// Counts returns how many packets QUIC has sent, and how many of them it takes for lost; nil: what is
+	// lost on a path does not count.
+	Counts func() (sent, lost uint64)
 }
 
 // Bind begins the work for a connection whose peer has proven who it is. over is the route
@@ -308,12 +310,21 @@ func (b *Bound) advance() {
 	}
 }
 
-// beat says that a packet of QUIC goes or comes. mu is held.
-func (b *Bound) beat(now time.Time) {
-	if b.hooks.Pulse != nil && now.Sub(b.beaten) >= b.hooks.PulsePause && !b.ended {
-		b.beaten = now
+// beat says that a packet of QUIC goes or comes. It reports whether the binding has
+// something to do now. mu is held.
+func (b *Bound) beat(now time.Time) (advance bool) {
+	if b.ended || now.Sub(b.beaten) < Pace {
+		return false
+	}
+	b.beaten = now
+	if b.hooks.Pulse != nil {
 		b.hooks.Pulse(now)
 	}
+	if b.hooks.Counts != nil {
+		sent, lost := b.hooks.Counts()
+		advance = b.binding.Measure(sent, lost, now)
+	}
+	return advance
 }
 
 // take does what the binding asks for. mu is held.

@@ -27,6 +27,7 @@ type wire struct {
 	swallows bool
 	// unbound says that nobody at the other end knows of pings and parts yet.
 	unbound bool
+	loses   int // one of so many packets of QUIC is lost; 0: none
 }
 
 // A pair is two bindings of one connection, and the network between them. A packet of
@@ -46,6 +47,7 @@ type side struct {
 	other    *side
 	wake     time.Time
 	sent     map[Route]int
+	quic     struct{ sent, lost uint64 } // as QUIC counts them
 	pings    int
 	moves    []string
 	punched  int
@@ -150,6 +152,13 @@ func (p *pair) take(s *side, o Out) {
 func (p *pair) carry(from *side, route Route, packet []byte) {
 	w := p.wires[route]
 	from.sent[route]++
+	if packet[0] != endpoint.TypePath {
+		from.quic.sent++
+		if w.loses > 0 && from.quic.sent%uint64(w.loses) == 0 {
+			from.quic.lost++
+			return
+		}
+	}
 	if w.unbound && packet[0] != 0x40 || len(packet) > w.width || w.swallows && packet[0] != endpoint.TypePath {
 		return
 	}

@@ -42,7 +42,7 @@ func (b *Bound) send(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, e
 	size = min(size, len(run))
 	asks := size > b.binding.longest
 	r, whole, due := b.binding.Send(run, size, now)
-	b.beat(now)
+	due = b.beat(now) || due
 	switch {
 	case !whole:
 		b.sendParts(r, run, size)
@@ -193,7 +193,7 @@ func (b *Bound) hear(total int, r Route) (as *net.UDPAddr) {
 	defer b.mu.Unlock()
 	now := time.Now()
 	own, due := b.binding.Hear(r, now)
-	b.beat(now)
+	due = b.beat(now) || due
 	if due && !b.ended {
 		b.take(b.binding.Advance(now))
 	}

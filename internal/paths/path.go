@@ -60,6 +60,9 @@ const (
 	// swallowWeight is for how many failures that counts at least: 16 s on hold, and twice as long
 	// each time. The other side may just have sent over another path for a moment.
 	swallowWeight = 5
+	// lossyWeight is that of too many lost packets: 32 s, within which it has been seen what the
+	// other path loses.
+	lossyWeight = 6
 	// mostFailures is up to which number plain failures count: 32 s on hold. With maxPace, a path that has
 	// died and come back often is used again a minute and a half after the last time.
 	mostFailures = 6
@@ -111,6 +114,8 @@ type Path struct {
 	seen    netip.AddrPort // from where the last ping that was answered seemed to come
 	steady  bool           // and two in a row came from the same address
 	shifts  int            // how often they did not
+
+	lossy bool // too many of its packets are lost
 
 	quiet   silence
 	doubted bool // it is to be suspected at once
@@ -173,7 +178,7 @@ func (p *Path) Fits(length int) bool { return p.width.fits(length) }
 // proven earlier says nothing.
 func (p *Path) Standing(answered time.Time) Standing {
 	s := Standing{Kind: p.route.Kind, RTT: p.lowest, Failures: p.failures, AnsweredSince: p.answeredSince}
-	s.Unfit = p.role == Active && p.width.unfit()
+	s.Unfit = p.role == Active && p.unfit()
 	s.Validated = !p.ponged.IsZero() && !p.ponged.Before(answered) && !p.isChecking()
 	return s
 }
@@ -321,18 +326,32 @@ func (p *Path) Follow(now time.Time) {
 	}
 }
 
+// unfit reports whether the path is of no use though it answers: it does not take what a connection
+// sends, or loses too much of it.
+func (p *Path) unfit() bool { return p.width.unfit() || p.lossy }
+
+// Pardon makes a path that has failed be used again with its next answer.
+func (p *Path) Pardon(now time.Time) {
+	p.failures = 0
+	if p.state == Failed || p.state == Valid {
+		p.pingAt = now
+	}
+}
+
 // Fail takes note that the path does not work: another one takes over.
 func (p *Path) Fail(now time.Time) {
 	if p.failures > 0 && !p.answeredSince.IsZero() && now.Sub(p.answeredSince) >= forgiven {
 		p.failures = 0
 	}
 	switch {
-	case p.quiet.pongs > swallowed, p.width.unfit():
+	case p.lossy:
+		p.failures = max(p.failures+1, lossyWeight)
+	case p.quiet.pongs > swallowed, p.unfit():
 		p.failures = max(p.failures+1, swallowWeight)
 	case p.failures < mostFailures:
 		p.failures++
 	}
-	p.answeredSince, p.followed = time.Time{}, false
+	p.answeredSince, p.followed, p.lossy = time.Time{}, false, false
 	p.quiet = silence{}
 	p.asks.forgive()
 	p.width.forget()

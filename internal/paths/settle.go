@@ -70,6 +70,7 @@ func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
 		return false
 	}
 	b.suspected = now
+	b.loss.restart()
 	for _, other := range b.paths {
 		if other != p {
 			other.Probe(now)
@@ -126,7 +127,7 @@ func (b *Binding) choose(now time.Time) bool {
 // move makes a better path the active one.
 func (b *Binding) move(to *Path, now time.Time) {
 	switch from := b.active; {
-	case from.width.unfit():
+	case from.unfit():
 		b.moveTo(to, Failover, now)
 	case from.state != Suspect && to.route.Kind < from.route.Kind:
 		b.moveTo(to, Upgrade, now)
@@ -166,6 +167,7 @@ func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
 		}
 	}
 	b.active, b.suspected = to, time.Time{}
+	b.loss.restart()
 	if cause == Failover || cause == Network {
 		from.Fail(now)
 		b.resend()
