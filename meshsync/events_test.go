@@ -35,7 +35,7 @@ func TestEventsTellTheStoryInOrder(t *testing.T) {
 				t.Errorf("event %+v", ev)
 			}
 		}
-		want := []EventKind{EventRegistered, EventDialing, EventConnected, EventDisconnected, EventDialing, EventDialFailed, EventDialing, EventConnected, EventUnregistered, EventDisconnected}
+		want := []EventKind{EventRegistered, EventDialing, EventConnected, EventHealthChanged, EventDisconnected, EventDialing, EventDialFailed, EventDialing, EventConnected, EventUnregistered, EventDisconnected}
 		if !slices.Equal(kinds, want) {
 			t.Errorf("events %v, want %v", kinds, want)
 		}
