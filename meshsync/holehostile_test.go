@@ -50,13 +50,14 @@ func TestCandidatesThatAreOtherPeoplesHosts(t *testing.T) {
 			if _, err := readMessage(s); err != nil {
 				t.Fatal(err)
 			}
-			for i := range 1200 { // two minutes
+			const pause = 100 * time.Millisecond
+			for i := range int(underRace(20*time.Second, 2*time.Minute) / pause) {
 				m := toldHosts(third, 31, uint16(1+31*(i%50)))
 				m.addrs = append(m.addrs, candidate{observedCandidate, friend.addrPort()})
 				if _, err := s.Write(m.frame()); err != nil {
 					t.Fatalf("after %d: %v", i, err)
 				}
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(pause)
 			}
 			cost = qc.ConnectionStats().BytesSent
 			qc.CloseWithError(0, "")
@@ -174,8 +175,8 @@ func TestRelayThatLiesAboutWhereAPeerIs(t *testing.T) {
 				a.awaitPath(b, PathDirect, time.Second)
 				b.awaitPath(a, PathDirect, time.Second)
 			}
-			mustGoOn(t, a, b, func() { time.Sleep(time.Minute) })
-			time.Sleep(time.Hour)
+			mustGoOn(t, a, b, func() { time.Sleep(underRace(5*time.Second, time.Minute)) })
+			time.Sleep(underRace(10*time.Minute, time.Hour))
 			if c, _ := a.Conn(b.ID()); c.pathKind() != kind {
 				t.Errorf("the path is %+v", c.Path())
 			}
@@ -211,7 +212,7 @@ func TestNATThatRemapsEachPacketKeepsTheRelay(t *testing.T) {
 			from.registerVia(to, r)
 			from.await(to, 10*time.Second)
 			time.Sleep(10 * time.Second)
-			mustGoOn(t, from, to, func() { time.Sleep(time.Minute) })
+			mustGoOn(t, from, to, func() { time.Sleep(underRace(5*time.Second, time.Minute)) })
 			for _, n := range []*node{a, b} {
 				other := b
 				if n == b {
