@@ -146,6 +146,10 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 	c.paths = t.paths.Bind(s, c.over, c.qc.RemoteAddr, taken, c.Stats().RTT, c.use.routes(), func() {
 		// Called while c counts, so its goroutine runs, and no one waits for the last yet.
 		t.wg.Go(func() { t.pathNews(c) })
+	}, func() {
+		if c.stirring.CompareAndSwap(false, true) {
+			t.wg.Go(c.stir)
+		}
 	})
 }
 
@@ -212,6 +216,16 @@ func (t *MeshSyncTransport) tellMoves(c *Conn) (told []pathMove) {
 		signal(w.conns)
 	}
 	return told
+}
+
+// stir makes QUIC send something that wants an answer.
+func (c *Conn) stir() {
+	defer c.stirring.Store(false)
+	select {
+	case <-c.greeted:
+		c.sendDrain(c.transport.opts.DialTimeout) // if it fails, c has ended or is not read: others see that
+	default: // it is so young that what it says last is to come
+	}
 }
 
 // relayHas takes note of what a relay says: a peer is there, or is not.

@@ -18,6 +18,7 @@ type Bound struct {
 	// with mu held, when there are moves to Take, or Suspect has changed.
 	remote func() net.Addr
 	news   func()
+	stir   func() // called with mu held: makes QUIC send something, soon
 
 	mu      sync.Mutex
 	binding *Binding
@@ -43,8 +44,8 @@ type Bound struct {
 // need not stand for over any more, as QUIC takes the name of another connection to the peer for
 // a migration if packets are shown under that. taken says how many packets QUIC has taken so far; if it is
 // nil, every one that comes is taken for the peer's. rtt is how long a round trip took, and routes
-// are what else may lead to the peer.
-func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func() uint64, rtt time.Duration, routes []Route, news func()) *Bound {
+// are what else may lead to the peer. news and stir: see Bound.
+func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func() uint64, rtt time.Duration, routes []Route, news, stir func()) *Bound {
 	addr, ok := remote().(*net.UDPAddr)
 	if !ok {
 		return nil // of a packet connection that has other addresses: there is one path
@@ -54,7 +55,7 @@ func (l *Layer) Bind(s *Session, over Route, remote func() net.Addr, taken func(
 		return nil // its way was forgotten: nothing comes over it any more
 	}
 	now := time.Now()
-	b := &Bound{layer: l, remote: remote, news: news, name: addr, names: []*net.UDPAddr{addr}}
+	b := &Bound{layer: l, remote: remote, news: news, stir: stir, name: addr, names: []*net.UDPAddr{addr}}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.binding = NewBinding(s, over, rtt, now)
@@ -276,6 +277,9 @@ func (b *Bound) take(out Out) {
 	}
 	if len(out.Moves) > 0 {
 		b.via = nil
+	}
+	if out.Stir {
+		b.stir()
 	}
 	suspect := b.binding.active.state == Suspect
 	if len(out.Moves) > 0 || suspect != b.suspect {

@@ -81,7 +81,7 @@ func (l *bench) bind(name *net.UDPAddr, routes ...Route) *connection {
 	peer, own := twoSides(l.t, fmt.Sprint("connection ", l.made))
 	c := &connection{l: l, remote: name, peer: peer}
 	over, _ := l.RouteOf(name)
-	c.Bound = l.Bind(own, over, func() net.Addr { return c.remote }, nil, 50*ms, routes, func() { c.news++ })
+	c.Bound = l.Bind(own, over, func() net.Addr { return c.remote }, nil, 50*ms, routes, func() { c.news++ }, func() {})
 	if c.Bound == nil {
 		l.t.Fatalf("%v cannot be bound", name)
 	}

@@ -128,7 +128,7 @@ func TestTakenNameSaysNothingOfTheWay(t *testing.T) {
 		over, _ := l.RouteOf(fresh)
 		l.expect("its first packets", l.shownAs(short, relayA), x.String())
 		_, own := twoSides(t, "next")
-		next := l.Bind(own, over, func() net.Addr { return x }, nil, 50*ms, nil, func() {})
+		next := l.Bind(own, over, func() net.Addr { return x }, nil, 50*ms, nil, func() {}, func() {})
 		l.expect("the active path", fmt.Sprint(next.Active()), fmt.Sprint(relayA))
 		l.expect("sent", l.goes(short, x), fmt.Sprint(relayA))
 		l.expect("its packets", l.shownAs(short, relayA), x.String())
@@ -298,7 +298,7 @@ func TestLayerFromManyGoroutines(t *testing.T) {
 				_, name := l.arrive(initial, way)
 				ctx, end := context.WithCancel(t.Context())
 				l.Pin(ctx, name)
-				b := l.Bind(own, way, func() net.Addr { return name }, nil, 50*ms, []Route{relayA, relayB}, func() {})
+				b := l.Bind(own, way, func() net.Addr { return name }, nil, 50*ms, []Route{relayA, relayB}, func() {}, func() {})
 				if b == nil { // the name was forgotten before it was pinned
 					end()
 					continue
@@ -361,7 +361,7 @@ func FuzzArrive(f *testing.F) {
 		for n, name := range []*net.UDPAddr{x, named} {
 			_, own := twoSides(t, fmt.Sprint("connection ", n))
 			over, _ := l.RouteOf(name)
-			bounds[n] = l.Bind(own, over, func() net.Addr { return name }, nil, 50*ms, []Route{relayB, wayX}, func() {})
+			bounds[n] = l.Bind(own, over, func() net.Addr { return name }, nil, 50*ms, []Route{relayB, wayX}, func() {}, func() {})
 		}
 		l.bag.take()
 		came := map[Route]int{wayX: 1 << 20, relayA: 1 << 20, relayB: 1 << 20}

@@ -9,6 +9,7 @@ func (b *Binding) Advance(now time.Time) Out {
 	b.forget(now)
 	for again := true; again; {
 		b.out.Next = time.Time{}
+		b.resendDue(now)
 		b.setRoles(now)
 		again = false
 		for _, p := range b.paths {
@@ -19,6 +20,15 @@ func (b *Binding) Advance(now time.Time) Out {
 	out := b.out
 	b.out = Out{}
 	return out
+}
+
+// resendDue sends again what may be lost, when it is time to.
+func (b *Binding) resendDue(now time.Time) {
+	if !b.resendAt.IsZero() && !now.Before(b.resendAt) {
+		b.resendAt = time.Time{}
+		b.resend()
+	}
+	b.sooner(b.resendAt)
 }
 
 // setRoles says what each path is for.
@@ -62,7 +72,7 @@ func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
 		b.ping(p, d.Wide, now)
 	}
 	if d.Narrowed {
-		b.resend()
+		b.resendSoon(now)
 	}
 	b.sooner(d.Next)
 	if !d.Suspected {
@@ -161,6 +171,6 @@ func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
 	b.active, b.suspected = to, time.Time{}
 	if cause == Failover || cause == Network {
 		from.Fail(now)
-		b.resend()
+		b.resendSoon(now)
 	}
 }
