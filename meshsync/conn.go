@@ -46,6 +46,7 @@ type Conn struct {
 	// connection, or will; its goroutine owns it. checking is set until then.
 	checkedAt time.Time
 	checking  atomic.Bool
+	stirring  atomic.Bool // stir runs
 	// use keeps the relays of its paths, and felt is the health that was told last;
 	// MeshSyncTransport.mu guards them.
 	use  *relayUse

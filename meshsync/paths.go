@@ -142,13 +142,18 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 	if err != nil {
 		return // TLS without an exporter: it stays on the path that it has
 	}
-	// News and Pulse are called while c counts, so its goroutine runs, and no one waits for the last yet.
+	// News, Stir and Pulse are called while c counts, so its goroutine runs, and no one waits for the last yet.
 	stats := c.Stats()
 	c.paths = t.paths.Bind(s, c.over, stats.RTT, stats.BytesReceived, c.use.routes(), paths.Hooks{
 		Remote: c.qc.RemoteAddr,
 		Taken:  func() uint64 { return c.qc.ConnectionStats().PacketsReceived },
 		News:   func() { t.wg.Go(func() { t.pathNews(c) }) },
-		Pulse:  func(now time.Time) { t.feelPulse(c, now) },
+		Stir: func() {
+			if c.stirring.CompareAndSwap(false, true) {
+				t.wg.Go(c.stir)
+			}
+		},
+		Pulse: func(now time.Time) { t.feelPulse(c, now) },
 		Counts: func() (sent, lost uint64) {
 			s := c.qc.ConnectionStats()
 			return s.PacketsSent, s.PacketsLost
@@ -227,6 +232,16 @@ func (t *MeshSyncTransport) tellNews(c *Conn) (told []pathMove, felt Health, cha
 		}
 	}
 	return told, c.felt, changed
+}
+
+// stir makes QUIC send something that wants an answer.
+func (c *Conn) stir() {
+	defer c.stirring.Store(false)
+	select {
+	case <-c.greeted:
+		c.sendDrain(c.transport.opts.DialTimeout) // if it fails, c has ended or is not read: others see that
+	default: // it is so young that what it says last is to come
+	}
 }
 
 // relayHas takes note of what a relay says: a peer is there, or is not.

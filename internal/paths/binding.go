@@ -42,6 +42,8 @@ type Binding struct {
 
 	intake intake
 	loss   lossMeter
+	// resendAt is when what may be lost is sent again; zero: nothing is.
+	resendAt time.Time
 
 	longest int    // the longest packet that QUIC is known to send
 	asked   asking // the last one that was longer: QUIC asks whether it passes
@@ -99,6 +101,8 @@ type Out struct {
 	// Punched is how often packets have left a relay for an address that nobody here
 	// names, and Missed how often none was found among the candidates.
 	Punched, Missed int
+	// Stir says that QUIC is to be made send something that wants an answer.
+	Stir bool
 	// Next is when to call Advance, if no other method has returned an Out before; zero:
 	// not at all.
 	Next time.Time
@@ -144,6 +148,9 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 		advance = true
 	}
 	b.tail.add(run, size, b.active.state == Suspect, now)
+	if !b.resendAt.IsZero() {
+		b.resendAt, advance = now.Add(resendAfter), true
+	}
 	advance = advance || !waited && b.active.Waits()
 	return b.active.route, whole, advance || b.active.width.isDue(now)
 }
@@ -195,7 +202,7 @@ func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 		return true, false
 	}
 	if p.Heard(now) {
-		b.resend()
+		b.resendSoon(now)
 		advance = true
 	}
 	switch {
@@ -260,7 +267,7 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	case !answers: // a host of several addresses may answer from another one
 		p.Invite(len(packet))
 	case back && p == b.active:
-		b.resend()
+		b.resendSoon(now)
 	default:
 		b.follow(p, now)
 	}
@@ -353,7 +360,7 @@ func (b *Binding) Ask(now time.Time) Out {
 		for _, p := range b.paths {
 			p.pingAt, p.tries = now, 0 // what was not answered before says nothing now
 		}
-		b.resend()
+		b.resendSoon(now)
 	}
 	return b.Advance(now)
 }
@@ -397,6 +404,28 @@ func (b *Binding) path(route Route) *Path {
 
 func (b *Binding) send(route Route, packet []byte) {
 	b.out.Packets = append(b.out.Packets, Packet{route, packet})
+}
+
+const (
+	// stirLasts is how long QUIC has for sending something new before what may be lost is sent again,
+	// and resendAfter is how long after that.
+	stirLasts   = 10 * time.Millisecond
+	resendAfter = time.Millisecond
+)
+
+// resendSoon sends again what may be lost: at once if that is of the last moment, and else after
+// something new, for which it asks. The answer to a packet that was sent long ago would make QUIC take all that time
+// for a round trip (RFC 9002 section 5.1: the largest packet that is newly acknowledged is measured), and wait for
+// many times as long for what is lost next.
+func (b *Binding) resendSoon(now time.Time) {
+	switch last := b.tail.newest(); {
+	case last.IsZero():
+	case now.Sub(last) <= 2*b.active.RTT():
+		b.resend()
+	default:
+		b.out.Stir = true
+		b.resendAt = now.Add(stirLasts)
+	}
 }
 
 // resend sends the last packets again that may be lost, over the path that is active now:

@@ -146,6 +146,39 @@ func TestDarknessOfAnIdleConnectionIsCheap(t *testing.T) {
 	p.expect(relayA)
 }
 
+// What may be lost of a darkness goes again after something new, and if QUIC has nothing new, a moment later.
+func TestWhatWasLostInADarknessFollowsSomethingNew(t *testing.T) {
+	for _, stirs := range []bool{true, false} {
+		p := newPair(t, directA)
+		s := p.sides[0]
+		p.cut(directA)
+		p.ask(500, 300*ms)
+		p.run(3 * time.Second)
+		p.restore(directA)
+		before, back := s.sent[directA], time.Time{}
+		for back.IsZero() {
+			p.run(ms)
+			if s.resendAt.After(p.now) {
+				back = p.now
+			}
+		}
+		pings := s.sent[directA] - before
+		if stirs {
+			p.quic(s, 'q', 40)
+			p.run(resendAfter - 1)
+			if n := s.sent[directA] - before - pings; n != 1 {
+				t.Errorf("%d packets are sent at once, want the new one", n)
+			}
+			p.run(2)
+		} else {
+			p.run(stirLasts)
+		}
+		if n := s.sent[directA] - before - pings; n < 8 {
+			t.Errorf("%d packets are sent again; QUIC has something new: %v", n, stirs)
+		}
+	}
+}
+
 func TestNarrowedPathCarriesLongPacketsInParts(t *testing.T) {
 	p := newPair(t, directA, relayA)
 	p.ask(1452, 2*time.Second)

@@ -39,7 +39,7 @@ type Bound struct {
 	over    func() // see End
 }
 
-// Hooks are what a connection asks of its owner, and tells it. News and Pulse are called with a
+// Hooks are what a connection asks of its owner, and tells it. News, Stir and Pulse are called with a
 // lock held that all methods take.
 type Hooks struct {
 	// Remote says which address QUIC has for the connection, as long as it lasts. That need not
@@ -51,6 +51,8 @@ type Hooks struct {
 	Taken func() uint64
 	// News is called when there are moves to Take, or what IsSuspect, IsDark or Seen say has changed.
 	News func()
+	// Stir makes QUIC send something that wants an answer, soon; nil: nothing does.
+	Stir func()
 	// Pulse is called when a packet of QUIC goes or comes, but no sooner than Pace after the
 	// last time; nil: never.
 	Pulse func(now time.Time)
@@ -343,6 +345,9 @@ func (b *Bound) take(out Out) {
 	}
 	if len(out.Moves) > 0 {
 		b.via = nil
+	}
+	if out.Stir && b.hooks.Stir != nil {
+		b.hooks.Stir()
 	}
 	b.layer.punched.Add(uint64(out.Punched))
 	b.layer.missed.Add(uint64(out.Missed))

@@ -10,6 +10,7 @@ func (b *Binding) Advance(now time.Time) Out {
 	for again := true; again; {
 		b.out.Next = time.Time{}
 		b.endLook(now)
+		b.resendDue(now)
 		b.setRoles(now)
 		again = false
 		for _, p := range b.paths {
@@ -20,6 +21,15 @@ func (b *Binding) Advance(now time.Time) Out {
 	out := b.out
 	b.out = Out{}
 	return out
+}
+
+// resendDue sends again what may be lost, when it is time to.
+func (b *Binding) resendDue(now time.Time) {
+	if !b.resendAt.IsZero() && !now.Before(b.resendAt) {
+		b.resendAt = time.Time{}
+		b.resend()
+	}
+	b.sooner(b.resendAt)
 }
 
 // setRoles says what each path is for.
@@ -63,7 +73,7 @@ func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
 		b.ping(p, d.Wide, now)
 	}
 	if d.Narrowed {
-		b.resend()
+		b.resendSoon(now)
 	}
 	b.sooner(d.Next)
 	if !d.Suspected {
@@ -170,6 +180,6 @@ func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
 	b.loss.restart()
 	if cause == Failover || cause == Network {
 		from.Fail(now)
-		b.resend()
+		b.resendSoon(now)
 	}
 }

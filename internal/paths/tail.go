@@ -53,6 +53,14 @@ func (t *tail) add(run []byte, size int, suspect bool, now time.Time) {
 	}
 }
 
+// newest returns when the last of the packets was sent; the zero time if there is none.
+func (t *tail) newest() time.Time {
+	if len(t.packets) == 0 {
+		return time.Time{}
+	}
+	return t.packets[len(t.packets)-1].at
+}
+
 // heard forgets what must have come if anything has, as something was heard: what was sent for longer
 // ago than a round trip, and a quarter for what varies.
 func (t *tail) heard(now time.Time, rtt time.Duration) {
