@@ -179,6 +179,11 @@ func (n *libp2pNode) keep(to contact) {
 		}
 		addrs = append(addrs, circuit)
 	}
+	n.keepAt(to, addrs...)
+}
+
+// keepAt is keep at some addresses.
+func (n *libp2pNode) keepAt(to contact, addrs ...multiaddr.Multiaddr) {
 	// Peering's own dials keep the addresses for two minutes only, too short for an
 	// application's after a long outage.
 	n.Peerstore().AddAddrs(libp2pID(to.key), addrs, peerstore.PermanentAddrTTL)

@@ -70,6 +70,17 @@ func (n *meshNode) keep(to contact) {
 	}
 }
 
+func (n *meshNode) keepThrough(to contact) {
+	if err := n.RegisterForReconnect(meshsync.PeerID(to.key), nil, n.relay); err != nil {
+		panic(err) // the contact is one this program made
+	}
+}
+
+func (n *meshNode) direct(to contact) bool {
+	c, ok := n.Conn(meshsync.PeerID(to.key))
+	return ok && c.Path().Kind == meshsync.PathDirect
+}
+
 func (n *meshNode) connected(to contact) bool {
 	_, ok := n.Conn(meshsync.PeerID(to.key))
 	return ok

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
@@ -56,6 +57,12 @@ func prepareMeshPaths(at site) (func(site) (node, error), func() error, error) {
 }
 
 func prepareLibp2pPaths(at site) (func(site) (node, error), func() error, error) {
+	return prepareLibp2pAround(at, func(n *libp2pNode, _ *libp2pRelay) (node, error) { return n, nil })
+}
+
+// prepareLibp2pAround starts a relay. What starts a node reserves a place there, and lets complete make of the
+// host what it is to be.
+func prepareLibp2pAround(at site, complete func(*libp2pNode, *libp2pRelay) (node, error)) (func(site) (node, error), func() error, error) {
 	r, err := startLibp2pRelay(at)
 	if err != nil {
 		return nil, nil, err
@@ -68,7 +75,10 @@ func prepareLibp2pPaths(at site) (func(site) (node, error), func() error, error)
 		}
 		host := n.(*libp2pNode)
 		host.relay = &through
-		return n, reserve(context.Background(), host, through)
+		if err := reserve(context.Background(), host, through); err != nil {
+			return nil, errors.Join(err, host.Close())
+		}
+		return complete(host, r)
 	}, r.Close, nil
 }
 

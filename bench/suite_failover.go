@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
@@ -104,11 +105,12 @@ func runFailover(b *bench) (*result, error) {
 			t.Rows = append(t.Rows, silenceRow(v, kind, samples))
 		}
 	}
-	for _, v := range pathRivals() {
+	holes, err := holesTable(b)
+	for _, v := range slices.Concat(pathRivals(), holeRivals()) {
 		r.Rivals = append(r.Rivals, [2]string{v.name, v.about})
 	}
-	r.Tables = []table{t}
-	return r, failed
+	r.Tables = []table{t, holes}
+	return r, errors.Join(failed, err)
 }
 
 // silence is one sample.

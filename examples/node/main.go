@@ -26,9 +26,10 @@
 //	go run ./examples/node -key a.key -relay <URL>
 //	go run ./examples/node -key b.key -peer <ID>@<URL> -peer <ID>@192.0.2.1:7001
 //
-// With addresses too, the connection moves from the relay to a direct path as
-// soon as there is one, and back when that dies. The "connected" lines and those of
-// kind "path changed" tell with path=relay or path=direct which it is.
+// The connection moves from the relay to a direct path as soon as there is one, and back
+// when that dies. The nodes tell each other where they may be reached and punch holes
+// through NATs, so a relay may be all that they are told. The "connected" lines and those
+// of kind "path changed" tell with path=relay or path=direct which it is.
 //
 // With -echo the node sends each of its peers numbered messages on one long stream,
 // which come back on it, and logs each second the longest time without an answer: what

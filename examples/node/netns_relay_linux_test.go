@@ -65,13 +65,11 @@ type relayProgram struct {
 	*process
 }
 
-// newRelayProgram builds the program. It does not run yet.
+// newRelayProgram returns the program with a fresh key. It does not run yet.
 func newRelayProgram(n netns) *relayProgram {
 	t := n.t
 	t.Helper()
-	dir := t.TempDir()
-	path, keyFile := filepath.Join(dir, "meshsync-relay"), filepath.Join(dir, "relay.key")
-	command(t, "go", "build", "-o", path, "../../relay/cmd/meshsync-relay")
+	keyFile := filepath.Join(t.TempDir(), "relay.key")
 	key, err := meshsync.LoadOrCreateKey(keyFile)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +77,7 @@ func newRelayProgram(n netns) *relayProgram {
 	addr := n.ip + ":7443"
 	return &relayProgram{
 		t:    t,
-		argv: []string{"ip", "netns", "exec", n.name, path, "-key", keyFile, "-listen", addr},
+		argv: []string{"ip", "netns", "exec", n.name, relayPath, "-key", keyFile, "-listen", addr},
 		url:  "relay://" + meshsync.PeerIDFromKey(key).String() + "@" + addr,
 	}
 }

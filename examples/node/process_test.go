@@ -20,8 +20,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// program is the path of the node program, which TestMain builds.
-var program string
+// program and relayPath are the paths of the node and the relay program, which TestMain builds.
+var program, relayPath string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "node")
@@ -33,11 +33,11 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	flag.Set("test.parallel", "16")
 
-	program = filepath.Join(dir, "node")
+	program, relayPath = filepath.Join(dir, "node"), filepath.Join(dir, "meshsync-relay")
 	if runtime.GOOS == "windows" {
-		program += ".exe"
+		program, relayPath = program+".exe", relayPath+".exe"
 	}
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", dir, ".", "../../relay/cmd/meshsync-relay").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		os.RemoveAll(dir)
 		os.Exit(1)
