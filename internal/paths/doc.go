@@ -15,6 +15,7 @@
 //	part.go       packets that are longer than that
 //	binding.go    what belongs to one connection, and where its packets go
 //	settle.go     when it moves to another path
+//	loss.go       when it leaves one that loses too much
 //	candidate.go  the addresses that the other side tells, and what may be sent there
 //
 // Nothing in these reads a clock, starts a goroutine, sets a timer or sends a packet:
