@@ -213,25 +213,6 @@ func (m *metrics) opened(c *Conn, outage time.Duration) {
 
 func (m *metrics) pathChanged(cause paths.Cause) { m.moves.WithLabelValues(cause.String()).Inc() }
 
-// candidate counts one that a peer has told.
-func (m *metrics) candidate(kind string, used bool) {
-	outcome := "ignored"
-	if used {
-		outcome = "used"
-	}
-	m.told.WithLabelValues(kind, outcome).Inc()
-}
-
-// candidatesIgnored counts those that came too often.
-func (m *metrics) candidatesIgnored(t told) {
-	for _, a := range t.addrs {
-		m.candidate(a.kind.String(), false)
-	}
-	for range t.relays {
-		m.candidate("relay", false)
-	}
-}
-
 func (m *metrics) closed(cause error) { m.closes.WithLabelValues(closeLabel(cause)).Inc() }
 
 // Describe implements prometheus.Collector.

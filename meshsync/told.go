@@ -147,3 +147,22 @@ func (rs *relays) namedRoute(u relay.URL, id PeerID) (paths.Route, bool) {
 	}
 	return l.routeTo(id), true
 }
+
+// candidate counts one that a peer has told.
+func (m *metrics) candidate(kind string, used bool) {
+	outcome := "ignored"
+	if used {
+		outcome = "used"
+	}
+	m.told.WithLabelValues(kind, outcome).Inc()
+}
+
+// candidatesIgnored counts those that came too often.
+func (m *metrics) candidatesIgnored(t told) {
+	for _, a := range t.addrs {
+		m.candidate(a.kind.String(), false)
+	}
+	for range t.relays {
+		m.candidate("relay", false)
+	}
+}

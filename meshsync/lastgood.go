@@ -1,0 +1,44 @@
+package meshsync
+
+import (
+	"slices"
+	"time"
+)
+
+// A peer that was lost may still be where its last connection went, though nobody has registered that address.
+
+const (
+	// maxGood bounds the addresses of the last connection that are dialed besides those of the registration: a few
+	// uplinks of each family. Each costs a handshake without an answer if the peer is not there any more.
+	maxGood = 4
+	// goodLasts is for how long after a loss they are. Others may have them later.
+	goodLasts = time.Hour
+)
+
+// toDial returns the addresses of the registration, and then those at which the peer was when its connection was
+// lost. MeshSyncTransport.mu is held.
+func (w *watchdog) toDial() []string {
+	if lost := w.t.peers[w.peer].lost; lost.IsZero() || time.Since(lost) > goodLasts {
+		return w.addrs
+	}
+	addrs := slices.Clone(w.addrs)
+	for _, a := range w.good {
+		if !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// goodAddrs returns the addresses at which the peer has proven to be, the one in use first.
+func (c *Conn) goodAddrs() (addrs []string) {
+	if c.paths == nil {
+		return nil
+	}
+	for _, p := range c.Paths() {
+		if p.Kind == PathDirect && p.Validated && len(addrs) < maxGood {
+			addrs = append(addrs, p.Remote)
+		}
+	}
+	return addrs
+}
