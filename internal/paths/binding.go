@@ -42,7 +42,8 @@ type Binding struct {
 
 	intake intake
 	loss   lossMeter
-	// resendAt is when what may be lost is sent again; zero: nothing is.
+	// again are the packets that are to be sent once more, and resendAt is when; zero: none are.
+	again    [][]byte
 	resendAt time.Time
 
 	longest int    // the longest packet that QUIC is known to send
@@ -148,8 +149,8 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 		advance = true
 	}
 	b.tail.add(run, size, b.active.state == Suspect, now)
-	if !b.resendAt.IsZero() {
-		b.resendAt, advance = now.Add(resendAfter), true
+	if at := now.Add(resendAfter); b.resendAt.After(at) {
+		b.resendAt, advance = at, true
 	}
 	advance = advance || !waited && b.active.Waits()
 	return b.active.route, whole, advance || b.active.width.isDue(now)
@@ -418,27 +419,34 @@ const (
 // for a round trip (RFC 9002 section 5.1: the largest packet that is newly acknowledged is measured), and wait for
 // many times as long for what is lost next.
 func (b *Binding) resendSoon(now time.Time) {
-	switch last := b.tail.newest(); {
-	case last.IsZero():
-	case now.Sub(last) <= 2*b.active.RTT():
-		b.resend()
-	default:
-		b.out.Stir = true
-		b.resendAt = now.Add(stirLasts)
+	last := b.tail.newest()
+	if last.IsZero() {
+		return
 	}
+	b.again = nil
+	for packet := range b.tail.all() {
+		b.again = append(b.again, slices.Clone(packet)) // what is sent meanwhile takes their place
+	}
+	if now.Sub(last) <= 2*b.active.RTT() {
+		b.resend()
+		return
+	}
+	b.out.Stir = true
+	b.resendAt = now.Add(stirLasts)
 }
 
 // resend sends the last packets again that may be lost, over the path that is active now:
 // the answer tells QUIC that there is one, which would else wait for its own timer,
 // which doubles (RFC 9002 section 6.2).
 func (b *Binding) resend() {
-	for packet := range b.tail.all() {
+	for _, packet := range b.again {
 		if b.fits(len(packet)) {
-			b.send(b.active.route, slices.Clone(packet))
+			b.send(b.active.route, packet)
 			continue
 		}
 		first, rest := b.Split(packet)
 		b.send(b.active.route, first)
 		b.send(b.active.route, rest)
 	}
+	b.again, b.resendAt = nil, time.Time{}
 }

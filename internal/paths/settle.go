@@ -26,7 +26,6 @@ func (b *Binding) Advance(now time.Time) Out {
 // resendDue sends again what may be lost, when it is time to.
 func (b *Binding) resendDue(now time.Time) {
 	if !b.resendAt.IsZero() && !now.Before(b.resendAt) {
-		b.resendAt = time.Time{}
 		b.resend()
 	}
 	b.sooner(b.resendAt)
