@@ -216,6 +216,8 @@ func TestStreamGoesOnWhenANATForgets(t *testing.T) {
 				net.router.within("iptables", "-w", "-t", "nat", op, "POSTROUTING", "-o", "to-b", "-p", "udp", "-j", "MASQUERADE", "--to-ports", ports)
 			}
 			masquerade("-A", tc.before)
+			// As from outside any NAT, b cannot reach the address that a has behind this one, which a tells it.
+			net.router.within("iptables", "-w", "-A", "FORWARD", "-i", "to-b", "-o", "to-a", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP")
 			a, b := net.a.node(), net.b.node()
 			b.run()
 			a.run(slices.Concat(asks, []string{registers(b)})...)
