@@ -165,8 +165,11 @@ func (c *couple) direct() (took time.Duration, ok bool) {
 // soon, and the stream that began on the relay goes on; where there is none, looking for it costs little. With -v and
 // -paths.seeds=100 it prints the table.
 func TestNodesBehindNATsBecomeDirect(t *testing.T) {
-	for _, ka := range natKinds {
-		for _, kb := range natKinds {
+	for i, ka := range natKinds {
+		for j, kb := range natKinds {
+			if raceEnabled && (i+j)%3 != 0 { // each kind on either side, in a third of the time
+				continue
+			}
 			t.Run(ka.name+" and "+kb.name, func(t *testing.T) {
 				var took []time.Duration
 				var bytes int64
