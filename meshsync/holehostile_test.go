@@ -193,7 +193,10 @@ func TestRelayThatLiesAboutWhereAPeerIs(t *testing.T) {
 
 // Behind a NAT that gives each packet another port no direct path is any good, and none is used.
 func TestNATThatRemapsEachPacketKeepsTheRelay(t *testing.T) {
-	for _, dialer := range []bool{true, false} {
+	for i, dialer := range []bool{true, false} {
+		if leftOut(i) {
+			continue
+		}
 		inWorld(t, 1, func(w *world) {
 			r := w.relay(1)
 			overTCP := func(o *Options) {

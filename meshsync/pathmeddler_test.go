@@ -232,7 +232,10 @@ func (t *traffic) end(changes int, usual *cost) {
 func TestBadRelayIsLeftForAnotherOne(t *testing.T) {
 	lasts := underRace(8*time.Second, 25*time.Second) // the shorter one ends before it is taken again
 	var usual cost
-	for _, bad := range badRelays {
+	for i, bad := range badRelays {
+		if leftOut(i) {
+			continue
+		}
 		t.Run(bad.name, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {
 				m := w.meet(twoRelays)
@@ -267,7 +270,10 @@ func TestBadRelayBesideADirectPath(t *testing.T) {
 	const dark, soon = besideDelay * 3 / 4, 2 * time.Second
 	lasts := underRace(12*time.Second, 30*time.Second)
 	var usual cost
-	for _, bad := range badRelays {
+	for i, bad := range badRelays {
+		if leftOut(i) {
+			continue
+		}
 		t.Run(bad.name, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {
 				m := w.meet(oneRelay)
