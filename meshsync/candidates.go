@@ -40,9 +40,10 @@ const (
 type addressBook struct {
 	t *MeshSyncTransport
 
-	mu    sync.Mutex
-	hosts []netip.Prefix // those of the interfaces, with their networks
-	read  time.Time      // hosts
+	mu      sync.Mutex
+	hosts   []netip.Prefix // those of the interfaces, with their networks
+	read    time.Time      // hosts; zero: they are to be read anew
+	changes int            // how often they were to be
 	// seen is where each registered peer sees the transport, count how many do so at an address, and
 	// agreed those at which enough do, in the order in which they became so; it is never changed in place.
 	seen   map[PeerID]netip.AddrPort
@@ -58,20 +59,25 @@ func newAddressBook(t *MeshSyncTransport) *addressBook {
 func interfaceAddrs() (all []netip.Prefix) {
 	interfaces, _ := net.Interfaces()
 	for _, i := range interfaces {
-		if i.Flags&net.FlagUp == 0 {
+		if i.Flags&net.FlagUp != 0 {
+			all = append(all, addrsOf(&i)...)
+		}
+	}
+	return all
+}
+
+// addrsOf returns the addresses of an interface, each with its network.
+func addrsOf(i *net.Interface) (all []netip.Prefix) {
+	addrs, _ := i.Addrs()
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok {
 			continue
 		}
-		addrs, _ := i.Addrs()
-		for _, a := range addrs {
-			n, ok := a.(*net.IPNet)
-			if !ok {
-				continue
-			}
-			ip, ok := netip.AddrFromSlice(n.IP)
-			bits, _ := n.Mask.Size()
-			if ip = ip.Unmap(); ok && bits <= ip.BitLen() {
-				all = append(all, netip.PrefixFrom(ip, bits))
-			}
+		ip, ok := netip.AddrFromSlice(n.IP)
+		bits, _ := n.Mask.Size()
+		if ip = ip.Unmap(); ok && bits <= ip.BitLen() {
+			all = append(all, netip.PrefixFrom(ip, bits))
 		}
 	}
 	return all
@@ -88,14 +94,22 @@ func (b *addressBook) local() (netip.AddrPort, bool) {
 }
 
 // host returns the addresses of the host, each with its network. A packet connection that is no
-// socket of the system has none but its own.
+// socket of the system has none but its own. They are read without the lock, which others take with
+// MeshSyncTransport.mu held.
 func (b *addressBook) host() []netip.Prefix {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.read.IsZero() || time.Since(b.read) > hostsLast {
-		b.read, b.hosts = time.Now(), b.t.hostAddrs()
+	hosts, changes, known := b.hosts, b.changes, !b.read.IsZero() && time.Since(b.read) <= hostsLast
+	b.mu.Unlock()
+	if known {
+		return hosts
 	}
-	return b.hosts
+	hosts = b.t.hostAddrs()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.changes == changes {
+		b.read, b.hosts = time.Now(), hosts
+	}
+	return hosts
 }
 
 func (t *MeshSyncTransport) hostAddrs() []netip.Prefix {
@@ -114,7 +128,7 @@ func (t *MeshSyncTransport) hostAddrs() []netip.Prefix {
 func (b *addressBook) refresh() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.read = time.Time{}
+	b.read, b.changes = time.Time{}, b.changes+1
 }
 
 // hostCandidates returns the host's addresses at which the socket receives.
@@ -307,7 +321,8 @@ func (t *MeshSyncTransport) tellCandidates(c *Conn) {
 			continue
 		}
 		if c.send(m.frame(), t.opts.DialTimeout) != nil {
-			return // it has ended, or is about to
+			c.tell.failed() // it has ended, or the peer does not read for now
+			continue
 		}
 		c.look()
 	}
@@ -329,6 +344,13 @@ func (l *telling) takeNews() (moved bool) {
 	moved = l.moved
 	l.again, l.moved = false, false
 	return moved
+}
+
+// failed says that what was to be told was not: it is tried again.
+func (l *telling) failed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last, l.again = told{}, true
 }
 
 // replace sets what was told last. It reports whether that is something else than before.

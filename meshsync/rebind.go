@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 )
 
 // A socket that is bound to one address of the host is of no use when the host has lost
@@ -38,8 +40,8 @@ func interfaceOf(ip netip.Addr) string {
 	}
 	interfaces, _ := net.Interfaces()
 	for _, i := range interfaces {
-		for _, has := range addressesOf(&i) {
-			if has == ip {
+		for _, has := range addrsOf(&i) {
+			if has.Addr() == ip {
 				return i.Name
 			}
 		}
@@ -47,28 +49,16 @@ func interfaceOf(ip netip.Addr) string {
 	return ""
 }
 
-// addressesOf returns the addresses that an interface has.
-func addressesOf(i *net.Interface) (ips []netip.Addr) {
-	addrs, _ := i.Addrs()
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok {
-				ips = append(ips, ip.Unmap())
-			}
-		}
-	}
-	return ips
-}
-
 // successors returns where a socket can be bound that was bound to an address which is
 // lost: to the one that was asked for, and to those addresses of its interface which are of
 // the same family and scope.
-func (b *localAddr) successors(lost netip.Addr, has []netip.Addr) []netip.Addr {
+func (b *localAddr) successors(lost netip.Addr, has []netip.Prefix) []netip.Addr {
 	var found []netip.Addr
 	if b.asked.Addr() != lost {
 		found = append(found, b.asked.Addr())
 	}
-	for _, ip := range has {
+	for _, p := range has {
+		ip := p.Addr()
 		if ip.Is4() == lost.Is4() && ip.IsLinkLocalUnicast() == lost.IsLinkLocalUnicast() && ip != lost.WithZone("") && ip != b.asked.Addr().WithZone("") {
 			found = append(found, ip.WithZone(lost.Zone()))
 		}
@@ -89,38 +79,48 @@ func (b *localAddr) listenAt(ip netip.Addr, port uint16) (*net.UDPConn, error) {
 // bindAnew gives the transport another socket if the host has lost the address to which
 // its socket is bound.
 func (t *MeshSyncTransport) bindAnew() {
-	b := t.local
-	if b == nil {
+	if t.local == nil {
 		return
 	}
+	switch from, to, err := t.local.replace(t.endpoint); {
+	case err == nil && from != to:
+		t.log.Info("socket bound anew, as its address is gone", "from", from.String(), "to", to.String())
+	case err != nil && t.ctx.Err() == nil:
+		t.log.Warn("the socket's address is gone, and no other one takes its place", "address", from.String(), "interface", t.local.iface, "error", err)
+	}
+}
+
+// replace binds the endpoint's socket anew if its address is gone. It returns where it was bound
+// and where it is, and an error if it cannot be, once until it can.
+func (b *localAddr) replace(e *endpoint.Endpoint) (from, to netip.AddrPort, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := t.Addr().(*net.UDPAddr).AddrPort()
-	lost := now.Addr().Unmap()
+	from = e.LocalAddr().(*net.UDPAddr).AddrPort()
+	lost := from.Addr().Unmap()
 	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(lost, 0)))
 	if err == nil {
 		probe.Close()
 		b.failing = false
-		return
+		return from, from, nil
 	}
-	var has []netip.Addr
+	var has []netip.Prefix
 	if i, err := net.InterfaceByName(b.iface); err == nil {
-		has = addressesOf(i)
+		has = addrsOf(i)
 	}
 	for _, ip := range b.successors(lost, has) {
-		u, listenErr := b.listenAt(ip, now.Port())
-		if listenErr == nil {
-			listenErr = t.endpoint.Rebind(u)
+		u, next := b.listenAt(ip, from.Port())
+		if next == nil {
+			next = e.Rebind(u)
 		}
-		if listenErr == nil {
-			t.log.Info("socket bound anew, as its address is gone", "from", now.String(), "to", t.Addr().String())
+		if next == nil {
 			b.failing = false
-			return
+			return from, e.LocalAddr().(*net.UDPAddr).AddrPort(), nil
 		}
-		err = errors.Join(err, listenErr)
+		err = errors.Join(err, next)
 	}
-	if !b.failing && t.ctx.Err() == nil {
-		b.failing = true
-		t.log.Warn("the socket's address is gone, and no other one takes its place", "address", now.String(), "interface", b.iface, "error", err)
+	if b.failing {
+		return from, from, nil // that was said
 	}
+	b.failing = true
+	return from, from, err
 }

@@ -17,6 +17,12 @@ func TestSuccessorsOfALostAddress(t *testing.T) {
 		}
 		return list
 	}
+	prefixes := func(s string) (list []netip.Prefix) {
+		for _, ip := range ips(s) {
+			list = append(list, netip.PrefixFrom(ip, 24))
+		}
+		return list
+	}
 	for _, tc := range []struct{ what, asked, lost, has, want string }{
 		{"another lease", "10.0.0.5:7", "10.0.0.5", "10.0.0.9 2001:db8::9", "10.0.0.9"},
 		{"what was asked for is first", "10.0.0.5:7", "10.0.0.9", "10.0.0.7 10.0.0.5", "10.0.0.5 10.0.0.7"},
@@ -27,7 +33,7 @@ func TestSuccessorsOfALostAddress(t *testing.T) {
 		{"the interface is gone", "10.0.0.5:7", "10.0.0.5", "", ""},
 	} {
 		b := localAddr{asked: netip.MustParseAddrPort(tc.asked)}
-		if got, want := b.successors(netip.MustParseAddr(tc.lost), ips(tc.has)), ips(tc.want); !slices.Equal(got, want) {
+		if got, want := b.successors(netip.MustParseAddr(tc.lost), prefixes(tc.has)), ips(tc.want); !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", tc.what, got, want)
 		}
 	}

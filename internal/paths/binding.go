@@ -295,11 +295,11 @@ func (b *Binding) Replace(addrs []Route, now time.Time) Out {
 	return b.Know(addrs, now)
 }
 
-// Spread sets the least time between two pings of a path in a suspicion. It is more than it is for
-// one connection alone if many are suspect: they have lost the same link.
+// Spread sets the least time between two pings in a suspicion, whichever paths they go over. It is more
+// than it is for one connection alone if many are suspect: they have lost the same link.
 func (b *Binding) Spread(d time.Duration) {
 	for _, p := range b.paths {
-		p.spread = d
+		p.spread = d * time.Duration(len(b.paths))
 	}
 }
 

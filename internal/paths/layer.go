@@ -106,10 +106,10 @@ func (l *Layer) Close() {
 
 // pingShare is the time that one ping of a path takes of all that are sent in suspicions: 5,000 a
 // second, a few percent of a core. So a hub whose link has died pings each of 5,000 peers once
-// a second. Each of these pings the hub as often as ever, and the hub hears that.
+// a second, over one of its paths. Each of these pings the hub as often as ever, and the hub hears that.
 const pingShare = 200 * time.Microsecond
 
-// spread returns the least time between two pings of a path in a suspicion.
+// spread returns the least time between two pings of one connection in a suspicion.
 func (l *Layer) spread() time.Duration { return time.Duration(l.suspects.Load()) * pingShare }
 
 // Pings returns how many pings and pongs were sent, and Parts how many packets in two parts.

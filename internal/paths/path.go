@@ -332,10 +332,7 @@ func (p *Path) unfit() bool { return p.width.unfit() || p.lossy }
 
 // Pardon makes a path that has failed be used again with its next answer.
 func (p *Path) Pardon(now time.Time) {
-	p.failures = 0
-	if p.state == Failed || p.state == Valid {
-		p.pingAt = now
-	}
+	p.failures, p.pingAt = 0, now
 }
 
 // Fail takes note that the path does not work: another one takes over.
