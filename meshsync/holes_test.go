@@ -135,6 +135,40 @@ func TestNetworkChangedMakesBothSidesLookAgain(t *testing.T) {
 	})
 }
 
+// When both NATs have forgotten everything and give other ports, as after a power cut, the relay sees the
+// new ones first: they are told, and the peers are direct again soon.
+func TestPeersAreDirectAgainAfterTheirNATsHaveForgotten(t *testing.T) {
+	var took []time.Duration
+	for seed := range seedsOfPaths(5) {
+		inWorld(t, seed, func(w *world) {
+			c := w.coupleBehind(portNAT, portNAT)
+			c.awaitDirect(5 * time.Second)
+			time.Sleep(2 * time.Second)
+			s := c.a.serve(c.b)
+			time.Sleep(time.Duration(w.rand.IntN(1000)) * time.Millisecond)
+			for _, nat := range c.nats {
+				nat.Forget()
+			}
+			began := time.Now()
+			c.a.awaitPath(c.b, PathRelay, 5*time.Second)
+			c.b.awaitPath(c.a, PathRelay, 5*time.Second)
+			c.awaitDirect(time.Minute)
+			took = append(took, time.Since(began))
+			s.end()
+			if err := <-c.stream; err != nil {
+				t.Errorf("seed %d: the stream: %v", seed, err)
+			}
+			c.a.stop()
+			c.b.stop()
+		})
+	}
+	p50, p99 := quantiles(took)
+	t.Logf("direct again after p50 %v, p99 %v", p50.Round(time.Millisecond), p99.Round(time.Millisecond))
+	if p99 > 3*time.Second {
+		t.Errorf("direct again after p50 %v, p99 %v", p50, p99)
+	}
+}
+
 // anyAddr is a packet connection that is bound to all addresses of its host.
 type anyAddr struct{ net.PacketConn }
 

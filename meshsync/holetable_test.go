@@ -71,6 +71,7 @@ func (w *world) hostBehind(k natKind, n byte) (host *testnet.Host, outermost *te
 type couple struct {
 	*world
 	a, b   *node
+	nats   [2]*testnet.NAT // the outermost of each; nil: there is none
 	pings  [2]*pingCount
 	began  time.Time // when the first of them had a connection
 	stream chan error
@@ -97,7 +98,8 @@ func (w *world) lossyCouple(ka, kb natKind, loss float64, set ...func(*Options))
 	nodes := [2]*node{}
 	for i, n := range []int{first, second} {
 		k := []natKind{ka, kb}[i]
-		host, _ := w.hostBehind(k, byte(n))
+		host, nat := w.hostBehind(k, byte(n))
+		c.nats[i] = nat
 		w.net.SetLink(host, r.host, relayed)
 		nd := &node{w: w, key: testKey(n), host: host, opts: Options{Handler: echo}}
 		home(r)(&nd.opts)

@@ -57,6 +57,7 @@ func (l *relayLink) connect(ctx context.Context, o relay.ClientOptions) linkDial
 	o.Forward = func(b []byte, size int, to net.Addr) (int, error) { return t.endpoint.WriteRun(b, size, to, nil) }
 	o.Receive = func(from PeerID, b []byte) { l.rs.receive(l, from, b) }
 	o.Presence = func(peer PeerID, there bool) { l.heardOf(source, peer, there) }
+	o.Moved = func(netip.AddrPort) { t.observedChanged() }
 	d.client, d.err = relay.Dial(ctx, o)
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()

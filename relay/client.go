@@ -31,8 +31,7 @@ type Client struct {
 	channel
 	opts    ClientOptions
 	remote  netip.AddrPort
-	addr    *net.UDPAddr // remote
-	welcome welcome
+	addr    *net.UDPAddr   // remote
 	wait    sync.WaitGroup // channel.wg
 	buffers buffers        // channel.pool
 
@@ -45,12 +44,16 @@ type Client struct {
 	channels channels
 	runs     runs
 
-	messages rate.Bucket // the goroutine that reads control messages owns it
-	parts    reassembler // the goroutine that reads datagrams owns it
-	pulse    *pulse      // over TCP
+	// The goroutine that reads control messages owns these.
+	messages rate.Bucket
+	moves    rate.Bucket // of this client, as the relay sees it
+
+	parts reassembler // the goroutine that reads datagrams owns it
+	pulse *pulse      // over TCP
 
 	// Guarded by out.mu:
 
+	observed netip.AddrPort
 	watches watchList
 	probe   probe
 	pong    uint64 // the nonce to answer
@@ -80,8 +83,9 @@ const (
 // newClient returns the client of a link to an address, on which the relay has
 // said welcome. rtt is how long that took.
 func newClient(o ClientOptions, remote netip.AddrPort, l link, w welcome, rtt time.Duration) *Client {
-	c := &Client{opts: o, remote: remote, addr: net.UDPAddrFromAddrPort(remote), welcome: w, stalled: make(chan struct{}), leaving: make(chan struct{})}
+	c := &Client{opts: o, remote: remote, addr: net.UDPAddrFromAddrPort(remote), observed: w.observed, stalled: make(chan struct{}), leaving: make(chan struct{})}
 	c.messages = rate.NewBucket(messageRate, messageBurst, messageBurst)
+	c.moves = rate.NewBucket(2*moveRate, 2*moveBurst, 2*moveBurst) // what the network has held back comes at once
 	c.open(l, c, &c.buffers, &c.wait)
 	c.out.limit = maxQueued
 	c.watches.most = int(min(w.maxWatches, maxWatchesInAll))
@@ -125,9 +129,13 @@ func (c *Client) enclose(to identity.PeerID, packet []byte) bool {
 	return true
 }
 
-// Observed returns the address at which the relay sees this client; the zero
-// value if the relay does not know.
-func (c *Client) Observed() netip.AddrPort { return c.welcome.observed }
+// Observed returns the address at which the relay sees this client, as it has said
+// last; the zero value if the relay does not know.
+func (c *Client) Observed() netip.AddrPort {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.observed
+}
 
 // Remote returns the relay's address, to which Dial has connected.
 func (c *Client) Remote() netip.AddrPort { return c.remote }

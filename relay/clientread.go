@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
@@ -120,6 +121,8 @@ func (c *Client) handle(b []byte) error {
 		}
 	case kindFits:
 		c.path.answered(int(m.size))
+	case kindObserved:
+		return c.seenAt(m.observed)
 	case kindPing:
 		c.out.mu.Lock()
 		defer c.out.mu.Unlock()
@@ -141,6 +144,22 @@ func (c *Client) handle(b []byte) error {
 		return reasonOf(m.code)
 	default:
 		return fmt.Errorf("%w: message kind %d from the relay", ErrProtocol, m.kind)
+	}
+	return nil
+}
+
+// seenAt takes the address at which the relay sees the client now. One that says ever new ones is
+// read more slowly.
+func (c *Client) seenAt(addr netip.AddrPort) error {
+	if err := c.moves.Wait(c.ctx, 1); err != nil {
+		return err
+	}
+	c.out.mu.Lock()
+	changed := addr != c.observed
+	c.observed = addr
+	c.out.mu.Unlock()
+	if changed {
+		c.opts.Moved(addr)
 	}
 	return nil
 }

@@ -206,7 +206,8 @@ func (fs *flows) tellTakes(c *session) {
 }
 
 // watchClients takes the numbers of silent flows back, and what was held for clients
-// that have been heard, until the server closes.
+// that have been heard, and sees which of them have moved that send nothing but keep-alives,
+// until the server closes.
 func (s *Server) watchClients() {
 	ticker := time.NewTicker(flowIdle / 4)
 	defer ticker.Stop()
@@ -216,6 +217,7 @@ func (s *Server) watchClients() {
 			for _, c := range s.table.all() {
 				s.table.flows.dropIdle(c)
 				c.out.check()
+				c.moved()
 			}
 		case <-s.ctx.Done():
 			return

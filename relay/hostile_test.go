@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,6 +41,7 @@ func TestMalformedMessagesEndTheirConnection(t *testing.T) {
 		"welcome":                   {bytes: appendWelcome(nil, welcome{}), greeted: true},
 		"present":                   {bytes: appendPeer(nil, kindPresent, id), greeted: true},
 		"gone":                      {bytes: appendPeer(nil, kindGone, id), greeted: true},
+		"observed":                  {bytes: appendObserved(nil, netip.AddrPortFrom(netip.IPv4Unspecified(), 1)), greeted: true},
 		"goodbye":                   {bytes: appendGoodbye(nil, 1), greeted: true},
 		"close over QUIC":           {bytes: appendClose(nil, codeNormal), greeted: true, only: CarrierUDP},
 		"packet on the stream":      {bytes: message(kindPacket, append(id[:], 'x')...), greeted: true, only: CarrierUDP},

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
@@ -82,6 +83,33 @@ func (c *session) tellChannel(peer identity.PeerID, set func(n *channelNotice)) 
 	c.out.notify()
 }
 
+// moved tells the client at which address it is seen if that is another one than it was told:
+// peers would look for it there in vain. A client that moves all the time is told now and then.
+func (c *session) moved() {
+	remote := c.udpAddr()
+	if c.toldAddr.Load() == remote {
+		return
+	}
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if c.greeted && c.moves.Take(1) {
+		c.toldAddr.Store(remote)
+		c.movedDue = true
+		c.out.notify()
+	}
+}
+
+// udpAddr is where the client is seen, as its QUIC connection has proven, which has a new value
+// for each new address. It is nil over TCP, where a client stays at its address.
+func (c *session) udpAddr() *net.UDPAddr {
+	l, ok := c.link.(*quicLink)
+	if !ok {
+		return nil
+	}
+	addr, _ := l.qc.RemoteAddr().(*net.UDPAddr)
+	return addr
+}
+
 // tellReceive is to tell the client under which number packets of a peer come; 0:
 // none any more.
 func (c *session) tellReceive(peer identity.PeerID, number uint64) {
@@ -109,6 +137,7 @@ func (c *session) overrun() bool {
 // appendControl is asked by the outbox for what waits to be written.
 func (c *session) appendControl(b []byte) []byte {
 	if !c.greeted {
+		c.toldAddr.Store(c.udpAddr())
 		b, c.greeted = appendWelcome(b, welcome{
 			maxWatches:     maxWatches,
 			bytesPerSecond: uint64(c.server.opts.BytesPerSecond),
@@ -120,6 +149,9 @@ func (c *session) appendControl(b []byte) []byte {
 	}
 	if c.pongDue {
 		b, c.pongDue = appendNonce(b, kindPong, c.pong), false
+	}
+	if c.movedDue {
+		b, c.movedDue = appendObserved(b, c.link.remote()), false
 	}
 	b = c.path.append(b)
 	for peer, n := range c.channels {

@@ -84,6 +84,10 @@ type ClientOptions struct {
 	// leaves it, and how things stand when a watch begins. It is called from
 	// one goroutine and must not block.
 	Presence func(peer identity.PeerID, present bool)
+	// Moved is told when the relay sees this client at another address than it has said
+	// before, as after a NAT was restarted. It is called from one goroutine, of those that call
+	// Presence, and must not block.
+	Moved func(observed netip.AddrPort)
 	// Logger; default: discard.
 	Logger *slog.Logger
 }
@@ -155,6 +159,9 @@ func (o ClientOptions) withDefaults() (ClientOptions, error) {
 	}
 	if o.Presence == nil {
 		o.Presence = func(identity.PeerID, bool) {}
+	}
+	if o.Moved == nil {
+		o.Moved = func(netip.AddrPort) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

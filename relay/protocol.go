@@ -18,7 +18,7 @@ import (
 //	                             <-      welcome
 //	watch, unwatch, packet, part ->
 //	                             <-      present, gone, packet, part
-//	                             <-      receive, send, takes
+//	                             <-      receive, send, takes, observed
 //	ready                        ->
 //	forwarded                    <->     forwarded
 //	fits                         <->     fits
@@ -113,6 +113,9 @@ const (
 	kindTakes = 17 //   peer, size uint16                      the relay: the longest UDP payload that can be
 	//                                                         forwarded to the peer in one piece, when
 	//                                                         numbers are given out, and when it changes
+	kindObserved = 18 // ip [16]byte, port uint16              the relay, which sees the client at another
+	//                                                         address than it has said; of several only
+	//                                                         the last may be sent
 )
 
 // A side that gets anything else (malformed, of a wrong length, of an unknown
@@ -140,7 +143,8 @@ const (
 
 	lengthSize   = 2
 	helloSize    = 1
-	welcomeSize  = 1 + 4 + 8 + 16 + 2
+	addrSize     = 16 + 2
+	welcomeSize  = 1 + 4 + 8 + addrSize
 	nonceSize    = 8
 	numberSize   = 8
 	fitsSize     = 2
@@ -162,6 +166,8 @@ type message struct {
 	delay   uint32          // goodbye, in milliseconds
 	code    closeCode       // close
 	welcome welcome
+	// observed is where the relay sees the client; the zero value if unknown.
+	observed netip.AddrPort
 }
 
 type welcome struct {
@@ -240,6 +246,8 @@ func parseMessage(b []byte) (message, error) {
 		m.delay = binary.BigEndian.Uint32(body)
 	case kindClose:
 		m.code = closeCode(body[0])
+	case kindObserved:
+		m.observed = parseAddr(body)
 	}
 	return m, nil
 }
@@ -267,6 +275,8 @@ func bodySize(kind uint8) (n int, known bool) {
 		return 4, true
 	case kindClose:
 		return 1, true
+	case kindObserved:
+		return addrSize, true
 	default:
 		return 0, false
 	}
@@ -280,14 +290,20 @@ func checkVersion(v uint8) error {
 }
 
 func parseWelcome(b []byte) welcome {
-	w := welcome{
+	return welcome{
 		maxWatches:     binary.BigEndian.Uint32(b[1:]),
 		bytesPerSecond: binary.BigEndian.Uint64(b[5:]),
+		observed:       parseAddr(b[13:]),
 	}
-	if port := binary.BigEndian.Uint16(b[29:]); port != 0 {
-		w.observed = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[13:29])).Unmap(), port)
+}
+
+// parseAddr returns the zero value for port 0, which says that the address is unknown.
+func parseAddr(b []byte) netip.AddrPort {
+	port := binary.BigEndian.Uint16(b[16:])
+	if port == 0 {
+		return netip.AddrPort{}
 	}
-	return w
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b)).Unmap(), port)
 }
 
 // A datagram is what a DATAGRAM frame, or a packet's message, holds.
@@ -336,12 +352,19 @@ func appendHello(b []byte) []byte {
 func appendWelcome(b []byte, w welcome) []byte {
 	b = append(appendHeader(b, kindWelcome, welcomeSize), protocolVersion)
 	b = binary.BigEndian.AppendUint32(b, w.maxWatches)
-	b = binary.BigEndian.AppendUint64(b, w.bytesPerSecond)
+	return appendAddr(binary.BigEndian.AppendUint64(b, w.bytesPerSecond), w.observed)
+}
+
+func appendAddr(b []byte, ap netip.AddrPort) []byte {
 	var ip [16]byte
-	if w.observed.IsValid() {
-		ip = w.observed.Addr().As16()
+	if ap.IsValid() {
+		ip = ap.Addr().As16()
 	}
-	return binary.BigEndian.AppendUint16(append(b, ip[:]...), w.observed.Port())
+	return binary.BigEndian.AppendUint16(append(b, ip[:]...), ap.Port())
+}
+
+func appendObserved(b []byte, ap netip.AddrPort) []byte {
+	return appendAddr(appendHeader(b, kindObserved, addrSize), ap)
 }
 
 // appendPeer is for watch, unwatch, present and gone.

@@ -9,6 +9,7 @@ import (
 
 func TestMessagesComeBackAsTheyWere(t *testing.T) {
 	w := welcome{maxWatches: 7, bytesPerSecond: 1 << 40, observed: netip.MustParseAddrPort("192.0.2.1:55")}
+	v6 := netip.MustParseAddrPort("[2001:db8::1]:55")
 	for name, tc := range map[string]struct {
 		b    []byte
 		want message
@@ -24,6 +25,9 @@ func TestMessagesComeBackAsTheyWere(t *testing.T) {
 		"pong":           {appendNonce(nil, kindPong, 5), message{kind: kindPong, nonce: 5}},
 		"goodbye":        {appendGoodbye(nil, 1500), message{kind: kindGoodbye, delay: 1500}},
 		"close":          {appendClose(nil, codeSlow), message{kind: kindClose, code: codeSlow}},
+		"observed":       {appendObserved(nil, w.observed), message{kind: kindObserved, observed: w.observed}},
+		"observed, IPv6": {appendObserved(nil, v6), message{kind: kindObserved, observed: v6}},
+		"blind":          {appendObserved(nil, netip.AddrPort{}), message{kind: kindObserved}},
 	} {
 		r := bytes.NewReader(append(bytes.Clone(tc.b), 0xff))
 		b, err := readFrame(r, new([lengthSize]byte), make([]byte, maxControl))
@@ -54,6 +58,7 @@ func FuzzReadMessage(f *testing.F) {
 	f.Add(appendChannel(appendChannel(nil, kindReceive, testID(1), 77), kindSend, testID(2), 0))
 	f.Add(appendFits(appendReady(nil, 1<<63), 1452))
 	f.Add(appendTakes(nil, testID(3), 1300))
+	f.Add(appendObserved(nil, netip.MustParseAddrPort("192.0.2.1:55")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
 		var header [lengthSize]byte
@@ -74,7 +79,7 @@ func FuzzReadMessage(f *testing.F) {
 				}
 				return
 			}
-			if back := encode(m); !bytes.Equal(back[lengthSize:], frame) && m.kind != kindWelcome {
+			if back := encode(m); !bytes.Equal(back[lengthSize:], frame) && m.kind != kindWelcome && m.observed.IsValid() == (m.kind == kindObserved) {
 				t.Fatalf("%x came back as %x", frame, back)
 			}
 		}
@@ -102,6 +107,8 @@ func encode(m message) []byte {
 		return appendGoodbye(nil, m.delay)
 	case kindClose:
 		return appendClose(nil, m.code)
+	case kindObserved:
+		return appendObserved(nil, m.observed)
 	default:
 		return appendPeer(nil, m.kind, m.peer)
 	}

@@ -33,6 +33,12 @@ const (
 	// everything at once.
 	requestRate  = 100
 	requestBurst = maxWatches + requestRate
+
+	// moveRate and moveBurst bound how often a client is told that it is seen at another
+	// address: each of its peers is told in turn, and sends a few pings there. A NAT that
+	// restarts, or a vehicle between two networks, changes it a few times within a moment.
+	moveRate  = 0.1 // per second
+	moveBurst = 4
 )
 
 // A session is a client, as the relay has it. Over QUIC it has two goroutines
@@ -62,6 +68,9 @@ type session struct {
 	parts reassembler
 	last  destination
 
+	// toldAddr is where it was seen when it was told that last; nil over TCP.
+	toldAddr atomic.Pointer[net.UDPAddr]
+
 	requests rate.Bucket // the goroutine that reads control messages owns it
 
 	// Guarded by the table's mu:
@@ -73,6 +82,8 @@ type session struct {
 	// Guarded by out.mu, what is to be written:
 
 	greeted    bool
+	movedDue   bool
+	moves      rate.Bucket // of its address, those that it is told of
 	goodbyeDue bool
 	goodbye    uint32 // milliseconds
 	pongDue    bool
@@ -97,6 +108,7 @@ func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
 		requests:     rate.NewBucket(requestRate, requestBurst, requestBurst),
 		reception:    newReception(),
 		introduction: rate.NewBucket(introductionRate, introduction, introduction),
+		moves:        rate.NewBucket(moveRate, moveBurst, moveBurst),
 	}
 	c.watching.Store(1)
 	c.open(l, c, &s.buffers, &s.wg)
@@ -169,6 +181,7 @@ func (c *session) handleDatagram(b []byte) error {
 		return nil
 	}
 	c.out.heard()
+	c.moved()
 	if d.kind == kindPacket {
 		c.route(d.peer, b)
 		return nil
@@ -233,6 +246,7 @@ func (c *session) handle(b []byte) error {
 		return err
 	}
 	c.out.heard()
+	c.moved()
 	if err := c.requests.Wait(c.ctx, 1); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"net/netip"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -130,25 +129,24 @@ func TestPeersBehindNATsBecomeDirect(t *testing.T) {
 			t.Logf("holes punched: a without an answer for %v, b for %v", a.goesOn(b.node, 0), b.goesOn(a.node, 0))
 			wantPath(a.node, b.node, "direct")
 
-			aBefore, bBefore := a.lines(), b.lines()
+			aBefore, bBefore, since := a.lines(), b.lines(), time.Now()
 			a.forget(tc.before, tc.after)
 			b.forget(tc.before, tc.after)
 			t.Logf("both NATs forget: a without an answer for %v, b for %v", a.goesOn(b.node, aBefore), b.goesOn(a.node, bBefore))
-			if tc.after == nil {
-				// What both send opens the NATs again, at the same ports.
-				wantPath(a.node, b.node, "direct")
-			} else {
-				// The new ports are known to nobody but the relay, which is asked when the
-				// network has changed.
-				wantPath(a.node, b.node, "relay")
-				aBefore, bBefore = a.lines(), b.lines()
-				since := time.Now()
-				a.signal(syscall.SIGHUP)
-				b.signal(syscall.SIGHUP)
-				direct, _ := a.await(aBefore, "msg=event", "kind=path changed", "peer="+b.id.Short(), "path=direct")
-				b.await(bBefore, "msg=event", "kind=path changed", "peer="+a.id.Short(), "path=direct")
-				t.Logf("direct %v after both were told that the network has changed", direct.at(t).Sub(since).Round(time.Millisecond))
+			// With the same ports, what both send opens the NATs again. With others, they meet at the
+			// relay, which sees the new ones and tells them.
+			if tc.after != nil {
+				for n, want := range map[*node]struct {
+					from int
+					peer *node
+				}{a.node: {aBefore, b.node}, b.node: {bBefore, a.node}} {
+					moved := []string{"msg=event", "kind=path changed", "peer=" + want.peer.id.Short()}
+					_, relayed := n.await(want.from, append(moved, "path=relay")...)
+					direct, _ := n.await(relayed, append(moved, "path=direct")...)
+					t.Logf("direct again %v after", direct.at(t).Sub(since).Round(time.Millisecond))
+				}
 			}
+			wantPath(a.node, b.node, "direct")
 			wantSameStream(a.node, b.node)
 		})
 	}
