@@ -127,12 +127,12 @@ var pathRows = []pathRow{
 	{"cut, acceptor moves, not told", place{relays: 2, both: true}, soon((*meeting).cut, func(m *meeting) { m.move(m.b, false) }), failoverP50, failoverP99, PathRelay},
 	{"cut, first relay crashes", place{relays: 2, both: true}, soon((*meeting).cut, func(m *meeting) { m.relays[0].crash() }), failoverP50, failoverP99, PathRelay},
 	{"cut and back", place{relays: 2, both: true}, soon((*meeting).cut, (*meeting).restore), failoverP50, failoverP99, PathDirect},
-	{"both move, told", place{relays: 2, both: true}, soon(func(m *meeting) { m.move(m.a, true) }, func(m *meeting) { m.move(m.b, true) }), failoverP50, failoverP99, anyPath},
-	{"both move", place{relays: 2, both: true}, soon(func(m *meeting) { m.move(m.a, false) }, func(m *meeting) { m.move(m.b, false) }), failoverP50, failoverP99, PathRelay},
+	{"both move, told", place{relays: 2, both: true}, soon(func(m *meeting) { m.move(m.a, true) }, func(m *meeting) { m.move(m.b, true) }), failoverP50, failoverP99, PathDirect},
+	{"both move", place{relays: 2, both: true}, soon(func(m *meeting) { m.move(m.a, false) }, func(m *meeting) { m.move(m.b, false) }), failoverP50, failoverP99, PathDirect},
 	{"dialer moves twice", place{relays: 2, both: true}, soon(func(m *meeting) { m.move(m.a, true) }, func(m *meeting) { m.move(m.a, true) }), failoverP50, failoverP99, PathDirect},
 	{"NAT forgets twice", place{relays: 1, natA: true}, soon(func(m *meeting) { m.forget(m.a) }, func(m *meeting) { m.forget(m.a) }), failoverP50, failoverP99, PathDirect},
 	{"NAT forgets and cut", place{relays: 1, natA: true}, soon(func(m *meeting) { m.forget(m.a) }, (*meeting).cut), failoverP50, failoverP99, PathRelay},
-	{"both NATs forget", place{relays: 1, natA: true, natB: true, both: true}, func(m *meeting) { m.forget(m.a); m.forget(m.b) }, failoverP50, failoverP99, PathRelay},
+	{"both NATs forget", place{relays: 1, natA: true, natB: true, both: true}, func(m *meeting) { m.forget(m.a); m.forget(m.b) }, failoverP50, failoverP99, PathDirect},
 	{"UDP blocked", place{relays: 1, both: true, tcp: true}, func(m *meeting) { m.a.host.Blackout(testnet.Both) }, overTCP, overTCP, PathRelay},
 	{"UDP blocked and back", place{relays: 1, both: true, tcp: true}, func(m *meeting) {
 		m.a.host.Blackout(testnet.Both)

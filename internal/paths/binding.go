@@ -46,9 +46,9 @@ type Binding struct {
 	again    [][]byte
 	resendAt time.Time
 
-	longest int    // the longest packet that QUIC is known to send
-	asked   asking // the last one that was longer: QUIC asks whether it passes
-	tail    tail   // the last packets that went out and may be lost
+	longest int  // the longest packet that QUIC is known to send
+	asked   asks // those that were longer: QUIC asks whether they pass
+	tail    tail // the last packets that went out and may be lost
 	split   splitter
 	joined  reassembler
 
@@ -138,7 +138,7 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 	size = min(size, len(run))
 	whole = b.fits(size)
 	if size > b.longest {
-		whole, advance = b.lengthen(size, len(run) > size, now), true
+		whole, advance = b.lengthen(size, len(run) > size, now)
 	}
 	waited, pressed := b.active.Waits(), b.active.quiet.presses
 	b.active.Sent(size, now)
@@ -157,21 +157,24 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 }
 
 // lengthen takes note of a packet that is longer than QUIC was known to send, or of
-// several (run). It returns whether they go in one piece: to ask whether they pass, which a
-// ping asks besides, or because they do.
-func (b *Binding) lengthen(size int, run bool, now time.Time) (whole bool) {
-	adopted := b.asked.next(size, run, b.active.RTT(), now)
-	if adopted > 0 {
-		b.longest = adopted
-		for _, p := range b.paths {
-			p.Want(adopted)
-		}
+// several (run). It returns whether they go in one piece: to ask whether they pass, or because
+// they do. That QUIC has adopted a length says that a packet of it has come through: over
+// the active path, if that is the one which it was tried on.
+func (b *Binding) lengthen(size int, run bool, now time.Time) (whole, adopts bool) {
+	adopted := b.asked.adopted(size, run, b.active.RTT(), now)
+	passes := adopted > 0 && b.asked.pass(adopted, b.active, now)
+	b.asked.add(asking{size, now, b.active}, adopted)
+	if adopted == 0 {
+		return true, false
 	}
-	if size <= adopted {
-		return b.fits(size)
+	b.longest = adopted
+	for _, p := range b.paths {
+		p.Want(adopted)
 	}
-	b.ping(b.active, size, now)
-	return true
+	if passes {
+		b.active.Showed(adopted, now)
+	}
+	return size > adopted || b.fits(size), true
 }
 
 // fits reports whether a packet of so many bytes goes in one piece over the active path. What is no longer than

@@ -277,16 +277,49 @@ func TestLongerPacketThanAnyBeforeGoesInOnePieceOnce(t *testing.T) {
 	p := newPair(t, directA)
 	s := p.sides[0]
 	run := packetOf(1400, 'q')
-	if _, whole, advance := s.Send(run, len(run), p.now); !whole || !advance {
+	if _, whole, _ := s.Send(run, len(run), p.now); !whole {
 		t.Error("QUIC could not find out whether it passes")
 	}
-	if _, whole, _ := s.Send(run, len(run), p.now); whole {
-		t.Error("in one piece again, and no ping has shown that it passes")
+	if _, whole, advance := s.Send(run, len(run), p.now); whole || !advance {
+		t.Error("in one piece again, and there was no time for an answer")
 	}
 	p.take(s, s.Advance(p.now))
 	p.run(time.Second)
 	if _, whole, _ := s.Send(run, len(run), p.now); !whole {
 		t.Error("in two parts, though a ping has passed")
+	}
+}
+
+// QUIC tries ever longer packets, each of which is an answer when it has adopted the length: so a
+// connection that is idle, or just begins, spends no pings on what QUIC finds out by itself.
+func TestWhatQUICFindsOutOfThePathCostsNoPing(t *testing.T) {
+	p := newPair(t, directA)
+	s := p.sides[0]
+	before := s.sent[directA] - int(s.quic.sent)
+	for _, size := range []int{1326, 1389, 1420} {
+		p.quic(s, 'q', size)
+		p.run(5 * time.Second)
+	}
+	if n := len(s.answered); n != 3 {
+		t.Errorf("%d answers", n)
+	}
+	if pings := s.sent[directA] - int(s.quic.sent) - before; pings != 0 {
+		t.Errorf("%d pings", pings)
+	}
+	adopted := packetOf(10*1420, 'q')
+	if _, whole, _ := s.Send(adopted, 1420, p.now); !whole || s.longest != 1420 {
+		t.Errorf("QUIC has adopted 1420 bytes, in one piece: %v; %d bytes are known", whole, s.longest)
+	}
+	// What was tried on another path says nothing of this one.
+	q := newPair(t, directA, relayA)
+	s = q.sides[0]
+	s.Send(packetOf(1326, 'q'), 1326, q.now)
+	q.run(250 * ms)
+	q.cut(directA)
+	q.ask(100, 5*time.Second)
+	q.expect(relayA)
+	if _, whole, advance := s.Send(packetOf(10*1326, 'q'), 1326, q.now); whole || !advance {
+		t.Errorf("on another path in one piece: %v, more to do: %v", whole, advance)
 	}
 }
 

@@ -205,6 +205,9 @@ func (p *Path) Sent(length int, now time.Time) {
 // one piece.
 func (p *Path) Want(longest int) { p.width.want(longest) }
 
+// Showed takes note that a packet of so many bytes has come through, as QUIC says.
+func (p *Path) Showed(length int, now time.Time) { p.width.showed(length, now) }
+
 // Heard takes note of a packet of the connection, not a ping, that came over the path.
 // It reports whether that ends a suspicion: then what was lost last is to be sent again.
 func (p *Path) Heard(now time.Time) (back bool) {

@@ -1,6 +1,9 @@
 package paths
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // QUIC measures the MTU of the path that is in use (RFC 8899), and never learns that
 // another one is narrower, or that this one has become so: it would send packets that
@@ -66,8 +69,8 @@ func (w *width) want(longest int) {
 	}
 }
 
-// sent takes note of a packet.
-func (w *width) sent(length int) { w.used = w.used || length > MinWidth }
+// sent takes note of a packet. One that is longer than all before is QUIC's own question.
+func (w *width) sent(length int) { w.used = w.used || length > MinWidth && length <= w.longest }
 
 // due returns the length of the ping to check with now, and 0 if none is due, and when
 // to come again; never, if that is zero. patience is how long an answer may take.
@@ -133,6 +136,12 @@ func (w *width) answered(length int) {
 	}
 }
 
+// showed is answered for a packet of QUIC, which needs no check for now.
+func (w *width) showed(length int, now time.Time) {
+	w.answered(length)
+	w.checkAt = now.Add(widthPace)
+}
+
 // recheck makes the width be checked at once, because the path may be another one now. A check
 // under way goes on: of suspicions that come one after the other none would else find
 // out that the path is narrow.
@@ -150,23 +159,33 @@ func (w *width) back(heard time.Time, slack time.Duration) {
 // forget makes nothing known, because the path was lost.
 func (w *width) forget() { *w = width{longest: w.longest} }
 
-// An asking is the last packet that was longer than all that QUIC is known to send. QUIC
+// An asking is a packet that was longer than all that QUIC is known to send. QUIC
 // tries how long they may be with single packets, each of another length and five round
 // trips after the one before (quic-go's mtuProbeDelay; RFC 8899 section 5), and most of
 // those that do not pass are never sent again.
 type asking struct {
 	size int
 	at   time.Time
+	over *Path
 }
 
-// askRounds is within how many round trips no two packets are such tries.
-const askRounds = 2
+// An asks is the last of them, of those that are longer than what QUIC has adopted.
+type asks []asking
 
-// next takes note of a packet, or of several (run). It returns the length that QUIC must
-// have adopted, 0 if it may just ask.
-func (a *asking) next(size int, run bool, rtt time.Duration, now time.Time) (adopted int) {
-	last := *a
-	*a = asking{size, now}
+const (
+	// askRounds is within how many round trips no two packets are such tries.
+	askRounds = 2
+	// mostAsks is how many are kept: quic-go halves what is unknown until that is 21 bytes.
+	mostAsks = 6
+)
+
+// adopted returns the length that QUIC must have adopted if it sends a packet, or several (run), of
+// that size now, and 0 if it may just ask.
+func (a asks) adopted(size int, run bool, rtt time.Duration, now time.Time) int {
+	var last asking
+	if len(a) > 0 {
+		last = a[len(a)-1]
+	}
 	switch {
 	case run, size == last.size:
 		return size
@@ -174,5 +193,21 @@ func (a *asking) next(size int, run bool, rtt time.Duration, now time.Time) (ado
 		return min(size, last.size)
 	default:
 		return 0
+	}
+}
+
+// pass reports whether a length that QUIC has adopted was tried on a path, long enough ago for
+// the answer to have come.
+func (a asks) pass(adopted int, p *Path, now time.Time) bool {
+	return slices.ContainsFunc(a, func(one asking) bool {
+		return one.size == adopted && one.over == p && now.Sub(one.at) >= p.lowest
+	})
+}
+
+// add adds one, and forgets those that are answered.
+func (a *asks) add(one asking, adopted int) {
+	*a = slices.DeleteFunc(append(*a, one), func(one asking) bool { return one.size <= adopted })
+	if len(*a) > mostAsks {
+		*a = slices.Delete(*a, 0, 1)
 	}
 }
