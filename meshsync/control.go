@@ -21,6 +21,8 @@ type controlStream struct {
 	// turn is full while somebody writes. It is no mutex because it is held over
 	// I/O: tests in virtual time would stop while somebody waits for one.
 	turn chan struct{}
+	// allowance is of the peer's messages; the goroutine that reads them owns it.
+	allowance rate.Bucket
 }
 
 func newControlStream(s *quic.Stream) *controlStream {
@@ -190,31 +192,42 @@ const (
 )
 
 // readControl answers the peer's messages until the connection ends. The error
-// is ErrProtocol if the peer is to blame.
+// is ErrProtocol if the peer is to blame. Each connection has it on a stack all its life, so it
+// has little on it while it waits: what is large is done in functions that return before.
 func (t *MeshSyncTransport) readControl(c *Conn) error {
 	if !c.awaitGreeted() {
 		return nil
 	}
-	allowance := rate.NewBucket(controlRate, controlBurst, controlBurst)
+	c.control.allowance = rate.NewBucket(controlRate, controlBurst, controlBurst)
 	c.told.allowance = rate.NewBucket(toldRate, toldBurst, toldBurst)
 	for {
-		if err := allowance.Wait(c.qc.Context(), 1); err != nil {
+		if err := c.control.allowance.Wait(c.qc.Context(), 1); err != nil {
 			return err
 		}
-		m, err := readMessage(c.control)
+		b, err := readFrame(c.control)
 		if err != nil {
-			if _, reset := errors.AsType[*quic.StreamError](err); reset || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return fmt.Errorf("%w: the control stream ended: %w", ErrProtocol, err)
-			}
-			return err
+			return blameEnd(err)
 		}
-		if err := t.handleControl(c, m); err != nil {
+		if err := t.handleControl(c, b); err != nil {
 			return err
 		}
 	}
 }
 
-func (t *MeshSyncTransport) handleControl(c *Conn, m message) error {
+// blameEnd makes an error of reading ErrProtocol if the peer has ended the control stream.
+func blameEnd(err error) error {
+	if _, reset := errors.AsType[*quic.StreamError](err); reset || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: the control stream ended: %w", ErrProtocol, err)
+	}
+	return err
+}
+
+// handleControl does what one message asks for.
+func (t *MeshSyncTransport) handleControl(c *Conn, b []byte) error {
+	m, err := parseMessage(b)
+	if err != nil {
+		return err
+	}
 	switch m.kind {
 	case kindDrain:
 		err := c.send(frame(kindDrained, nil), t.opts.DialTimeout)

@@ -78,22 +78,33 @@ type message struct {
 	told  told
 }
 
-// readMessage reads one message. It never reads past it and never holds more
-// than maxMessage bytes.
+// readMessage reads one message.
 func readMessage(r io.Reader) (message, error) {
+	b, err := readFrame(r)
+	if err != nil {
+		return message{}, err
+	}
+	return parseMessage(b)
+}
+
+// readFrame reads the kind and body of one message, one byte at least. It never reads past it
+// and never holds more than maxMessage bytes.
+func readFrame(r io.Reader) ([]byte, error) {
 	var size [2]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
-		return message{}, err
+		return nil, err
 	}
 	n := int(binary.BigEndian.Uint16(size[:]))
 	if n < 1 || n > maxMessage {
-		return message{}, fmt.Errorf("%w: message of %d bytes, want 1 to %d", ErrProtocol, n, maxMessage)
+		return nil, badSize(n)
 	}
-	buf := make([]byte, n)
-	if _, err := io.ReadFull(r, buf); err != nil {
-		return message{}, err
-	}
-	return parseMessage(buf)
+	b := make([]byte, n)
+	_, err := io.ReadFull(r, b)
+	return b, err
+}
+
+func badSize(n int) error {
+	return fmt.Errorf("%w: message of %d bytes, want 1 to %d", ErrProtocol, n, maxMessage)
 }
 
 func parseMessage(b []byte) (message, error) {

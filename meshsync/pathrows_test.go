@@ -79,8 +79,6 @@ const (
 	plannedRelay = 3 * relayedRTT
 	// overTCP is for a relay that is not connected over TCP before UDP is found to be blocked.
 	overTCP = 3 * time.Second
-	// anyPath is whichever.
-	anyPath PathKind = -1
 	// watched is how long a row is looked at after its event, and pathsRest how long it
 	// rests before.
 	watched   = 15 * time.Second
@@ -187,7 +185,7 @@ func (row pathRow) pause(w *world) time.Duration {
 		if n == m.b {
 			p = m.a
 		}
-		if now, ok := n.Conn(p.ID()); !ok || row.kind != anyPath && now.Path().Kind != row.kind {
+		if now, ok := n.Conn(p.ID()); !ok || now.Path().Kind != row.kind {
 			w.t.Errorf("%s: connected %v, over %+v", n.host, ok, now.Paths())
 		}
 	}

@@ -69,39 +69,51 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 // serve is the goroutine of a connection that is shown: it reads the control
 // stream until the connection ends, and then takes it out of the table.
 func (t *MeshSyncTransport) serve(c *Conn) {
-	path := c.Path()
-	if ok, left := t.lines.allow(c.peer); ok {
-		t.log.Info("peer connected", "peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name(), "initiator", c.initiator, "unlogged", left)
-	}
-	if c.twin != "" {
-		t.log.Warn("two processes use the same key", "peer", c.peer.Short(), "remote", path.name(), "other", c.twin)
-	}
-
-	token, err := c.goneToken() // cannot fail once the handshake is complete
-	if err == nil {
-		t.waits.expectGone(token, c)
-		defer t.waits.forgetGone(token)
-	}
+	t.logConnected(c)
+	token := t.expectGone(c)
 	if err := t.readControl(c); errors.Is(err, ErrProtocol) {
 		c.close(err)
 	}
 	<-c.qc.Context().Done() // any other error is its end
+	t.ended(c, token)
+}
+
+// expectGone makes a gone packet of the other side end c, until the token is forgotten, which is returned.
+func (t *MeshSyncTransport) expectGone(c *Conn) goneToken {
+	token, err := c.goneToken() // cannot fail once the handshake is complete
+	if err == nil {
+		t.waits.expectGone(token, c)
+	}
+	return token
+}
+
+// ended takes a connection out of the table that has ended, and says so.
+func (t *MeshSyncTransport) ended(c *Conn, token goneToken) {
+	defer t.waits.forgetGone(token)
 	cause := c.endCause()
 	if errors.Is(cause, ErrIdle) {
 		t.sayGone(c, token)
 	}
-
 	t.mu.Lock()
 	if p := t.peers[c.peer]; p != nil {
 		t.end(p, c, cause, false)
 		t.tidy(p)
 	}
 	t.mu.Unlock()
-	path = c.Path() // it may be another one by now
+	path := c.Path() // it may be another one than at first
 	t.leavePaths(c)
-
 	c.cancel(cause)
 	if ok, left := t.lines.allow(c.peer); ok {
 		t.log.Info("peer disconnected", "peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name(), "cause", cause, "after", time.Since(c.opened), "unlogged", left)
+	}
+}
+
+func (t *MeshSyncTransport) logConnected(c *Conn) {
+	path := c.Path()
+	if ok, left := t.lines.allow(c.peer); ok {
+		t.log.Info("peer connected", "peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name(), "initiator", c.initiator, "unlogged", left)
+	}
+	if c.twin != "" {
+		t.log.Warn("two processes use the same key", "peer", c.peer.Short(), "remote", path.name(), "other", c.twin)
 	}
 }

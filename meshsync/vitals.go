@@ -83,8 +83,8 @@ type vitals struct {
 	usual  [2]time.Duration // the lowest RTT of this period, and of the one before; 0: none
 	period time.Time        // when this one began
 
-	last      counts             // at the last look
-	window    [lossWindow]counts // between one look and the next
+	last      counts // at the last look
+	window    [lossWindow]stretch
 	turn      int
 	usualLoss float64
 }
@@ -93,6 +93,13 @@ type vitals struct {
 type counts struct {
 	at         time.Time
 	sent, lost uint64
+}
+
+// A stretch is the counts from one look to the next, which was at that time in Unix nanoseconds. There are
+// many of them.
+type stretch struct {
+	at         int64
+	sent, lost uint32
 }
 
 // look takes the measures at a time. It reports whether the connection has become degraded, or
@@ -141,9 +148,8 @@ func (v *vitals) lookAtRTT(rtt time.Duration, now time.Time) (slow, fast bool) {
 
 // lookAtLoss reports whether the loss is far above what is usual, and whether it is near it.
 func (v *vitals) lookAtLoss(total counts) (high, low bool) {
-	since := counts{total.at, total.sent - v.last.sent, total.lost - v.last.lost}
+	v.window[v.turn] = stretch{total.at.UnixNano(), uint32(total.sent - v.last.sent), uint32(total.lost - v.last.lost)}
 	v.last = total
-	v.window[v.turn] = since
 	v.turn = (v.turn + 1) % lossWindow
 	share, packets := v.lossNow(total.at)
 	if packets < lossSample {
@@ -157,17 +163,17 @@ func (v *vitals) lookAtLoss(total counts) (high, low bool) {
 
 // lossNow returns which part of the packets of the last minute was lost, and how many those are.
 func (v *vitals) lossNow(now time.Time) (share float64, packets uint64) {
-	var all counts
-	for _, c := range v.window {
-		if now.Sub(c.at) < lossWindow*vitalsEvery {
-			all.sent += c.sent
-			all.lost += c.lost
+	var sent, lost uint64
+	for _, s := range v.window {
+		if now.UnixNano()-s.at < int64(lossWindow*vitalsEvery) {
+			sent += uint64(s.sent)
+			lost += uint64(s.lost)
 		}
 	}
-	if all.sent == 0 {
+	if sent == 0 {
 		return 0, 0
 	}
-	return min(1, float64(all.lost)/float64(all.sent)), all.sent
+	return min(1, float64(lost)/float64(sent)), sent
 }
 
 // loss returns which part of the packets of the last minute was lost.

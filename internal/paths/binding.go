@@ -193,6 +193,13 @@ func (b *Binding) Split(packet []byte) (first, rest []byte) {
 // makes it complete.
 func (b *Binding) Join(part []byte) (packet []byte, complete bool) { return b.joined.add(part) }
 
+// Rest lets go of memory that is not in use any more. It is called each Pace while packets go or come.
+func (b *Binding) Rest() {
+	b.session.in.rest()
+	b.session.out.rest()
+	b.tail.rest()
+}
+
 // Hear takes note of a packet of QUIC, or what looks like one, that came over a route. If the other side has moved
 // to that one, it may know that the active path is dead, so that is asked. It reports whether that is
 // a proven path of the connection, so that the packet is to be shown under its name, and

@@ -319,6 +319,7 @@ func (b *Bound) beat(now time.Time) (advance bool) {
 		return false
 	}
 	b.beaten = now
+	b.binding.Rest()
 	if b.hooks.Pulse != nil {
 		b.hooks.Pulse(now)
 	}

@@ -1,6 +1,9 @@
 package paths
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A silence is what was sent over a path since something was heard on it. Packets are
 // sealed, so nobody here can see which of them want an answer. One alone may be an
@@ -74,27 +77,28 @@ type question struct {
 	at     time.Time
 }
 
-// questions are the last pings of a path that are not answered.
-type questions struct {
-	last [keptQuestions]question // those without a time are none
-	next int
-}
+// questions are the last pings of a path that are not answered. The zero value has none.
+type questions []question
 
 func (q *questions) add(number uint64, length int, now time.Time) {
-	q.last[q.next] = question{number, length, now}
-	q.next = (q.next + 1) % keptQuestions
+	if len(*q) == keptQuestions {
+		*q = slices.Delete(*q, 0, 1)
+	}
+	*q = append(*q, question{number, length, now})
 }
 
 // take returns the ping with a number, and forgets it.
 func (q *questions) take(number uint64) (question, bool) {
-	for i, a := range q.last {
-		if !a.at.IsZero() && a.number == number {
-			q.last[i] = question{}
-			return a, true
-		}
+	i := slices.IndexFunc(*q, func(one question) bool { return one.number == number })
+	if i < 0 {
+		return question{}, false
 	}
-	return question{}, false
+	taken := (*q)[i]
+	if *q = slices.Delete(*q, i, i+1); len(*q) == 0 {
+		q.forgive() // most paths are asked once in a long while
+	}
+	return taken, true
 }
 
 // forgive forgets all of them.
-func (q *questions) forgive() { *q = questions{} }
+func (q *questions) forgive() { *q = nil }

@@ -69,8 +69,16 @@ func (t *tail) heard(now time.Time, rtt time.Duration) {
 		n++
 	}
 	t.drop(n)
-	if len(t.packets) == 0 && cap(t.bytes) > 2*tailSize {
-		t.bytes = nil
+}
+
+// restSize is how many bytes of memory the packets of an idle connection, keep-alives and acknowledgments, take at
+// least before any is let go.
+const restSize = 256
+
+// rest lets go of memory that only longer packets have needed.
+func (t *tail) rest() {
+	if n := len(t.bytes); cap(t.bytes) > max(restSize, 4*n) {
+		t.packets, t.bytes = slices.Clone(t.packets), slices.Clone(t.bytes)
 	}
 }
 

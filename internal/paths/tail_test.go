@@ -51,7 +51,8 @@ func TestTailIsBounded(t *testing.T) {
 			if len(got) != tc.most || got[len(got)-1] != byte(2*tc.runs-1) || got[0] != byte(2*tc.runs-tc.most) {
 				t.Errorf("packets %v", got)
 			}
-			if last.heard(epoch.Add(time.Second), 0); cap(last.bytes) > 2*tailSize {
+			last.heard(epoch.Add(time.Second), 0)
+			if last.rest(); cap(last.bytes) > restSize {
 				t.Errorf("%d bytes are held for nothing", cap(last.bytes))
 			}
 		})
