@@ -23,7 +23,7 @@ func TestLossyDirectPathIsLeftForARelay(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {
 				m := w.meet(oneRelay)
-				talk := m.talk(m.a, m.b, talkPeriod)
+				talk := m.talk(m.a, m.b, 3*talkPeriod)
 				time.Sleep(30 * time.Second)
 				set := func(direct, relay float64) {
 					d, r := link(testRTT), link(relayedRTT/2)
@@ -41,7 +41,7 @@ func TestLossyDirectPathIsLeftForARelay(t *testing.T) {
 					t.Logf("on the relay after %v", time.Since(began).Round(time.Second))
 				}
 				on := 0
-				const looks = 300
+				looks := int(underRace(30*time.Second, 5*time.Minute) / time.Second)
 				for range looks {
 					time.Sleep(time.Second)
 					if c, ok := m.a.Conn(m.b.ID()); ok && c.Path().Kind == tc.want {
