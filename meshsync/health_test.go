@@ -37,7 +37,7 @@ func TestHealthOfALinkThatComesAndGoes(t *testing.T) {
 			apps.Go(func() {
 				for ctx.Err() == nil {
 					ping(ctx, c, "x")
-					time.Sleep(5 * time.Millisecond)
+					time.Sleep(underRace(20*time.Millisecond, 5*time.Millisecond))
 				}
 			})
 		}

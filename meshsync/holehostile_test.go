@@ -176,7 +176,7 @@ func TestRelayThatLiesAboutWhereAPeerIs(t *testing.T) {
 				b.awaitPath(a, PathDirect, time.Second)
 			}
 			mustGoOn(t, a, b, func() { time.Sleep(underRace(5*time.Second, time.Minute)) })
-			time.Sleep(underRace(10*time.Minute, time.Hour))
+			time.Sleep(underRace(3*time.Minute, time.Hour))
 			if c, _ := a.Conn(b.ID()); c.pathKind() != kind {
 				t.Errorf("the path is %+v", c.Path())
 			}
