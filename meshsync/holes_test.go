@@ -118,7 +118,7 @@ func TestNetworkChangedMakesBothSidesLookAgain(t *testing.T) {
 		w.net.Cut(c.a.host, c.b.host)
 		c.a.awaitPath(c.b, PathRelay, 10*time.Second)
 		c.b.awaitPath(c.a, PathRelay, 10*time.Second)
-		time.Sleep(2 * time.Hour)
+		time.Sleep(underRace(10*time.Minute, 2*time.Hour))
 		w.net.Restore(c.a.host, c.b.host)
 		c.a.host.SetAddr(netip.MustParseAddr("192.168.0.77")) // its NAT gives it another port
 		began := time.Now()
@@ -257,7 +257,7 @@ func TestRegisteredPeerIsDialedWhereItWas(t *testing.T) {
 		b.crash()
 		time.Sleep(goodLasts + 15*time.Minute)
 		b.start()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		ctx, cancel := context.WithTimeout(context.Background(), underRace(10*time.Minute, time.Hour))
 		defer cancel()
 		if _, err := a.WaitConn(ctx, b.ID()); err == nil {
 			t.Error("it is dialed there for ever")
@@ -320,7 +320,7 @@ func TestMetricsOfHolesAndCandidates(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		reg := prometheus.NewRegistry()
 		c := w.coupleBehind(portNAT, symNAT, func(o *Options) { o.Registerer = reg })
-		time.Sleep(time.Hour)
+		time.Sleep(underRace(5*time.Minute, time.Hour))
 		expect(t, "where there is none", gather(t, reg), map[string]float64{
 			"holes_total{outcome=punched}": 0, "holes_total{outcome=missed}": 2,
 		})

@@ -183,7 +183,7 @@ func TestNodesBehindNATsBecomeDirect(t *testing.T) {
 						if want {
 							c.awaitDirect(5 * time.Second)
 						} else {
-							time.Sleep(underRace(10*time.Minute, time.Hour))
+							time.Sleep(underRace(4*time.Minute, time.Hour))
 						}
 						bytes += c.spent()
 						if err := <-c.stream; err != nil {
