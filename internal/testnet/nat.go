@@ -12,6 +12,8 @@ const (
 	firstMappedPort = 20000
 	// minMappedPort keeps mappings off the well-known ports.
 	minMappedPort = 1024
+	// ownFlowIdle is what Linux keeps a UDP flow for that was never answered (nf_conntrack_udp_timeout).
+	ownFlowIdle = 30 * time.Second
 )
 
 // Mapping says for which remote endpoints a NAT uses the same public port, given a private address and port (RFC 4787
@@ -50,6 +52,13 @@ type NATConfig struct {
 	// Idle is how long a mapping, and the filter's permission for one remote endpoint, last after the last packet
 	// outwards; packets inwards do not prolong it (RFC 4787 REQ-6 leaves that open). 0 means 30 s.
 	Idle time.Duration
+	// TakesStrangers is what a Linux router does that masquerades and whose INPUT chain drops nothing: a packet to a
+	// mapping that does not admit it is taken for a flow to the router itself. Until 30 s after the last such packet
+	// that remote endpoint and public port are taken in the table of flows, so what the host behind the mapping
+	// sends to just there gets another public port (netfilter's nf_nat_core.c: get_unique_tuple looks for a port whose
+	// answers nf_nat_used_tuple finds to be nobody else's), and keeps it while it lasts. It is for
+	// EndpointIndependent, which such a router is as long as it can keep the port that the host has.
+	TakesStrangers bool
 }
 
 // NAT is a network address translator with one public address. Hosts behind it reach each other directly at their
@@ -66,7 +75,14 @@ type NAT struct {
 	mappings map[mappingKey]*mapping
 	ports    map[uint16]*mapping // the same mappings by public port; both hold expired ones until the key or port is needed
 	lastPort uint16
-	packets  uint64 // outwards, if mappings depend on them
+	packets  uint64                // outwards, if mappings depend on them
+	ownFlows map[ownFlow]time.Time // those to the NAT itself, and when their last packet came; also expired ones
+}
+
+// ownFlow is a flow from outside that a NAT has taken for one to itself.
+type ownFlow struct {
+	port   uint16 // the public one
+	remote netip.AddrPort
 }
 
 // mappingKey is what a mapping is reused for.
@@ -142,6 +158,7 @@ func (nat *NAT) SetAddr(public netip.Addr) {
 func (nat *NAT) forget() {
 	nat.mappings = make(map[mappingKey]*mapping)
 	nat.ports = make(map[uint16]*mapping)
+	nat.ownFlows = make(map[ownFlow]time.Time)
 }
 
 // inside reports whether an address is that of a host behind the NAT.
@@ -161,11 +178,11 @@ func (nat *NAT) outbound(private, remote netip.AddrPort, now time.Time) (netip.A
 		nat.packets++
 		key.packet = nat.packets
 	}
-	m := nat.mappings[key]
-	if m == nil || nat.expired(m.lastSent, now) {
-		if m != nil {
-			nat.remove(m)
-		}
+	if nat.cfg.TakesStrangers && nat.collides(private, remote, now) {
+		key.remote = remote
+	}
+	m := nat.mapping(key, now)
+	if m == nil {
 		if m = nat.add(key, now); m == nil {
 			return netip.AddrPort{}, false
 		}
@@ -173,6 +190,37 @@ func (nat *NAT) outbound(private, remote netip.AddrPort, now time.Time) (netip.A
 	m.lastSent = now
 	m.sentTo[remote] = now
 	return netip.AddrPortFrom(nat.public, m.port), true
+}
+
+// mapping returns the mapping for a key, nil if there is none or it has expired.
+func (nat *NAT) mapping(key mappingKey, now time.Time) *mapping {
+	m := nat.mappings[key]
+	if m != nil && nat.expired(m.lastSent, now) {
+		nat.remove(m)
+		return nil
+	}
+	return m
+}
+
+// collides reports whether packets of a host to a remote endpoint cannot have the public port that all others have, for
+// that is taken by a flow to the NAT itself, or was when they began.
+func (nat *NAT) collides(private, remote netip.AddrPort, now time.Time) bool {
+	if nat.mapping(mappingKey{private: private, remote: remote}, now) != nil {
+		return true
+	}
+	shared := nat.mapping(mappingKey{private: private}, now)
+	if shared == nil {
+		return false
+	}
+	last, taken := nat.ownFlows[ownFlow{shared.port, remote}]
+	return taken && now.Sub(last) < ownFlowIdle
+}
+
+// refuse takes note of a packet from a remote endpoint that a mapping has not admitted.
+func (nat *NAT) refuse(m *mapping, remote netip.AddrPort, now time.Time) {
+	if nat.cfg.TakesStrangers {
+		nat.ownFlows[ownFlow{m.port, remote}] = now
+	}
 }
 
 // admits reports whether the filter lets a packet from a remote endpoint through to a mapping. It lets none through to

@@ -321,6 +321,69 @@ func TestFilteringSaysWhomANATAdmits(t *testing.T) {
 	}
 }
 
+func TestNATThatTakesStrangersGivesTheirAnswersAnotherPort(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{TakesStrangers: true})
+		public := mapped(t, w.client, w.another)
+		send(t, w.server, public, "from a stranger")
+		expect(t, w.client)
+		beside := mapped(t, w.client, w.server)
+		if beside == public {
+			t.Errorf("what goes to the stranger comes from %v, as what goes to others", beside)
+		}
+		if got := mapped(t, w.client, w.another); got != public {
+			t.Errorf("what goes to others comes from %v, and came from %v", got, public)
+		}
+		send(t, w.server, public, "to the port that is taken")
+		send(t, w.server, beside, "to the other port")
+		expect(t, w.client, "to the other port")
+	})
+}
+
+func TestNATThatTakesStrangersForgetsThem(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{TakesStrangers: true, Idle: time.Hour})
+		public := mapped(t, w.client, w.another)
+		for range 3 {
+			send(t, w.server, public, "each prolongs it")
+			time.Sleep(29 * time.Second)
+		}
+		host := n.Host("third", addr("10.0.0.3"))
+		late := listen(t, host, 1)
+		send(t, late, public, "x")
+		time.Sleep(29 * time.Second)
+		if got := mapped(t, w.client, late); got == public {
+			t.Error("the flow of a stranger is forgotten after 29 s")
+		}
+		if got := mapped(t, w.client, w.server); got != public { // its last packet came 58 s ago
+			t.Errorf("what goes to a stranger that is forgotten comes from %v, not %v", got, public)
+		}
+		time.Sleep(time.Minute)
+		if got := mapped(t, w.client, late); got == public {
+			t.Error("what the host sends gets another port while it lasts")
+		}
+		w.nat.Forget()
+		public = mapped(t, w.client, w.another)
+		if got := mapped(t, w.client, late); got != public {
+			t.Errorf("after a reboot one sees %v and another one %v", public, got)
+		}
+	})
+}
+
+func TestNATThatTakesStrangersAdmitsWhatCrosses(t *testing.T) {
+	virtual(t, func(t *testing.T, n *testnet.Net) {
+		w := newNATted(t, n, testnet.NATConfig{TakesStrangers: true})
+		public := mapped(t, w.client, w.another)
+		n.SetDefaultLink(testnet.Link{Latency: 50 * ms})
+		send(t, w.server, public, "crosses")
+		time.Sleep(20 * ms)
+		if got := mapped(t, w.client, w.server); got != public {
+			t.Errorf("came from %v, not %v", got, public)
+		}
+		expect(t, w.client, "crosses")
+	})
+}
+
 func TestPacketDependentMappingDiffersByPacket(t *testing.T) {
 	virtual(t, func(t *testing.T, n *testnet.Net) {
 		w := newNATted(t, n, testnet.NATConfig{Mapping: testnet.PacketDependent})

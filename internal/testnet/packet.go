@@ -88,6 +88,7 @@ func (n *Net) arrive(p *packet, now time.Time) {
 	}
 	for _, passed := range to.passed {
 		if !passed.nat.admits(passed.mapping, p.src, now) {
+			passed.nat.refuse(passed.mapping, p.src, now)
 			drops.NAT++
 			return
 		}
