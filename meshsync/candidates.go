@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
 )
 
@@ -29,6 +30,9 @@ const (
 	// than toldRate and toldBurst, and what the network has held back arrives at once.
 	tellRate  = 0.5 // per second
 	tellBurst = 4
+	// observedWithin is how long relays have for saying where they see the transport, when the network has changed: a few
+	// round trips. Before, it does not know from where its pings will come, and cannot tell the other side.
+	observedWithin = time.Second
 	// hostsLast is how long it is believed that the host has the addresses that it had.
 	hostsLast = 10 * time.Second
 	// agreed is how many registered peers have to see the transport at one address for it to be told: behind a
@@ -262,31 +266,36 @@ func (t *MeshSyncTransport) toTell(c *Conn) (m told) {
 // A telling is what this side has told of its candidates on one connection.
 type telling struct {
 	mu      sync.Mutex
-	running bool // a goroutine tells what there is to tell
-	again   bool // something may have changed
-	moved   bool // the network has: it is told also if nothing has changed
-	last    told
+	running bool      // a goroutine tells what there is to tell
+	again   bool      // something may have changed
+	must    bool      // it is told also if nothing has: at first, and when the network has changed
+	last    told      // what was told last
+	at      time.Time // when that was; zero: it must be told again, or was never
 
 	// The goroutine that tells owns these.
 	begun  bool
 	bucket rate.Bucket
 }
 
-// addrCount is how many addresses were told last.
-func (l *telling) addrCount() int {
+// toldLast returns how many addresses were told last, and when; the zero time if that must be done first.
+func (l *telling) toldLast() (addrs int, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.last.addrs)
+	return len(l.last.addrs), l.at
 }
 
-// tellSoon tells the peer of a connection what has changed. moved says that the network has. mu is held.
-func (t *MeshSyncTransport) tellSoon(c *Conn, moved bool) {
+// tellSoon tells the peer of a connection what has changed. must says that it is told also if nothing has: it knows
+// nothing yet, or the network has changed. mu is held.
+func (t *MeshSyncTransport) tellSoon(c *Conn, must bool) {
 	if t.closed {
 		return
 	}
 	c.tell.mu.Lock()
 	defer c.tell.mu.Unlock()
-	c.tell.again, c.tell.moved = true, c.tell.moved || moved
+	c.tell.again = true
+	if must {
+		c.tell.must, c.tell.at = true, time.Time{}
+	}
 	if !c.tell.running {
 		c.tell.running = true
 		t.wg.Go(func() { t.tellCandidates(c) })
@@ -294,10 +303,10 @@ func (t *MeshSyncTransport) tellSoon(c *Conn, moved bool) {
 }
 
 // tellAll is tellSoon for all connections. mu is held.
-func (t *MeshSyncTransport) tellAll(moved bool) {
+func (t *MeshSyncTransport) tellAll(must bool) {
 	for _, p := range t.peers {
 		if p.conn != nil {
-			t.tellSoon(p.conn, moved)
+			t.tellSoon(p.conn, must)
 		}
 	}
 }
@@ -315,15 +324,17 @@ func (t *MeshSyncTransport) tellCandidates(c *Conn) {
 		return
 	}
 	for c.tell.hasNews() && c.awaitTelling() {
-		moved := c.tell.takeNews()
+		t.relays.awaitObserved(c.qc.Context().Done())
+		must := c.tell.takeNews()
 		m := t.toTell(c)
-		if !c.tell.replace(m) && !moved {
+		if !c.tell.replace(m) && !must {
 			continue
 		}
 		if c.send(m.frame(), t.opts.DialTimeout) != nil {
 			c.tell.failed() // it has ended, or the peer does not read for now
 			continue
 		}
+		c.tell.done(time.Now())
 		c.look()
 	}
 }
@@ -337,20 +348,29 @@ func (l *telling) hasNews() bool {
 	return l.again
 }
 
-// takeNews says that what is found from now on is told. It reports whether the network has changed.
-func (l *telling) takeNews() (moved bool) {
+// takeNews says that what is found from now on is told. It reports whether that is so also if nothing has changed.
+func (l *telling) takeNews() (must bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	moved = l.moved
-	l.again, l.moved = false, false
-	return moved
+	must = l.must
+	l.again, l.must = false, false
+	return must
 }
 
 // failed says that what was to be told was not: it is tried again.
 func (l *telling) failed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last, l.again = told{}, true
+	l.again, l.must = true, true
+}
+
+// done says that it was told at a time.
+func (l *telling) done(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.must { // else the network has changed meanwhile
+		l.at = at
+	}
 }
 
 // replace sets what was told last. It reports whether that is something else than before.
@@ -362,13 +382,14 @@ func (l *telling) replace(m told) (changed bool) {
 	return changed
 }
 
-// awaitTelling waits until the peer may be told something. It returns false if the connection ends before.
+// awaitTelling waits until the peer may be told something: not before it has heard the last, for then both sides
+// begin to look. It returns false if the connection ends before.
 func (c *Conn) awaitTelling() bool {
 	if !c.tell.begun {
 		c.tell.begun, c.tell.bucket = true, rate.NewBucket(tellRate, tellBurst, tellBurst-1)
 		return true
 	}
-	timer := time.NewTimer(max(tellGather, c.tell.bucket.Until(1)))
+	timer := time.NewTimer(max(tellGather, min(c.Stats().RTT/2, paths.MostLag), c.tell.bucket.Until(1)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

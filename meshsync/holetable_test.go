@@ -88,6 +88,12 @@ func (w *world) lossyCouple(ka, kb natKind, loss float64, set ...func(*Options))
 	w.t.Helper()
 	direct, relayed := link(testRTT), link(relayedRTT/2)
 	direct.Loss, relayed.Loss = loss, loss
+	return w.coupleOver(direct, relayed, ka, kb, set...)
+}
+
+// coupleOver is coupleBehind with links of one's own: that between the two, and those to the relay.
+func (w *world) coupleOver(direct, relayed testnet.Link, ka, kb natKind, set ...func(*Options)) *couple {
+	w.t.Helper()
 	w.net.SetDefaultLink(direct)
 	r := w.relay(1)
 	first, second := 1, 2

@@ -41,6 +41,9 @@ type relayLink struct {
 	since   time.Time  // state
 	trouble error      // why there is no connection, RelayStatus.LastError
 	refusal error      // refusalIn(trouble)
+	// moved is closed when the dial has ended that asks where the relay sees the transport now that the network has
+	// changed; nil: none is to.
+	moved chan struct{}
 
 	// The goroutine of run owns these.
 	opened     time.Time // client
@@ -115,6 +118,7 @@ func (l *relayLink) run() {
 	l.search.began, l.search.lost = time.Now(), true // others are found through it
 	l.dial(false)
 	for {
+		l.settle()
 		var ended, stalled, leaving <-chan struct{}
 		if l.client != nil {
 			ended = l.client.Context().Done()
@@ -153,6 +157,16 @@ func (l *relayLink) run() {
 		case <-l.renamed:
 			l.dialNew()
 		}
+	}
+}
+
+// settle takes note that the dial which NetworkChanged has asked for has ended, if it has.
+func (l *relayLink) settle() {
+	l.rs.mu.Lock()
+	defer l.rs.mu.Unlock()
+	if l.moved != nil && l.dialed == nil && len(l.network) == 0 {
+		close(l.moved)
+		l.moved = nil
 	}
 }
 

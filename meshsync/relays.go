@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
@@ -250,6 +251,33 @@ func (rs *relays) networkChanged() {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, l := range rs.links {
+		if l.moved == nil && l.client != nil && l.client.Carrier() == relay.CarrierUDP {
+			l.moved = make(chan struct{})
+		}
 		signal(l.network)
+	}
+}
+
+// awaitObserved returns when the relays that see the transport have said where they do since the network has
+// changed, or cannot, but no later than observedWithin, and when done is closed.
+func (rs *relays) awaitObserved(done <-chan struct{}) {
+	var asked []<-chan struct{}
+	rs.mu.Lock()
+	for _, l := range rs.links {
+		if l.moved != nil {
+			asked = append(asked, l.moved)
+		}
+	}
+	rs.mu.Unlock()
+	timer := time.NewTimer(observedWithin)
+	defer timer.Stop()
+	for _, said := range asked {
+		select {
+		case <-said:
+		case <-timer.C:
+			return
+		case <-done:
+			return
+		}
 	}
 }

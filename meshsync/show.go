@@ -34,7 +34,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	t.metrics.opened(c, ev.Outage)
 	t.events.publish(ev)
 	p.notify()
-	t.tellSoon(c, false)
+	t.tellSoon(c, true)
 	t.wg.Go(func() { t.serve(c) })
 	if t.opts.Handler != nil {
 		t.wg.Go(func() { t.opts.Handler(c) })

@@ -26,10 +26,10 @@ const (
 type hearing struct {
 	allowance rate.Bucket // the goroutine that reads the control stream owns it
 
-	mu    sync.Mutex
-	heard bool
-	count int           // how many addresses it has told, also those that are ignored
-	addrs []paths.Route // those that are tried
+	mu              sync.Mutex
+	heard           bool
+	count           int           // how many addresses it has told, also those that are ignored
+	hosts, observed []paths.Route // those that are tried
 }
 
 // hearCandidates takes what a peer tells.
@@ -39,17 +39,20 @@ func (t *MeshSyncTransport) hearCandidates(c *Conn, m told) {
 		return
 	}
 	onLoopback := c.isOnLoopback()
-	var addrs []paths.Route
+	var hosts, observed []paths.Route
 	for _, a := range m.addrs {
 		r := paths.Route{Kind: paths.Direct, Addr: a.addr}
-		used := t.mayTry(a, onLoopback) && !slices.Contains(addrs, r)
-		if used {
-			addrs = append(addrs, r)
+		used := t.mayTry(a, onLoopback) && !slices.Contains(hosts, r) && !slices.Contains(observed, r)
+		switch {
+		case used && a.kind == hostCandidate:
+			hosts = append(hosts, r)
+		case used:
+			observed = append(observed, r)
 		}
 		t.metrics.candidate(a.kind.String(), used)
 	}
 	c.told.mu.Lock()
-	c.told.heard, c.told.count, c.told.addrs = true, len(m.addrs), addrs
+	c.told.heard, c.told.count, c.told.hosts, c.told.observed = true, len(m.addrs), hosts, observed
 	c.told.mu.Unlock()
 	c.look()
 	for _, u := range m.relays {
@@ -101,14 +104,16 @@ func (c *Conn) isOnLoopback() bool {
 	return r.Kind == paths.Direct && r.Addr.Addr().IsLoopback()
 }
 
-// look tries the addresses that the peer has told, if it has: from now on, as the peer does, which has
-// told them, or is being told, just now.
+// look tries the addresses that the peer has told, if it has and is told this side's, or as soon as it is: the
+// peer looks then as well.
 func (c *Conn) look() {
+	count, told := c.tell.toldLast()
 	c.told.mu.Lock()
-	heard, count, addrs := c.told.heard, c.told.count, c.told.addrs
+	heard, hosts, observed := c.told.heard, c.told.hosts, c.told.observed
+	count += c.told.count
 	c.told.mu.Unlock()
-	if heard {
-		c.paths.Offer(addrs, c.tell.addrCount()+count)
+	if heard && !told.IsZero() {
+		c.paths.Offer(hosts, observed, count, told)
 	}
 }
 

@@ -145,7 +145,7 @@ func (p *Path) suspicionPace(least time.Duration) time.Duration {
 // Press makes a path in a suspicion be pinged at once: somebody waits for the answer.
 func (p *Path) Press(now time.Time) {
 	if p.role == Needed || p.state == Suspect {
-		p.pingAt, p.tries = now, 0
+		p.pingAt, p.tries = later(p.began, now), 0
 	}
 }
 

@@ -344,12 +344,17 @@ func (b *Binding) add(route Route, now time.Time) *Path {
 	return p
 }
 
-// Probe pings every path from where the host is now: its network has changed.
+// Probe pings every path from where the host is now: its network has changed. Candidates that both
+// sides are to ping at the same time wait for that: both look again as soon as the other one is told.
 func (b *Binding) Probe(now time.Time) Out {
 	b.changed = now
 	b.looking.used = 0
 	for _, p := range b.paths {
-		p.Probe(now)
+		if p.awaitsLook() {
+			p.Probe(now.Add(untold))
+		} else {
+			p.Probe(now)
+		}
 	}
 	b.beginLook(now)
 	return b.Advance(now)
@@ -369,7 +374,7 @@ func (b *Binding) Doubt(route Route, now time.Time) Out {
 func (b *Binding) Ask(now time.Time) Out {
 	if b.active.state == Suspect {
 		for _, p := range b.paths {
-			p.pingAt, p.tries = now, 0 // what was not answered before says nothing now
+			p.pingAt, p.tries = later(p.began, now), 0 // what was not answered before says nothing now
 		}
 		b.resendSoon(now)
 	}

@@ -101,9 +101,11 @@ func (b *Bound) Replace(addrs ...Route) {
 }
 
 // Offer takes the addresses at which the peer says that it may be reached, instead of those that it
-// named before. together is how many candidates both sides have told each other.
-func (b *Bound) Offer(addrs []Route, together int) {
-	b.act(func(now time.Time) Out { return b.binding.Offer(addrs, together, now) })
+// named before: its host's own, and those at which others see it. together is how many candidates both sides have
+// told each other, and told when this side has told its own last: what others see is pinged by both sides from
+// the moment on at which both have been told.
+func (b *Bound) Offer(hosts, observed []Route, together int, told time.Time) {
+	b.act(func(now time.Time) Out { return b.binding.Offer(hosts, observed, together, told, now) })
 }
 
 // Doubt makes a path be asked, as it is known to have died.

@@ -10,21 +10,32 @@ import (
 // tell each other theirs, and ping the other's at the same time: each ping opens the NAT and
 // the firewall of its sender for the other one's (RFC 8445 section 2.3 does the same).
 //
-//	told      it is pinged at once and a few times more (punches), from both sides
+//	told      it is pinged a few times (punches), from both sides: one at which others see
+//	          the other side (observed) from when both know, and the other side's own at once
 //	heard     a ping of the other side has come from there: it is pinged at once
 //	answered  it is asked once more, and is a path if both pings seemed to come from
 //	          one address; then all is as with any other path
 //	silent    it is pinged with all others now and then, while packets go through a relay
 //
+// Both know when the later of the two has been told, half a round trip after it was sent. To a NAT, a
+// ping that comes before its host has sent to there is a stranger's. Most drop it. A Linux router without a
+// firewall for itself takes it for a connection to itself, and gives what its host sends to
+// there another port for half a minute, at which nobody looks for it. So the first pings have to cross.
+//
 // It leads wherever the other side likes. So what is not proven gets short pings only, all of
 // them together never more than the other side has sent on this connection, and few.
 
-// punches is when candidates are pinged, after they were told, or the network has changed. The
-// sides are told within a round trip of each other, and the second and third time are for
-// that; the others are for what was lost, and for firewalls that open late.
+// punches is when candidates are pinged, from the beginning of a look on. The other times are for what
+// was lost, for what one side knows a round trip before the other, and for firewalls that open late.
 var punches = [...]time.Duration{0, 100 * time.Millisecond, 300 * time.Millisecond, 800 * time.Millisecond, 2 * time.Second}
 
 const (
+	// MostLag bounds for how long the other side is taken not to know yet what it was told: half a round trip by
+	// two satellites is less.
+	MostLag = time.Second
+	// untold is for how long the other side is taken not to know where this side is now that its network has
+	// changed: its relays have a second for telling, and more than a round trip takes it to hand that on.
+	untold = 2 * time.Second
 	// fewPunches is how many of them there are if a direct path is in use, as a candidate can only be
 	// the shorter one then, and in a suspicion, which may come often.
 	fewPunches = 2
@@ -44,15 +55,22 @@ const (
 	lookRefill = 30 * time.Second
 )
 
-// Offered says that the other side may be there, as it says itself. every is the time between two rounds of pings
-// once the hole should have been punched.
-func (p *Path) Offered(every time.Duration, now time.Time) {
+// Offered says that the other side may be there, as it says itself. The look for it begins at a time, which
+// may be still to come, and every is the time between two rounds of pings once the hole should have been punched.
+func (p *Path) Offered(every time.Duration, begin time.Time) {
 	p.steady = p.steady || !p.ponged.IsZero() && !p.isChecking()
 	p.offered, p.learned, p.every = true, false, every
 	p.shifts = 0
 	if p.state == Unproven || p.state == Failed {
-		p.Probe(now)
+		p.began = begin
+		p.Probe(begin)
 	}
+}
+
+// awaitsLook reports whether it is pinged only when both sides are: it may be behind a NAT, and
+// is not known to work.
+func (p *Path) awaitsLook() bool {
+	return p.observed && p.isOffered() && (p.state == Unproven || p.state == Failed)
 }
 
 // withdraw says that the other side does not name the path any more. It reports whether there is nothing
@@ -92,13 +110,15 @@ func (p *Path) nextLook(now time.Time) time.Time {
 	return p.began.Add((elapsed/p.every + 1) * p.every)
 }
 
-// lookAs is SetRole of a candidate that is not proven enough. It begins to look anew when there is need.
+// lookAs is SetRole of a candidate that is not proven enough. It begins to look anew when there is need, but
+// for a look that is about to begin.
 func (p *Path) lookAs(was, r Role, now time.Time) {
 	p.role = r
 	switch {
 	case p.state != Unproven: // the question that decides is open
 	case r == Needed, r == Wanted && was == Standby:
-		p.began, p.pingAt, p.tries = now, now, 0
+		p.began = later(p.began, now)
+		p.pingAt, p.tries = p.began, 0
 	default:
 		p.pingAt = p.nextLook(now)
 	}
@@ -127,36 +147,65 @@ func (p *Path) seenFrom(seen netip.AddrPort, now time.Time) {
 }
 
 // Offer takes the addresses at which the other side says that it may be reached, instead of those
-// that it named before. together is how many candidates both sides have told.
-func (b *Binding) Offer(addrs []Route, together int, now time.Time) Out {
+// that it named before: its host's own, and those at which others see it. together is how many candidates both
+// sides have told, and told when this side has told its own last.
+func (b *Binding) Offer(hosts, observed []Route, together int, told, now time.Time) Out {
 	before := len(b.paths)
 	b.paths = slices.DeleteFunc(b.paths, func(p *Path) bool {
-		return p.offered && !slices.Contains(addrs, p.route) && p.withdraw() && p != b.active
+		return p.offered && !slices.Contains(hosts, p.route) && !slices.Contains(observed, p.route) && p.withdraw() && p != b.active
 	})
 	b.replaced = b.replaced || len(b.paths) < before
 	every := lookShare * time.Duration(max(together, 1))
-	for _, r := range addrs {
-		p := b.path(r)
-		if p == nil {
-			if len(b.paths) == MaxPaths {
-				continue // nothing that is known goes for what somebody says
-			}
-			p = b.add(r, now)
+	for _, r := range hosts {
+		if p := b.offered(r, false, now); p != nil {
+			p.Offered(every, now)
 		}
-		p.Offered(every, now)
 	}
-	b.beginLook(now)
+	begin := b.bothKnow(told, now)
+	for _, r := range observed {
+		if p := b.offered(r, true, now); p != nil {
+			p.Offered(every, begin)
+		}
+	}
+	b.beginLook(begin)
 	if p := b.active; p.route.Kind == Direct && !p.seen.IsValid() {
 		b.ping(p, longPing, now) // QUIC has proven it, and does not say from where this side's packets come
 	}
 	return b.Advance(now)
 }
 
-// beginLook takes note that candidates are pinged, while packets go through a relay.
-func (b *Binding) beginLook(now time.Time) {
+// offered returns the path to an address that the other side names; nil if there is no room for it.
+func (b *Binding) offered(r Route, observed bool, now time.Time) *Path {
+	p := b.path(r)
+	if p == nil {
+		if len(b.paths) == MaxPaths {
+			return nil // nothing that is known goes for what somebody says
+		}
+		p = b.add(r, now)
+	}
+	p.observed = observed
+	return p
+}
+
+// bothKnow returns when both sides know what they have told each other, if this one knows it now and has told its
+// own at a time: the other one finds the same, for it has heard this side's or has told its own last.
+func (b *Binding) bothKnow(told, now time.Time) time.Time {
+	return later(told.Add(min(b.active.RTT()/2, MostLag)), now)
+}
+
+// later returns the later one of two times.
+func later(s, t time.Time) time.Time {
+	if s.After(t) {
+		return s
+	}
+	return t
+}
+
+// beginLook takes note that candidates are pinged from a time on, while packets go through a relay.
+func (b *Binding) beginLook(begin time.Time) {
 	b.lookEnds = time.Time{}
 	if b.active.route.Kind == Relayed && slices.ContainsFunc(b.paths, (*Path).looks) {
-		b.lookEnds = now.Add(punchLasts)
+		b.lookEnds = begin.Add(punchLasts)
 	}
 }
 

@@ -3,6 +3,7 @@ package paths
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -95,11 +96,86 @@ func TestCandidateWhoseSecondPingIsLostIsAskedAgain(t *testing.T) {
 	}
 }
 
-// offer makes both sides tell each other the same addresses, the second one d later.
+// offer makes both sides tell each other the same addresses of their hosts, the second one d later.
 func (p *pair) offer(d time.Duration, addrs ...Route) {
-	p.take(p.sides[0], p.sides[0].Offer(addrs, 2*len(addrs), p.now))
+	p.take(p.sides[0], p.sides[0].Offer(addrs, nil, 2*len(addrs), time.Time{}, p.now))
 	p.run(d)
-	p.take(p.sides[1], p.sides[1].Offer(addrs, 2*len(addrs), p.now))
+	p.take(p.sides[1], p.sides[1].Offer(addrs, nil, 2*len(addrs), time.Time{}, p.now))
+}
+
+// tell makes each side tell the other one that it is seen at an address, and when, and returns when
+// each pings that from now on. Both look when they have told as well as heard.
+func (p *pair) tell(at [2]time.Duration, addr Route) (pinged [2][]time.Duration) {
+	began, oneWay := p.now, p.wires[p.sides[0].Active().Route()].rtt/2
+	w := p.wires[addr]
+	w.sent = func(s *side) { pinged[s.index] = append(pinged[s.index], p.now.Sub(began)) }
+	for i, s := range p.sides {
+		told := began.Add(at[i])
+		for _, looks := range []time.Duration{at[i], at[1-i] + oneWay} {
+			if looks >= max(at[i], at[1-i]+oneWay) {
+				p.after(looks, func() { p.take(s, s.Offer(nil, []Route{addr}, 2, told, p.now)) })
+			}
+		}
+	}
+	p.run(time.Hour)
+	return pinged
+}
+
+// Whoever tells first, and whether the second one has heard that before: both ping what others see at the same moments.
+func TestBothSidesPingWhatOthersSeeAtTheSameTime(t *testing.T) {
+	const oneWay = 60 * ms // newPair's relays
+	for _, at := range [][2]time.Duration{{0, 0}, {0, 40 * ms}, {40 * ms, 0}, {0, 60 * ms}, {0, 200 * ms}, {time.Second, 0}} {
+		p := newPair(t, relayA)
+		p.wires[directA] = new(wire)
+		begin := max(at[0], at[1]) + oneWay
+		var want []time.Duration
+		for _, d := range append(punches[:len(punches):len(punches)], 8*time.Minute, 16*time.Minute, 24*time.Minute, 32*time.Minute, 40*time.Minute, 48*time.Minute, 56*time.Minute) {
+			want = append(want, begin+d)
+		}
+		for i, got := range p.tell(at, directA) {
+			if !slices.Equal(got, want) {
+				t.Errorf("told at %v, side %d pings at %v, not %v", at, i, got, want)
+			}
+		}
+	}
+}
+
+// Neither a suspicion nor that the network has changed makes this side ping any sooner, also where a path has failed before.
+func TestLookThatBothSidesBeginIsNotBegunBefore(t *testing.T) {
+	for _, before := range []string{"unproven", "failed"} {
+		for _, changed := range []bool{false, true} {
+			p := newPair(t, relayA)
+			s := p.sides[0]
+			p.wires[directA] = &wire{rtt: 50 * ms}
+			if before == "failed" {
+				p.restore(directA)
+			}
+			p.take(s, s.Offer(nil, []Route{directA}, 2, time.Time{}, p.now))
+			p.run(time.Second)
+			p.cut(directA)
+			p.ask(100, 2*time.Second)
+			p.expect(relayA)
+			p.run(20 * time.Minute)
+			var pinged []time.Time
+			p.wires[directA].sent = func(from *side) {
+				if from == s {
+					pinged = append(pinged, p.now)
+				}
+			}
+			if changed {
+				p.take(s, s.Probe(p.now))
+				p.take(s, s.Doubt(relayA, p.now))
+				p.run(100 * ms) // until the other side is told
+			}
+			told := p.now
+			p.take(s, s.Offer(nil, []Route{directA}, 2, told, p.now))
+			p.take(s, s.Doubt(relayA, p.now))
+			p.run(time.Second)
+			if len(pinged) == 0 || !pinged[0].Equal(told.Add(60*ms)) {
+				t.Errorf("%s, the network changed %v: told at %v, pinged at %v", before, changed, told, pinged)
+			}
+		}
+	}
 }
 
 func TestBothSidesMoveToACandidateThatAnswers(t *testing.T) {
@@ -180,7 +256,7 @@ func TestCandidatesGetNoMoreThanTheirTellerHasSent(t *testing.T) {
 			for _, r := range told {
 				p.wires[r] = new(wire)
 			}
-			p.take(s, s.Offer(told, 64, p.now))
+			p.take(s, s.Offer(told, nil, 64, time.Time{}, p.now))
 			p.run(17 * time.Second)
 		}
 		sent := 0
@@ -206,7 +282,7 @@ func TestCandidatesPushNothingOut(t *testing.T) {
 	}
 	p.take(s, s.Know(named, p.now))
 	for i := range 10 {
-		p.take(s, s.Offer(candidateRoutes(100+20*i, 32), 64, p.now))
+		p.take(s, s.Offer(candidateRoutes(100+20*i, 16), candidateRoutes(116+20*i, 16), 64, time.Time{}, p.now))
 		p.run(time.Second)
 	}
 	for _, r := range append(named, directA, relayA) {
@@ -227,7 +303,7 @@ func TestCandidatesPushNothingOut(t *testing.T) {
 			t.Errorf("%v is no path", r)
 		}
 	}
-	p.take(s, s.Offer(nil, 0, p.now))
+	p.take(s, s.Offer(nil, nil, 0, time.Time{}, p.now))
 	if n := len(s.Paths()); n != 30 {
 		t.Errorf("%d paths after the other side has taken its word back", n)
 	}

@@ -28,6 +28,8 @@ type wire struct {
 	// unbound says that nobody at the other end knows of pings and parts yet.
 	unbound bool
 	loses   int // one of so many packets of QUIC is lost; 0: none
+	// sent, if it is set, is called for each packet that a side sends.
+	sent func(from *side)
 }
 
 // A pair is two bindings of one connection, and the network between them. A packet of
@@ -152,6 +154,9 @@ func (p *pair) take(s *side, o Out) {
 func (p *pair) carry(from *side, route Route, packet []byte) {
 	w := p.wires[route]
 	from.sent[route]++
+	if w.sent != nil {
+		w.sent(from)
+	}
 	if packet[0] != endpoint.TypePath {
 		from.quic.sent++
 		if w.loses > 0 && from.quic.sent%uint64(w.loses) == 0 {

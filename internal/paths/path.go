@@ -109,11 +109,12 @@ type Path struct {
 	learned bool      // its address was told by a ping of the other side only
 	invited bool      // and from there has come as much as a ping takes, since the last one
 
-	offered bool           // the other side says that it may be there (candidate.go)
-	every   time.Duration  // the time between two rounds of pings of candidates
-	seen    netip.AddrPort // from where the last ping that was answered seemed to come
-	steady  bool           // and two in a row came from the same address
-	shifts  int            // how often they did not
+	offered  bool           // the other side says that it may be there (candidate.go)
+	observed bool           // and that others have seen it there
+	every    time.Duration  // the time between two rounds of pings of candidates
+	seen     netip.AddrPort // from where the last ping that was answered seemed to come
+	steady   bool           // and two in a row came from the same address
+	shifts   int            // how often they did not
 
 	lossy bool // too many of its packets are lost
 
@@ -127,7 +128,7 @@ type Path struct {
 	idle   bool          // nobody waits for the end of the suspicion
 	spread time.Duration // the least time between pings of a suspicion; 0: what that is for one connection
 	tries  int           // pings in a row without an answer
-	began  time.Time     // since when the path is pinged without an answer
+	began  time.Time     // since when the path is pinged without an answer, or from when on a candidate is
 }
 
 // NewPath returns a path that is to be proven.
@@ -297,11 +298,12 @@ func (p *Path) TrustedAt(now time.Time) time.Time {
 	return at
 }
 
-// Probe makes the path be pinged at once, and its width checked: a path is suspect, or
-// the network has changed. What was known of the width of one that is not active counts
-// no more, for nobody has looked lately.
-func (p *Path) Probe(now time.Time) {
-	p.began, p.pingAt, p.tries = now, now, 0
+// Probe makes the path be pinged at once, or from a time to come on, and its width checked: a path is
+// suspect, or the network has changed. If it is to be pinged from a later time on, that stays. What was known of the
+// width of one that is not active counts no more, for nobody has looked lately.
+func (p *Path) Probe(at time.Time) {
+	p.began = later(p.began, at)
+	p.pingAt, p.tries = p.began, 0
 	if p.role != Active {
 		p.width.forget()
 	}

@@ -51,7 +51,8 @@ func (p *Path) SetRole(r Role, now time.Time) {
 		p.pingAt = time.Time{}
 	case r == Standby && p.tries > 0: // the question that it was asked is still open
 	case r != Active:
-		p.began, p.pingAt, p.tries = now, now, 0
+		p.began = later(p.began, now)
+		p.pingAt, p.tries = p.began, 0
 	}
 	if r != Active && p.state == Suspect {
 		p.become(Valid, now)
