@@ -63,12 +63,12 @@ func (t *MeshSyncTransport) awaitPaths(ctx context.Context, id PeerID) {
 // backoff.
 func (w *watchdog) searchBeside() {
 	w.leave()
-	if (w.failures > 0 || w.unstable) && time.Since(w.upSince) < w.t.opts.Reconnect.StableAfter {
+	if (w.failures > 0 || w.unstable) && time.Since(w.upSince) < w.policy.StableAfter {
 		return
 	}
 	w.search.began, w.search.lost = time.Now(), true
 	w.search.start()
-	if !w.t.opts.Reconnect.Disabled && (!w.search.isProven() || w.rendezvous.relayUse().mayReach()) {
+	if !w.policy.Disabled && (!w.search.isProven() || w.rendezvous.relayUse().mayReach()) {
 		w.wait(besideDelay)
 	}
 }
@@ -79,7 +79,7 @@ func (w *watchdog) dialedBeside() {
 		return
 	}
 	w.onAnswer = false
-	w.wait(w.t.opts.Reconnect.jitter(besideDelay))
+	w.wait(w.policy.jitter(besideDelay))
 }
 
 // findAddresses lets the connection try the addresses and relays of the registration. While its
@@ -91,7 +91,7 @@ func (w *watchdog) findAddresses() {
 	}
 	w.stopLocating()
 	w.t.mu.Lock()
-	addrs := w.addrs
+	addrs := w.registration.addrs
 	w.t.mu.Unlock()
 	c.knowRelays(w.rendezvous.relayUse())
 	if c.pathKind() == PathRelay && slices.ContainsFunc(addrs, isName) && !w.suspect {

@@ -39,7 +39,7 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 	if err := t.checkPeer(id); err != nil {
 		return nil, err
 	}
-	if err := checkRoute(addrs, relay); err != nil {
+	if err := checkRoute(addrs, relaysOf(relay)); err != nil {
 		return nil, peerError("connect to peer", id, err)
 	}
 	for first := true; ; first = false {
@@ -106,7 +106,7 @@ func (t *MeshSyncTransport) runSharedDial(ctx context.Context, id PeerID, d *sha
 	defer d.cancel()
 	to := target{peer: id, addrs: d.addrs}
 	if d.relay != "" {
-		to.use = t.relays.use(id, d.relay, nil)
+		to.use = t.relays.use(id, relaysOf(d.relay), nil)
 		to.use.wantNow()
 	}
 	var tried []netip.AddrPort

@@ -24,6 +24,9 @@
 //	ends with           Unregister, Disconnect       the connection
 //	goes with           WaitConn, OpenStream         the *Conn it returns
 //
+// RegisterForReconnect is the short form of Register, which takes a PeerConfig: several relays,
+// a policy of the peer's own, and a name for logs, events and status.
+//
 // Both may be used for one peer: a registration adopts the connection that is
 // there, and Unregister leaves it as an ad hoc one. Peers that dial this side
 // need neither.

@@ -23,8 +23,7 @@ var (
 	// was closed by somebody else. The transport can reach nobody any more; close
 	// it, and make a new one.
 	ErrSocketClosed = errors.New("the socket was closed underneath the transport")
-	// ErrNotRegistered is returned for a peer that RegisterForReconnect does
-	// not hold.
+	// ErrNotRegistered is returned for a peer that is not registered.
 	ErrNotRegistered = errors.New("peer is not registered")
 	// ErrNotConnected says that there is no connection to the peer.
 	ErrNotConnected = errors.New("peer is not connected")

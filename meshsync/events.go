@@ -10,6 +10,8 @@ import (
 type Event struct {
 	Kind EventKind
 	Peer PeerID
+	// Name is what the peer is registered as, PeerConfig.Name.
+	Name string
 	// Time is when it happened.
 	Time time.Time
 	// Conn is the connection, of EventConnected, EventDisconnected,
@@ -57,7 +59,7 @@ const (
 	EventDialFailed
 	// EventGaveUp: MaxAttempts dials in a row failed.
 	EventGaveUp
-	// EventRegistered: RegisterForReconnect was called, perhaps again.
+	// EventRegistered: the peer was registered, perhaps again and in another way.
 	EventRegistered
 	// EventUnregistered: the registration ended.
 	EventUnregistered
@@ -96,8 +98,8 @@ func (k EventKind) String() string {
 }
 
 // eventBuffer is how many events a subscriber may be behind. A hub with 5,000
-// peers sees them all come back within seconds; at 224 bytes an event this is
-// 224 KiB a subscriber.
+// peers sees them all come back within seconds; at 240 bytes an event this is
+// 240 KiB a subscriber.
 const eventBuffer = 1024
 
 // Subscribe returns a channel of what happens from now on. It is closed when
@@ -107,6 +109,12 @@ const eventBuffer = 1024
 // To miss nothing, subscribe first and then ask Peers how things stand.
 func (t *MeshSyncTransport) Subscribe(ctx context.Context) <-chan Event {
 	return t.events.subscribe(ctx)
+}
+
+// publish passes an event on, with the peer's name. mu is held.
+func (t *MeshSyncTransport) publish(ev Event) {
+	ev.Name = t.nameOf(ev.Peer)
+	t.events.publish(ev)
 }
 
 // eventHub passes events on to the subscribers. publish is called with

@@ -45,12 +45,12 @@ func (t *MeshSyncTransport) tellHealth(c *Conn) (changed bool) {
 		return false
 	}
 	c.felt = now
-	t.events.publish(Event{Kind: EventHealthChanged, Peer: c.peer, Conn: c, Health: now})
+	t.publish(Event{Kind: EventHealthChanged, Peer: c.peer, Conn: c, Health: now})
 	return true
 }
 
 func (t *MeshSyncTransport) logHealth(c *Conn, h Health) {
 	if ok, left := t.lines.allow(c.peer); ok {
-		t.log.Info("health changed", "peer", c.peer.Short(), "health", h.String(), "rtt", c.Stats().RTT, "loss", c.vitals.loss(time.Now()), "unlogged", left)
+		t.logOf(c.peer).Info("health changed", "health", h.String(), "rtt", c.Stats().RTT, "loss", c.vitals.loss(time.Now()), "unlogged", left)
 	}
 }

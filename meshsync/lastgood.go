@@ -19,9 +19,9 @@ const (
 // lost. MeshSyncTransport.mu is held.
 func (w *watchdog) toDial() []string {
 	if lost := w.t.peers[w.peer].lost; lost.IsZero() || time.Since(lost) > goodLasts {
-		return w.addrs
+		return w.registration.addrs
 	}
-	addrs := slices.Clone(w.addrs)
+	addrs := slices.Clone(w.registration.addrs)
 	for _, a := range w.good {
 		if !slices.Contains(addrs, a) {
 			addrs = append(addrs, a)

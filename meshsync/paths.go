@@ -193,7 +193,7 @@ func (t *MeshSyncTransport) pathNews(c *Conn) {
 	}
 	for _, m := range moves {
 		if ok, left := t.lines.allow(c.peer); ok {
-			t.log.Info("path changed", "peer", c.peer.Short(), "cause", m.cause.String(), "path", m.to.Kind.String(), "remote", m.to.name(), "from", m.from.name(), "unlogged", left)
+			t.logOf(c.peer).Info("path changed", "cause", m.cause.String(), "path", m.to.Kind.String(), "remote", m.to.name(), "from", m.from.name(), "unlogged", left)
 		}
 	}
 }
@@ -220,7 +220,7 @@ func (t *MeshSyncTransport) tellNews(c *Conn) (told []pathMove, felt Health, cha
 		}
 		from, to := t.path(m.From), t.path(m.To)
 		t.metrics.pathChanged(m.Cause)
-		t.events.publish(Event{Kind: EventPathChanged, Peer: c.peer, Conn: c, Path: to, OldPath: from})
+		t.publish(Event{Kind: EventPathChanged, Peer: c.peer, Conn: c, Path: to, OldPath: from})
 		told = append(told, pathMove{from, to, m.Cause})
 	}
 	changed = t.tellHealth(c)

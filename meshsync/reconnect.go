@@ -1,36 +1,29 @@
 package meshsync
 
-import "slices"
-
-// RegisterForReconnect declares that this side wants a connection to the peer,
-// always: it is dialed at addrs (each host:port; names are resolved again for
-// each dial, and all their records used) until there is one, and again whenever
-// it is lost, as Options.Reconnect says. It returns at once, whether the peer
-// is up or not. A connection that exists, whoever dialed, is adopted.
+// Register declares that this side wants a connection to the peer, always: it is
+// dialed as cfg says until there is one, and again whenever it is lost. It returns at
+// once, whether the peer is up or not. A connection that exists, whoever dialed, is
+// adopted. Whatever the connection began with, its packets then take the best of all
+// paths, and another one when that dies: streams go on.
 //
-// relay is the URL of a relay at which the peer can be reached as well, or "".
-// With one, the transport stays connected to that relay, asks it and the home
-// relays whether the peer is there, dials when it arrives, and dials through
-// them a little after the addresses. Whatever the connection began with, its packets
-// then take the best of all these paths, and another one when that dies: streams go on.
+// Called again for the same peer with other addresses, relays, or another policy, it
+// replaces them, starts the backoff anew and dials now if there is no connection; another
+// name is just used from then on. With the same configuration, its addresses and relays in whatever order, it
+// changes nothing, so it may be called as often as one likes; but it revives a watchdog that gave
+// up. It ends the refusal of an earlier Disconnect.
 //
-// Called again for the same peer with other addresses, or another relay, it
-// replaces them, starts the backoff anew and dials now if there is no connection.
-// With the same ones, in whatever order, it changes nothing, so it may be called
-// as often as one likes; but it revives a watchdog that gave up. It ends the
-// refusal of an earlier Disconnect.
-//
-// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress or ErrClosed, and
-// then changes nothing.
-func (t *MeshSyncTransport) RegisterForReconnect(id PeerID, addrs []string, relay string) error {
+// It fails with ErrSelf, ErrBadPeer, ErrNoRoute, ErrBadAddress, ErrBadOption (the policy or the
+// name) or ErrClosed, and then changes nothing.
+func (t *MeshSyncTransport) Register(id PeerID, cfg PeerConfig) error {
 	if err := t.checkPeer(id); err != nil {
 		return err
 	}
-	if err := checkRoute(addrs, relay); err != nil {
+	r, err := t.registrationOf(cfg)
+	if err != nil {
 		return peerError("register peer", id, err)
 	}
 	for {
-		ending, err := t.register(id, slices.Clone(addrs), relay)
+		ending, err := t.register(id, r)
 		if ending == nil {
 			return err
 		}
@@ -38,9 +31,15 @@ func (t *MeshSyncTransport) RegisterForReconnect(id PeerID, addrs []string, rela
 	}
 }
 
+// RegisterForReconnect is Register of addresses and one relay, or none if that is "", with
+// Options.Reconnect and without a name.
+func (t *MeshSyncTransport) RegisterForReconnect(id PeerID, addrs []string, relay string) error {
+	return t.Register(id, PeerConfig{Addrs: addrs, Relays: relaysOf(relay)})
+}
+
 // register records the intent. If a watchdog of the peer is just ending, it
 // returns what to wait for instead.
-func (t *MeshSyncTransport) register(id PeerID, addrs []string, relay string) (ending <-chan struct{}, err error) {
+func (t *MeshSyncTransport) register(id PeerID, r registration) (ending <-chan struct{}, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -52,34 +51,28 @@ func (t *MeshSyncTransport) register(id PeerID, addrs []string, relay string) (e
 		return w.done, nil
 	}
 	t.admitAgain(p)
-	if w != nil && w.relay == relay && sameAddrs(w.addrs, addrs) && w.state != StateGaveUp {
-		w.addrs = addrs // the order may be another
+	if w == nil {
+		w = newWatchdog(t, id, r)
+		w.setState(StateDisconnected)
+		if p.conn != nil {
+			w.setState(StateConnected)
+		}
+		p.watchdog = w
+		t.publish(Event{Kind: EventRegistered, Peer: id})
+		t.seat(p)
+		t.wg.Go(w.run)
 		return nil, nil
 	}
-	t.events.publish(Event{Kind: EventRegistered, Peer: id})
-	if w != nil {
-		w.addrs, w.relay = addrs, relay
+	was := w.registration
+	w.registration = r // the order of addresses may be another
+	same := r.dialsAs(was)
+	if !same || r.name != was.name || w.state == StateGaveUp {
+		t.publish(Event{Kind: EventRegistered, Peer: id})
+	}
+	if !same || w.state == StateGaveUp {
 		signal(w.updates)
-		return nil, nil
 	}
-	w = newWatchdog(t, id)
-	w.addrs, w.relay = addrs, relay
-	w.setState(StateDisconnected)
-	if p.conn != nil {
-		w.setState(StateConnected)
-	}
-	p.watchdog = w
-	t.seat(p)
-	t.wg.Go(w.run)
 	return nil, nil
-}
-
-// sameAddrs reports whether two lists name the same addresses.
-func sameAddrs(a, b []string) bool {
-	within := func(a, b []string) bool {
-		return !slices.ContainsFunc(a, func(addr string) bool { return !slices.Contains(b, addr) })
-	}
-	return within(a, b) && within(b, a)
 }
 
 // Unregister ends a registration. When it returns, no dial for the peer is

@@ -39,7 +39,7 @@ type locating struct {
 // locate looks up the peer's addresses, for searchWhileQueueing.
 func (w *watchdog) locate() {
 	w.t.mu.Lock()
-	addrs := w.addrs
+	addrs := w.registration.addrs
 	w.t.mu.Unlock()
 	if !slices.ContainsFunc(addrs, isName) {
 		w.searchWhileQueueing(w.t.locate(w.t.ctx, w.peer, addrs))
@@ -101,7 +101,7 @@ func (w *watchdog) dialNow() {
 	w.reached = new(atomic.Bool)
 	w.search.freshen() // an answer from now on is one that the handshake should have had
 	w.search.dialed = time.Now()
-	w.budget.spend(w.t.opts.Reconnect.MaxDelay)
+	w.budget.spend(w.policy.MaxDelay)
 	extend := make(chan time.Duration, 1)
 	w.extend = extend
 	to := target{peer: w.peer, answered: w.answeredAt, beside: w.connected, reached: w.reached, extend: extend}
@@ -171,7 +171,7 @@ func (w *watchdog) answered(from netip.AddrPort) {
 		w.search.stop()
 	case w.onAnswer: // one answer is enough for a dial
 	case w.suspect && w.cancelDial == nil, w.timer != nil, w.slot != nil, w.cancelDial != nil && (w.quiet || !w.reached.Load()):
-		if !w.budget.allows(w.t.opts.Reconnect.MaxDelay) {
+		if !w.budget.allows(w.policy.MaxDelay) {
 			w.search.stop()
 			return
 		}
@@ -216,7 +216,7 @@ func (w *watchdog) believesBusy() bool {
 // there is about to be answered: it is given the time. None is begun.
 func (w *watchdog) awaitBusy(a probeAnswer) {
 	w.search.prove(a.from)
-	wait := w.t.opts.Reconnect.jitter(busyWait(a.wait))
+	wait := w.policy.jitter(busyWait(a.wait))
 	w.busyUntil = time.Now().Add(wait + busyGrace)
 	w.search.askAgain(wait)
 	switch limit := wait + w.t.opts.DialTimeout; {
@@ -236,7 +236,7 @@ func (w *watchdog) awaitBusy(a probeAnswer) {
 // handshake as well if its budget allows, each MinDelay after the last one at the
 // earliest. A peer that refuses us is left to think.
 func (w *watchdog) demanded() {
-	policy := w.t.opts.Reconnect
+	policy := w.policy
 	if w.connected || w.refused || w.onAnswer || (w.slot == nil && w.cancelDial == nil && w.timer == nil) {
 		return
 	}
@@ -265,7 +265,7 @@ func (w *watchdog) announceDial(ctx context.Context, beside bool) (addrs []strin
 	}
 	if !beside && w.announced != w.attempts+1 { // else it goes on after an answer to a probe
 		w.announced = w.attempts + 1
-		w.t.events.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.announced})
+		w.t.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.announced})
 	}
 	return w.toDial(), true
 }
@@ -294,7 +294,7 @@ func (w *watchdog) dialEnded(r dialResult) {
 	w.failures++
 	w.searchAfter(r.err)
 	w.onAnswer = false
-	policy := w.t.opts.Reconnect
+	policy := w.policy
 	wait := policy.delay(w.failures)
 	if w.refused = isRefusal(r.err); w.refused {
 		w.logRefusal(r.err)
@@ -337,7 +337,7 @@ func (w *watchdog) searchAfter(err error) {
 // false if the peer has connected by itself in the meantime, or did and was lost
 // again.
 func (w *watchdog) noteFailure(err error, wait time.Duration) (attempts int, ok bool) {
-	policy := w.t.opts.Reconnect
+	policy := w.policy
 	w.t.mu.Lock()
 	if w.shown != w.seen {
 		w.t.mu.Unlock()
@@ -349,9 +349,9 @@ func (w *watchdog) noteFailure(err error, wait time.Duration) (attempts int, ok 
 	if !policy.Disabled && (policy.MaxAttempts == 0 || w.attempts < policy.MaxAttempts) {
 		ev.WillRetry, ev.Retry = true, wait
 	}
-	w.t.events.publish(ev)
+	w.t.publish(ev)
 	w.t.mu.Unlock()
-	w.log.Debug("dial failed", "peer", w.peer.Short(), "attempt", ev.Attempt, "error", err, "retry", ev.Retry)
+	w.t.logOf(w.peer).Debug("dial failed", "attempt", ev.Attempt, "error", err, "retry", ev.Retry)
 	return ev.Attempt, true
 }
 
@@ -360,11 +360,11 @@ func (w *watchdog) giveUp(attempts int, err error) {
 	w.t.mu.Lock()
 	ok := w.shown == w.seen
 	if ok {
-		w.t.events.publish(Event{Kind: EventGaveUp, Peer: w.peer, Attempt: attempts, Err: err})
+		w.t.publish(Event{Kind: EventGaveUp, Peer: w.peer, Attempt: attempts, Err: err})
 	}
 	w.t.mu.Unlock()
 	if ok {
-		w.log.Warn("gave up on peer", "peer", w.peer.Short(), "attempts", attempts, "error", err)
+		w.t.logOf(w.peer).Warn("gave up on peer", "attempts", attempts, "error", err)
 	}
 }
 
@@ -373,7 +373,7 @@ func (w *watchdog) logRefusal(err error) {
 	for _, reason := range []error{ErrDisconnected, ErrFormation, ErrUnauthorized} {
 		if errors.Is(err, reason) && w.refusal != reason.Error() {
 			w.refusal = reason.Error()
-			w.log.Warn("connection refused", "peer", w.peer.Short(), "error", err)
+			w.t.logOf(w.peer).Warn("connection refused", "error", err)
 			return
 		}
 	}

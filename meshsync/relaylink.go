@@ -98,7 +98,7 @@ func newRelayLink(rs *relays, u relay.URL, number uint64) *relayLink {
 		watches: make(map[PeerID]*relayWatch),
 		dialing: true, // as soon as it runs
 		since:   time.Now(),
-		search:  newProbing(rs.t, u.ID),
+		search:  newProbing(rs.t, u.ID, &rs.t.opts.Reconnect),
 	}
 	l.urls = []*namedURL{l.newURL(u)}
 	return l

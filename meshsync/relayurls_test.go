@@ -324,7 +324,7 @@ func TestNewURLIsPending(t *testing.T) {
 		for st := a.relayStatus(); st.State != RelayUnreachable; st = a.relayStatus() {
 			time.Sleep(time.Millisecond)
 		} // now it waits
-		u := a.relays.use(PeerIDFromKey(testKey(2)), r.url(), nil)
+		u := a.relays.use(PeerIDFromKey(testKey(2)), []string{r.url()}, nil)
 		defer u.release()
 		a.relays.mu.Lock()
 		_, pending, failed := u.look()

@@ -15,25 +15,25 @@ type relayUse struct {
 	rs    *relays
 	peer  *relayedPeer
 	links []*relayLink
-	// forget forgets the URL that the use named; nil if it named none.
-	forget func()
+	// forget forgets the URLs that the use named.
+	forget []func()
 	// ofConn says that it is a connection's, and nobody's wish to reach the peer.
 	ofConn bool
 	// arrived gets an element when the peer arrives at one of the relays.
 	arrived chan struct{}
 }
 
-// use begins a use of the given relay and of the home relays, where the peer may
+// use begins a use of the given relays and of the home relays, where the peer may
 // be as well.
-func (rs *relays) use(id PeerID, through string, arrived chan struct{}) *relayUse {
+func (rs *relays) use(id PeerID, through []string, arrived chan struct{}) *relayUse {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	u := &relayUse{rs: rs, peer: rs.peerFor(id), arrived: arrived}
-	if through != "" {
-		named := mustURL(through)
+	for _, url := range through {
+		named := mustURL(url)
 		l := rs.linkTo(named)
 		u.add(l)
-		u.forget = func() { l.forget(named) }
+		u.forget = append(u.forget, func() { l.forget(named) })
 	}
 	u.addAll(rs.home)
 	u.peer.uses = append(u.peer.uses, u)
@@ -105,8 +105,8 @@ func (u *relayUse) release() {
 		l.unwatch(p.id)
 		rs.drop(l)
 	}
-	if u.forget != nil {
-		u.forget()
+	for _, forget := range u.forget {
+		forget()
 	}
 	if len(p.uses) == 0 {
 		delete(rs.peers, p.id)

@@ -6,7 +6,7 @@ import "time"
 // nil one is that of a peer registered without any. The watchdog's goroutine
 // owns it.
 type rendezvous struct {
-	through string // the relay of the registration
+	through []string // the relays of the registration
 	use     *relayUse
 	arrived chan struct{} // the peer arrived at a relay; holds one at most
 	arrival chan struct{} // tells the dial that runs of it
@@ -14,17 +14,18 @@ type rendezvous struct {
 	cameAt  time.Time     // when it was last dialed because it arrived
 }
 
-// useRelay follows what the registration says of relays.
-func (w *watchdog) useRelay() {
+// follow does what the registration says of the policy and of relays.
+func (w *watchdog) follow() {
 	w.t.mu.Lock()
-	through := w.relay
+	r := w.registration
 	w.t.mu.Unlock()
-	old := w.rendezvous
-	if (old == nil && through == "") || (old != nil && old.through == through) {
+	w.policy, w.search.policy = r.policy, r.policy
+	old, through := w.rendezvous, r.relays
+	if (old == nil && len(through) == 0) || (old != nil && sameSet(old.through, through)) {
 		return
 	}
 	w.rendezvous = nil
-	if through != "" {
+	if len(through) > 0 {
 		arrived := make(chan struct{}, 1)
 		w.rendezvous = &rendezvous{through: through, use: w.t.relays.use(w.peer, through, arrived), arrived: arrived}
 	}
@@ -68,7 +69,7 @@ func (r *rendezvous) isOver() {
 // budget, or MinDelay after the last time, so that neither a peer that comes and
 // goes nor a relay that lies makes this side dial without pause.
 func (w *watchdog) peerArrived() {
-	r, policy := w.rendezvous, w.t.opts.Reconnect
+	r, policy := w.rendezvous, w.policy
 	switch {
 	case w.connected && !w.suspect:
 		if c := w.conn(); c != nil && c.pathKind() == PathRelay {
@@ -102,7 +103,7 @@ func (w *watchdog) verify(c *Conn) {
 	if !c.checking.CompareAndSwap(false, true) {
 		return // what is about to be sent is later than this arrival
 	}
-	wait := max(0, w.t.opts.Reconnect.MinDelay-time.Since(c.checkedAt))
+	wait := max(0, w.policy.MinDelay-time.Since(c.checkedAt))
 	c.checkedAt = time.Now().Add(wait)
 	w.t.wg.Go(func() {
 		defer c.checking.Store(false)

@@ -51,8 +51,8 @@ func checkRelay(u string) error {
 }
 
 // checkRoute refuses what cannot be dialed.
-func checkRoute(addrs []string, relay string) error {
-	if len(addrs) == 0 && relay == "" {
+func checkRoute(addrs, relays []string) error {
+	if len(addrs) == 0 && len(relays) == 0 {
 		return ErrNoRoute
 	}
 	if len(addrs) > maxAddrs {
@@ -63,8 +63,13 @@ func checkRoute(addrs []string, relay string) error {
 			return err
 		}
 	}
-	if relay != "" {
-		return checkRelay(relay)
+	if len(relays) > maxPeerRelays {
+		return fmt.Errorf("%w: %d relays, at most %d", ErrBadAddress, len(relays), maxPeerRelays)
+	}
+	for _, u := range relays {
+		if err := checkRelay(u); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -29,8 +29,9 @@ const (
 // probing is the search for a peer, or a relay, that does not answer. The
 // goroutine of its watchdog, or relayLink, owns it.
 type probing struct {
-	t  *MeshSyncTransport
-	id PeerID // who is asked
+	t      *MeshSyncTransport
+	id     PeerID           // who is asked
+	policy *ReconnectPolicy // how often
 	// answers holds one at most.
 	answers chan probeAnswer
 
@@ -59,8 +60,8 @@ type probeAnswer struct {
 	wait time.Duration // until it should be asked again, if it is busy
 }
 
-func newProbing(t *MeshSyncTransport, id PeerID) probing {
-	return probing{t: t, id: id, answers: make(chan probeAnswer, 1)}
+func newProbing(t *MeshSyncTransport, id PeerID, policy *ReconnectPolicy) probing {
+	return probing{t: t, id: id, policy: policy, answers: make(chan probeAnswer, 1)}
 }
 
 // hear passes on an answer that came from an address, for whatever goroutine.
@@ -258,8 +259,7 @@ func (p *probing) check(ap netip.AddrPort) {
 // longer, between twice MinDelay and half a KeepAlive, and within what all
 // searches share.
 func (p *probing) interval() time.Duration {
-	policy := p.t.opts.Reconnect
 	d := min(time.Since(p.began)/probeShare, p.t.opts.KeepAlive/2)
-	d = max(d, 2*policy.MinDelay, p.t.probes.gap(p.isFresh()))
-	return policy.jitter(d)
+	d = max(d, 2*p.policy.MinDelay, p.t.probes.gap(p.isFresh()))
+	return p.policy.jitter(d)
 }

@@ -32,7 +32,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 		}
 	}
 	t.metrics.opened(c, ev.Outage)
-	t.events.publish(ev)
+	t.publish(ev)
 	p.notify()
 	t.tellSoon(c, true)
 	t.wg.Go(func() { t.serve(c) })
@@ -59,10 +59,10 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 		w.lastErr, w.good = cause, c.goodAddrs()
 		w.setState(StateDisconnected)
 		signal(w.conns)
-		ev.WillRetry = !t.opts.Reconnect.Disabled && !w.stopping && !t.closed
+		ev.WillRetry = !w.registration.policy.Disabled && !w.stopping && !t.closed
 	}
 	t.metrics.closed(cause)
-	t.events.publish(ev)
+	t.publish(ev)
 	p.notify()
 }
 
@@ -104,16 +104,16 @@ func (t *MeshSyncTransport) ended(c *Conn, token goneToken) {
 	t.leavePaths(c)
 	c.cancel(cause)
 	if ok, left := t.lines.allow(c.peer); ok {
-		t.log.Info("peer disconnected", "peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name(), "cause", cause, "after", time.Since(c.opened), "unlogged", left)
+		t.logOf(c.peer).Info("peer disconnected", "path", path.Kind.String(), "remote", path.name(), "cause", cause, "after", time.Since(c.opened), "unlogged", left)
 	}
 }
 
 func (t *MeshSyncTransport) logConnected(c *Conn) {
 	path := c.Path()
 	if ok, left := t.lines.allow(c.peer); ok {
-		t.log.Info("peer connected", "peer", c.peer.Short(), "path", path.Kind.String(), "remote", path.name(), "initiator", c.initiator, "unlogged", left)
+		t.logOf(c.peer).Info("peer connected", "path", path.Kind.String(), "remote", path.name(), "initiator", c.initiator, "unlogged", left)
 	}
 	if c.twin != "" {
-		t.log.Warn("two processes use the same key", "peer", c.peer.Short(), "remote", path.name(), "other", c.twin)
+		t.logOf(c.peer).Warn("two processes use the same key", "remote", path.name(), "other", c.twin)
 	}
 }

@@ -49,9 +49,11 @@ type PeerStatus struct {
 	Peer       PeerID
 	Registered bool
 	State      PeerState
-	// Addrs and Relay are what the peer is registered with.
-	Addrs []string
-	Relay string
+	// Name, Addrs and Relays are what the peer is registered with, and Relay is the first of them.
+	Name   string
+	Addrs  []string
+	Relay  string
+	Relays []string
 	// Path is the active one of the connection, and Paths are all of them, the active
 	// one first; zero if there is no connection.
 	Path  Path
@@ -110,7 +112,10 @@ func (p *peer) status() PeerStatus {
 	if w := p.watchdog; w != nil {
 		st.Registered = true
 		st.State, st.Since = w.state, w.since
-		st.Addrs, st.Relay = slices.Clone(w.addrs), w.relay
+		st.Name, st.Addrs, st.Relays = w.registration.name, slices.Clone(w.registration.addrs), slices.Clone(w.registration.relays)
+		if len(st.Relays) > 0 {
+			st.Relay = st.Relays[0]
+		}
 		st.Attempts, st.LastError = w.attempts, w.lastErr
 		if w.state == StateWaiting {
 			st.NextAttempt = w.next

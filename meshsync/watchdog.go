@@ -2,7 +2,6 @@ package meshsync
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -25,11 +24,10 @@ import (
 type watchdog struct {
 	t    *MeshSyncTransport
 	peer PeerID
-	log  *slog.Logger
 
 	// Wake-ups. Each holds at most one, as a second would say nothing new.
 	conns   chan struct{} // the peer's connection came or went, or takes another path, or is suspect or is not any more
-	updates chan struct{} // RegisterForReconnect: other addresses
+	updates chan struct{} // Register: other addresses, relays, or another policy
 	retries chan struct{} // RetryNow
 	demands chan struct{} // WaitConn or OpenStream: somebody waits for the peer
 	network chan struct{} // NetworkChanged
@@ -39,21 +37,21 @@ type watchdog struct {
 
 	// MeshSyncTransport.mu guards these. The table sets them when a connection
 	// comes or goes, run at all other times.
-	registered time.Time
-	addrs      []string
-	relay      string
-	state      PeerState
-	since      time.Time
-	next       time.Time
-	attempts   int      // failed dials since the last connection
-	announced  int      // the attempt that EventDialing was last published for
-	good       []string // where the last connection's packets could go, when it ended
-	lastErr    error
-	shown      uint64    // how many connections there have been
-	opened     time.Time // when the last of them began
-	stopping   bool      // by Unregister or Disconnect: stop is closed
+	registered   time.Time
+	registration registration
+	state        PeerState
+	since        time.Time
+	next         time.Time
+	attempts     int      // failed dials since the last connection
+	announced    int      // the attempt that EventDialing was last published for
+	good         []string // where the last connection's packets could go, when it ended
+	lastErr      error
+	shown        uint64    // how many connections there have been
+	opened       time.Time // when the last of them began
+	stopping     bool      // by Unregister or Disconnect: stop is closed
 
 	// The goroutine of run owns these.
+	policy     *ReconnectPolicy // of the registration that it knows of
 	connected  bool
 	suspect    bool        // connected, and nothing comes over any path
 	upSince    time.Time   // when the last connection that it knows of began
@@ -80,9 +78,9 @@ type watchdog struct {
 	wakeups    atomic.Uint64        // how often run had something to do; for tests
 }
 
-func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
+func newWatchdog(t *MeshSyncTransport, id PeerID, r registration) *watchdog {
 	w := &watchdog{
-		t: t, peer: id, log: t.log, registered: time.Now(),
+		t: t, peer: id, registration: r, policy: r.policy, registered: time.Now(),
 		conns:   make(chan struct{}, 1),
 		updates: make(chan struct{}, 1),
 		retries: make(chan struct{}, 1),
@@ -91,7 +89,7 @@ func newWatchdog(t *MeshSyncTransport, id PeerID) *watchdog {
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
-	w.search = newProbing(t, id)
+	w.search = newProbing(t, id, r.policy)
 	return w
 }
 
@@ -106,7 +104,7 @@ func signal(ch chan struct{}) {
 func (w *watchdog) run() {
 	defer w.finish()
 	w.search.began = time.Now()
-	w.useRelay()
+	w.follow()
 	if c := w.connection(); c != nil {
 		w.connectionUp(c)
 	} else {
@@ -139,7 +137,7 @@ func (w *watchdog) run() {
 		case <-w.demands:
 			w.demanded()
 		case <-w.updates:
-			w.useRelay()
+			w.follow()
 			w.startAnew(true)
 		case <-w.network:
 			w.search.doubt() // the new network may drop probes
@@ -165,10 +163,10 @@ func (w *watchdog) finish() {
 	w.rendezvous.relayUse().release()
 	w.t.mu.Lock()
 	p := w.t.peers[w.peer]
+	w.t.publish(Event{Kind: EventUnregistered, Peer: w.peer})
 	p.watchdog = nil
 	w.t.seat(p)
 	p.lost = time.Time{}
-	w.t.events.publish(Event{Kind: EventUnregistered, Peer: w.peer})
 	w.t.tidy(p)
 	w.t.mu.Unlock()
 	close(w.done)
@@ -195,7 +193,7 @@ func (w *watchdog) connChanged() {
 		w.pathsChanged(suspect)
 	case c != nil:
 		if had { // it took the place of another
-			w.unstable = time.Since(since) < w.t.opts.Reconnect.StableAfter
+			w.unstable = time.Since(since) < w.policy.StableAfter
 		}
 		w.connectionUp(c)
 	case had || w.seen != knew:
@@ -223,7 +221,7 @@ func (w *watchdog) connectionUp(c *Conn) {
 // keep ending before they are stable. In that case it waits, but a peer that may
 // have been restarted is looked for meanwhile.
 func (w *watchdog) connLost() {
-	policy := w.t.opts.Reconnect
+	policy := w.policy
 	lasted, cause := w.lastConn()
 	again := w.failures > 0 || w.unstable
 	w.unstable = lasted < policy.StableAfter
