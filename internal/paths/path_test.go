@@ -182,10 +182,35 @@ func TestFirstPacketsAfterARestAreGivenTheWholePatience(t *testing.T) {
 	l.send(40) // the last acknowledgment of an exchange
 	l.run(time.Hour)
 	l.send(500)
-	l.run(299 * ms)
+	l.run(150 * ms)
+	l.send(500) // QUIC tries again
+	l.run(149 * ms)
 	l.expect()
 	l.run(ms)
 	l.expect("1h0m0.3s suspected", "1h0m0.3s ping 120")
+}
+
+// A keep-alive that is answered in time costs neither a ping nor a timer, on either side.
+func TestKeepAliveSetsNoTimer(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	for range 100 {
+		l.send(30)
+		l.run(5 * time.Second / 2)
+		if !l.next.IsZero() {
+			t.Fatalf("it is to be looked at %v after one packet", l.next.Sub(l.now))
+		}
+		l.hear()
+		l.run(5 * time.Second / 2)
+	}
+	l.expect()
+	for range 100 { // the acknowledgments of the other side
+		l.send(30)
+		l.run(5 * time.Second)
+		if !l.next.IsZero() {
+			t.Fatal("a timer is set for an acknowledgment")
+		}
+	}
+	l.expect()
 }
 
 func TestSuspectPathIsPingedUntilItIsBack(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 
 // A silence is what was sent over a path since something was heard on it. Packets are
 // sealed, so nobody here can see which of them want an answer. One alone may be an
-// acknowledgment, to which there is none. Who waits for an answer sends again; so it is
-// with the second one that the waiting begins, and the end of an exchange costs
-// neither a ping nor a timer. The zero value has just heard something.
+// acknowledgment, to which there is none. Who waits for an answer sends again, as QUIC does after
+// its probe timeout (RFC 9002 section 6.2); so it is with the second one that the waiting begins, and
+// the end of an exchange, or a keep-alive, costs neither a ping nor a timer. The zero value has just heard something.
 type silence struct {
 	first   time.Time // when the first one was sent; zero: none was
 	waiting bool      // one of them wants an answer
@@ -28,12 +28,8 @@ func (s *silence) sent(length int, now time.Time, patience time.Duration) {
 	s.presses = s.presses || length > bareSize
 	switch {
 	case s.waiting:
-	case s.first.IsZero():
+	case s.first.IsZero(), now.Sub(s.first) > 2*patience: // that one ended an exchange, and this one begins another
 		s.first = now
-	case now.Sub(s.first) > 2*patience:
-		// The first one ended an exchange, and this one begins another: nothing has come
-		// meanwhile that it could acknowledge.
-		s.waiting, s.since = true, now
 	case now.Sub(s.first) >= patience/secondPart:
 		s.waiting, s.since = true, s.first
 	}
