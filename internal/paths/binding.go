@@ -2,7 +2,6 @@ package paths
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -285,63 +284,12 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
-// Know adds routes that may lead to the peer, to be tried at once.
-func (b *Binding) Know(routes []Route, now time.Time) Out {
-	for _, r := range routes {
-		p := b.path(r)
-		if p == nil {
-			p = b.add(r, now)
-		}
-		p.Named()
-	}
-	return b.Advance(now)
-}
-
-// Replace is Know for all addresses that anybody here names: no others are named any more.
-func (b *Binding) Replace(addrs []Route, now time.Time) Out {
-	for _, p := range b.paths {
-		p.named = p.named && p.route.Kind != Direct
-	}
-	return b.Know(addrs, now)
-}
-
 // Spread sets the least time between two pings in a suspicion, whichever paths they go over. It is more
 // than it is for one connection alone if many are suspect: they have lost the same link.
 func (b *Binding) Spread(d time.Duration) {
 	for _, p := range b.paths {
 		p.spread = d * time.Duration(len(b.paths))
 	}
-}
-
-// forget forgets what nobody names and does not work, while a direct path is in use.
-func (b *Binding) forget(now time.Time) {
-	if b.active.route.Kind != Direct {
-		return
-	}
-	before := len(b.paths)
-	b.paths = slices.DeleteFunc(b.paths, func(p *Path) bool {
-		return !p.named && !p.offered && (p.state == Unproven || p.state == Failed) && now.Sub(p.since) >= forgetAfter
-	})
-	b.replaced = b.replaced || len(b.paths) < before
-}
-
-// add adds a path. If there are too many, one goes that nobody here names, and of those the one that was
-// proven longest ago, or never: so a peer cannot push out what a registration says.
-func (b *Binding) add(route Route, now time.Time) *Path {
-	if len(b.paths) == MaxPaths {
-		oldest := -1
-		for i, p := range b.paths {
-			if p != b.active && (oldest < 0 || p.isWorthLess(b.paths[oldest])) {
-				oldest = i
-			}
-		}
-		b.paths = slices.Delete(b.paths, oldest, oldest+1)
-		b.replaced = true
-	}
-	p := NewPath(route, now)
-	p.Want(b.longest)
-	b.paths = append(b.paths, p)
-	return p
 }
 
 // Probe pings every path from where the host is now: its network has changed. Candidates that both
@@ -409,59 +357,6 @@ func (b *Binding) hasProven(route Route, now time.Time) bool {
 	return p != nil && p.ponged.Equal(now)
 }
 
-func (b *Binding) path(route Route) *Path {
-	for _, p := range b.paths {
-		if p.route == route {
-			return p
-		}
-	}
-	return nil
-}
-
 func (b *Binding) send(route Route, packet []byte) {
 	b.out.Packets = append(b.out.Packets, Packet{route, packet})
-}
-
-const (
-	// stirLasts is how long QUIC has for sending something new before what may be lost is sent again,
-	// and resendAfter is how long after that.
-	stirLasts   = 10 * time.Millisecond
-	resendAfter = time.Millisecond
-)
-
-// resendSoon sends again what may be lost: at once if that is of the last moment, and else after
-// something new, for which it asks. The answer to a packet that was sent long ago would make QUIC take all that time
-// for a round trip (RFC 9002 section 5.1: the largest packet that is newly acknowledged is measured), and wait for
-// many times as long for what is lost next.
-func (b *Binding) resendSoon(now time.Time) {
-	last := b.tail.newest()
-	if last.IsZero() {
-		return
-	}
-	b.again = nil
-	for packet := range b.tail.all() {
-		b.again = append(b.again, slices.Clone(packet)) // what is sent meanwhile takes their place
-	}
-	if now.Sub(last) <= 2*b.active.RTT() {
-		b.resend()
-		return
-	}
-	b.out.Stir = true
-	b.resendAt = now.Add(stirLasts)
-}
-
-// resend sends the last packets again that may be lost, over the path that is active now:
-// the answer tells QUIC that there is one, which would else wait for its own timer,
-// which doubles (RFC 9002 section 6.2).
-func (b *Binding) resend() {
-	for _, packet := range b.again {
-		if b.fits(len(packet)) {
-			b.send(b.active.route, packet)
-			continue
-		}
-		first, rest := b.Split(packet)
-		b.send(b.active.route, first)
-		b.send(b.active.route, rest)
-	}
-	b.again, b.resendAt = nil, time.Time{}
 }

@@ -14,16 +14,20 @@
 //	width.go      how long packets may be on it
 //	part.go       packets that are longer than that
 //	binding.go    what belongs to one connection, and where its packets go
+//	known.go      which paths it knows of
 //	settle.go     when it moves to another path
+//	tail.go       the last packets that it has sent
+//	resend.go     and when these are sent again
 //	loss.go       when it leaves one that loses too much
 //	candidate.go  the addresses that the other side tells, and what may be sent there
 //
 // Nothing in these reads a clock, starts a goroutine, sets a timer or sends a packet:
 // the caller says what has happened and what time it is, and is told what to send
 // and when to come again. So nothing there is safe for concurrent use either. The caller
-// is in three files more, which know of no rule above:
+// is in four files more, which know of no rule above:
 //
 //	layer.go      the names that QUIC knows, and the ways that they stand for
 //	bound.go      a binding with a lock, an alarm, and names
+//	status.go     how things stand with its paths
 //	pass.go       each packet of QUIC, out and in
 package paths

@@ -1,0 +1,50 @@
+package paths
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// stirLasts is how long QUIC has for sending something new before what may be lost is sent again,
+	// and resendAfter is how long after that.
+	stirLasts   = 10 * time.Millisecond
+	resendAfter = time.Millisecond
+)
+
+// resendSoon sends again what may be lost: at once if that is of the last moment, and else after
+// something new, for which it asks. The answer to a packet that was sent long ago would make QUIC take all that time
+// for a round trip (RFC 9002 section 5.1: the largest packet that is newly acknowledged is measured), and wait for
+// many times as long for what is lost next.
+func (b *Binding) resendSoon(now time.Time) {
+	last := b.tail.newest()
+	if last.IsZero() {
+		return
+	}
+	b.again = nil
+	for packet := range b.tail.all() {
+		b.again = append(b.again, slices.Clone(packet)) // what is sent meanwhile takes their place
+	}
+	if now.Sub(last) <= 2*b.active.RTT() {
+		b.resend()
+		return
+	}
+	b.out.Stir = true
+	b.resendAt = now.Add(stirLasts)
+}
+
+// resend sends the last packets again that may be lost, over the path that is active now:
+// the answer tells QUIC that there is one, which would else wait for its own timer,
+// which doubles (RFC 9002 section 6.2).
+func (b *Binding) resend() {
+	for _, packet := range b.again {
+		if b.fits(len(packet)) {
+			b.send(b.active.route, packet)
+			continue
+		}
+		first, rest := b.Split(packet)
+		b.send(b.active.route, first)
+		b.send(b.active.route, rest)
+	}
+	b.again, b.resendAt = nil, time.Time{}
+}
