@@ -17,8 +17,8 @@ type Event struct {
 	// Conn is the connection, of EventConnected, EventDisconnected,
 	// EventPathChanged and EventHealthChanged.
 	Conn *Conn
-	// Path is over which path this side sends from now on, and OldPath the one
-	// before; of EventPathChanged.
+	// Path is over which path this side sends from now on, of EventConnected and EventPathChanged,
+	// and OldPath the one before.
 	Path, OldPath Path
 	// Health is how the connection feels now, of EventHealthChanged.
 	Health Health

@@ -28,7 +28,7 @@ func (ev Event) parts() (parts []string) {
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	switch ev.Kind {
 	case EventConnected:
-		add("path %s", ev.Conn.Path().Kind)
+		add("path %s", ev.Path.Kind)
 		if ev.Outage > 0 {
 			add("outage %v", ev.Outage.Round(time.Millisecond))
 		}

@@ -32,7 +32,7 @@ func (t *MeshSyncTransport) Register(id PeerID, cfg PeerConfig) error {
 }
 
 // RegisterForReconnect is Register of addresses and one relay, or none if that is "", with
-// Options.Reconnect and without a name.
+// Options.Reconnect and without a name: what Register said of the peer is taken back by it.
 func (t *MeshSyncTransport) RegisterForReconnect(id PeerID, addrs []string, relay string) error {
 	return t.Register(id, PeerConfig{Addrs: addrs, Relays: relaysOf(relay)})
 }

@@ -203,6 +203,12 @@ func (l *relayLink) dialNew() {
 func (l *relayLink) finish() {
 	l.leave()
 	l.search.stop()
+	l.rs.mu.Lock()
+	if l.moved != nil {
+		close(l.moved)
+		l.moved = nil
+	}
+	l.rs.mu.Unlock()
 	if l.client != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 		defer cancel()

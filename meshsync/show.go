@@ -19,7 +19,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 	p.conn = c
 	t.seat(p)
 	t.known.Note(t.endpoint.Real(c.qc.RemoteAddr()), t.named(p, c))
-	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c}
+	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c, Path: c.Path()}
 	if w := p.watchdog; w != nil {
 		w.attempts, w.announced, w.lastErr = 0, 0, nil
 		w.shown++

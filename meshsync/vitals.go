@@ -83,7 +83,8 @@ type vitals struct {
 	usual  [2]time.Duration // the lowest RTT of this period, and of the one before; 0: none
 	period time.Time        // when this one began
 
-	last      counts // at the last look
+	began     time.Time // the first look
+	last      counts    // at the last look
 	window    [lossWindow]stretch
 	turn      int
 	usualLoss float64
@@ -95,10 +96,10 @@ type counts struct {
 	sent, lost uint64
 }
 
-// A stretch is the counts from one look to the next, which was at that time in Unix nanoseconds. There are
+// A stretch is the counts from one look to the next, which was so long after the first one. There are
 // many of them.
 type stretch struct {
-	at         int64
+	at         time.Duration
 	sent, lost uint32
 }
 
@@ -148,7 +149,10 @@ func (v *vitals) lookAtRTT(rtt time.Duration, now time.Time) (slow, fast bool) {
 
 // lookAtLoss reports whether the loss is far above what is usual, and whether it is near it.
 func (v *vitals) lookAtLoss(total counts) (high, low bool) {
-	v.window[v.turn] = stretch{total.at.UnixNano(), uint32(total.sent - v.last.sent), uint32(total.lost - v.last.lost)}
+	if v.began.IsZero() {
+		v.began = total.at
+	}
+	v.window[v.turn] = stretch{total.at.Sub(v.began), uint32(total.sent - v.last.sent), uint32(total.lost - v.last.lost)}
 	v.last = total
 	v.turn = (v.turn + 1) % lossWindow
 	share, packets := v.lossNow(total.at)
@@ -165,7 +169,7 @@ func (v *vitals) lookAtLoss(total counts) (high, low bool) {
 func (v *vitals) lossNow(now time.Time) (share float64, packets uint64) {
 	var sent, lost uint64
 	for _, s := range v.window {
-		if now.UnixNano()-s.at < int64(lossWindow*vitalsEvery) {
+		if now.Sub(v.began)-s.at < lossWindow*vitalsEvery {
 			sent += uint64(s.sent)
 			lost += uint64(s.lost)
 		}

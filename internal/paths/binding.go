@@ -297,14 +297,16 @@ func (b *Binding) Spread(d time.Duration) {
 func (b *Binding) Probe(now time.Time) Out {
 	b.changed = now
 	b.looking.used = 0
+	begin := now
 	for _, p := range b.paths {
 		if p.awaitsLook() {
-			p.Probe(now.Add(untold))
+			begin = now.Add(untold)
+			p.Probe(begin)
 		} else {
 			p.Probe(now)
 		}
 	}
-	b.beginLook(now)
+	b.beginLook(begin)
 	return b.Advance(now)
 }
 

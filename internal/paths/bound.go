@@ -1,6 +1,7 @@
 package paths
 
 import (
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -79,7 +80,7 @@ func (l *Layer) Bind(s *Session, over Route, rtt time.Duration, received uint64,
 	defer b.mu.Unlock()
 	b.binding = NewBinding(s, over, rtt, now)
 	b.binding.intake.taken = hooks.Taken
-	b.binding.Received(int(received))
+	b.binding.Received(int(min(received, math.MaxInt32)))
 	l.mu.Lock()
 	l.bind(addr, stands, b)
 	l.tags[s.Tag()] = b

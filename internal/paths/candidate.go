@@ -53,6 +53,8 @@ const (
 	// is one more: six for each of 32. Only who makes this side look again and again gets that far.
 	lookBurst  = 192
 	lookRefill = 30 * time.Second
+	// mostPaid is how many bytes of the other side count at most, those of the pings of three days.
+	mostPaid = 1 << 20
 )
 
 // Offered says that the other side may be there, as it says itself. The look for it begins at a time, which
@@ -222,11 +224,15 @@ func (b *Binding) endLook(now time.Time) {
 }
 
 // Received takes note of so many bytes of the other side, which pay for pings of candidates.
-func (b *Binding) Received(bytes int) { b.looking.bytes += bytes }
+func (b *Binding) Received(bytes int) {
+	b.looking.bytes = min(b.looking.bytes+min(bytes, mostPaid), mostPaid)
+}
 
-// mayPing reports whether a ping may be sent over a path, which it is charged for.
+// mayPing reports whether a ping may be sent over a path, which it is charged for if only the other side's word is
+// for it: also if it has answered once and does not any more.
 func (b *Binding) mayPing(p *Path, length int, now time.Time) bool {
-	return !p.looks() || b.looking.take(length, now)
+	idle := !p.isOffered() || p.state != Unproven && p.state != Failed
+	return idle || b.looking.take(length, now)
 }
 
 // A lookBudget is what may be sent to candidates that are not proven. The zero value has

@@ -272,6 +272,68 @@ func TestCandidatesGetNoMoreThanTheirTellerHasSent(t *testing.T) {
 	}
 }
 
+// A candidate that has answered, and does not any more, is one that only its teller's word is for again.
+func TestCandidatesThatFellSilentGetNoMoreThanTheirTellerPaysFor(t *testing.T) {
+	p := newPair(t, relayA)
+	s := p.sides[0]
+	told := candidateRoutes(1, 30)
+	for _, r := range told {
+		p.wires[r] = &wire{rtt: 50 * ms, width: MaxPing}
+	}
+	p.take(s, s.Offer(told, nil, 64, time.Time{}, p.now))
+	p.run(2 * time.Second)
+	for _, r := range told {
+		if st := s.path(r).State(); st != Valid {
+			t.Fatalf("a candidate that answers is %v", st)
+		}
+		p.cut(r)
+	}
+	p.ask(100, 5*time.Second) // the one in use is found to be dead
+	p.expect(relayA)
+	p.run(time.Minute)
+	clear(s.sent)
+	began := s.quic.sent
+	const lasts = 10 * time.Minute
+	for range int(lasts / time.Second) {
+		p.take(s, s.Offer(told, nil, 64, time.Time{}, p.now))
+		p.run(time.Second)
+	}
+	sent := -int(s.quic.sent - began)
+	for r, n := range s.sent {
+		if r.Kind == Direct {
+			sent += n
+		}
+	}
+	if most := lookBurst + int(lasts/lookRefill) + 1; sent > most {
+		t.Errorf("%d pings in %v, want %d at most", sent, lasts, most)
+	}
+}
+
+// A candidate that was found to work before both sides were to look for it waits for nothing any more: if
+// it dies, it is asked at once, as any path in use.
+func TestCandidateFoundBeforeTheLookIsAskedInItsSuspicion(t *testing.T) {
+	p := newPair(t, relayA)
+	p.wires[directA] = &wire{rtt: 50 * ms, width: MaxPing}
+	s, other := p.sides[0], p.sides[1]
+	p.take(s, s.Offer(nil, []Route{directA}, 2, p.now.Add(2*time.Second), p.now))
+	p.take(other, other.Offer([]Route{directA}, nil, 2, time.Time{}, p.now))
+	p.ask(100, 300*ms)
+	p.expect(directA)
+	p.cut(directA)
+	var asked int
+	p.wires[directA].sent = func(from *side) {
+		if from == s && s.Active().State() == Suspect {
+			asked++
+		}
+	}
+	p.ask(100, 200*ms) // nothing but pings goes there later
+	p.run(time.Second)
+	p.expect(relayA)
+	if asked == 0 {
+		t.Error("it was left without a question")
+	}
+}
+
 // What the other side says takes no room from what is known here.
 func TestCandidatesPushNothingOut(t *testing.T) {
 	p := newPair(t, directA, relayA)

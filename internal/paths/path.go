@@ -237,6 +237,9 @@ func (p *Path) Answered(number uint64, seen netip.AddrPort, now time.Time) (back
 	}
 	before := p.heard
 	p.heard, p.ponged = now, now
+	if p.began.After(now) {
+		p.began = now // there is nothing to wait for
+	}
 	if p.state == Failed {
 		p.srtt = 0 // it may be another way now
 		p.answeredSince = now

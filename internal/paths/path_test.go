@@ -182,12 +182,30 @@ func TestFirstPacketsAfterARestAreGivenTheWholePatience(t *testing.T) {
 	l.send(40) // the last acknowledgment of an exchange
 	l.run(time.Hour)
 	l.send(500)
-	l.run(150 * ms)
-	l.send(500) // QUIC tries again
-	l.run(149 * ms)
+	l.run(299 * ms)
 	l.expect()
 	l.run(ms)
 	l.expect("1h0m0.3s suspected", "1h0m0.3s ping 120")
+}
+
+// QUIC tries again after a probe timeout, which is longer than the patience where round trips have varied.
+func TestKeepAliveThatIsNotAnsweredIsSuspiciousHoweverLateQUICTriesAgain(t *testing.T) {
+	for _, gap := range []time.Duration{100 * ms, 400 * ms, 700 * ms, 3 * time.Second} {
+		l := activeLine(t, 50*ms)
+		l.passes = l.dead
+		l.send(40) // the last acknowledgment of an exchange
+		l.run(5 * time.Second)
+		l.send(30)
+		for range 3 {
+			l.run(gap)
+			l.send(30)
+			gap *= 2
+		}
+		l.run(ms)
+		if len(l.log) == 0 {
+			t.Errorf("the first time again after %v: nothing is suspected", gap)
+		}
+	}
 }
 
 // A keep-alive that is answered in time costs neither a ping nor a timer, on either side.
@@ -204,6 +222,7 @@ func TestKeepAliveSetsNoTimer(t *testing.T) {
 	}
 	l.expect()
 	for range 100 { // the acknowledgments of the other side
+		l.hear()
 		l.send(30)
 		l.run(5 * time.Second)
 		if !l.next.IsZero() {

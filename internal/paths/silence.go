@@ -8,10 +8,12 @@ import (
 // A silence is what was sent over a path since something was heard on it. Packets are
 // sealed, so nobody here can see which of them want an answer. One alone may be an
 // acknowledgment, to which there is none. Who waits for an answer sends again, as QUIC does after
-// its probe timeout (RFC 9002 section 6.2); so it is with the second one that the waiting begins, and
-// the end of an exchange, or a keep-alive, costs neither a ping nor a timer. The zero value has just heard something.
+// its probe timeout (RFC 9002 section 6.2); so it is with the second one that the waiting begins, or with
+// one after a rest that is more than a keep-alive. The end of an exchange, or a keep-alive that is answered, costs
+// neither a ping nor a timer. The zero value has just heard something.
 type silence struct {
 	first   time.Time // when the first one was sent; zero: none was
+	rested  bool      // that was after a rest, in which nothing was sent or heard
 	waiting bool      // one of them wants an answer
 	since   time.Time // the time from which that is late
 	pongs   int       // how often a pong alone came since
@@ -28,8 +30,16 @@ func (s *silence) sent(length int, now time.Time, patience time.Duration) {
 	s.presses = s.presses || length > bareSize
 	switch {
 	case s.waiting:
-	case s.first.IsZero(), now.Sub(s.first) > 2*patience: // that one ended an exchange, and this one begins another
+	case s.first.IsZero():
 		s.first = now
+	case now.Sub(s.first) > 2*patience && !s.rested:
+		// The first one ended an exchange, and this one begins another: nothing has come
+		// meanwhile that it could acknowledge. If it is a keep-alive, the next one says whether there
+		// was no answer.
+		s.rested, s.first = true, now
+		if length > bareSize {
+			s.waiting, s.since = true, now
+		}
 	case now.Sub(s.first) >= patience/secondPart:
 		s.waiting, s.since = true, s.first
 	}
