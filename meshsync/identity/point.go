@@ -1,6 +1,9 @@
 package identity
 
-import "errors"
+import (
+	"encoding/hex"
+	"errors"
+)
 
 // Some 32 bytes are no peer's key, though signatures are accepted under them.
 //
@@ -44,7 +47,10 @@ func (id PeerID) y() PeerID {
 // of order 1, 2 and 4, and of d*y^4 + 2*y^2 = 1, which are those whose double has
 // y = 0. To each solution belong both signs of x.
 func (id PeerID) isSmallOrder() bool {
-	switch id.y().String() {
+	y := id.y()
+	var text [2 * len(id)]byte // not from String, which allocates: OpenStream asks each time
+	hex.Encode(text[:], y[:])
+	switch string(text[:]) {
 	case "0100000000000000000000000000000000000000000000000000000000000000", // order 1
 		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // order 2
 		"0000000000000000000000000000000000000000000000000000000000000000", // order 4
