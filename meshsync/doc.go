@@ -35,6 +35,12 @@
 // the accepting side is to speak first, the opening side must say something for
 // it to begin.
 //
+// # Services by name
+//
+// Package meshnet gives net.Conn and net.Listener over the connections of a
+// transport, for net/http and all that speaks them, and tells several services
+// of one peer apart.
+//
 // # Relays
 //
 // Peers that cannot reach each other directly meet at a relay (package relay):

@@ -67,7 +67,8 @@ var (
 	// ErrProtocol says that one side broke the rules of the protocol.
 	ErrProtocol = errors.New("protocol violation")
 	// ErrBusy says that the peer holds as many connections as it may, or that
-	// this side's dials replace each other too often there.
+	// this side's dials replace each other too often there; of a conn of package
+	// meshnet, that too many wait there to be accepted.
 	ErrBusy = errors.New("peer has no room for another connection")
 )
 
