@@ -15,12 +15,13 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/meshnet"
 )
 
 // directPipes are connections over the loopback interface, raw quic-go's first:
 // the others are measured against it.
 func directPipes(ctx context.Context) (pipes []*pipe, err error) {
-	for _, open := range []func(context.Context) (*pipe, error){quicPipe, meshPipe, libp2pPipe, tlsPipe} {
+	for _, open := range []func(context.Context) (*pipe, error){quicPipe, meshPipe, meshnetPipe, libp2pPipe, tlsPipe} {
 		p, err := open(ctx)
 		if err != nil {
 			for _, p := range pipes {
@@ -35,19 +36,8 @@ func directPipes(ctx context.Context) (pipes []*pipe, err error) {
 
 func meshPipe(ctx context.Context) (*pipe, error) {
 	p := &pipe{name: "meshsync", ours: true, about: "Connect, a stream for each request"}
-	var nodes [2]*meshsync.MeshSyncTransport
-	for i := range nodes {
-		t, err := meshsync.New(meshsync.Options{ListenAddr: "127.0.0.1:0", Handler: serveMesh})
-		if err != nil {
-			p.close()
-			return nil, err
-		}
-		p.done.add(t.Close)
-		nodes[i] = t
-	}
-	c, err := nodes[0].Connect(ctx, nodes[1].ID(), []string{nodes[1].Addr().String()}, "")
+	_, c, err := p.meshOver(ctx, serveMesh)
 	if err != nil {
-		p.close()
 		return nil, err
 	}
 	p.open = func(ctx context.Context) (duplex, error) {
@@ -56,6 +46,72 @@ func meshPipe(ctx context.Context) (*pipe, error) {
 	}
 	return p, nil
 }
+
+// meshOver connects two transports, which it closes with p. The second one has the
+// handler; the first one and its connection are returned.
+func (p *pipe) meshOver(ctx context.Context, handler func(*meshsync.Conn)) (*meshsync.MeshSyncTransport, *meshsync.Conn, error) {
+	var nodes [2]*meshsync.MeshSyncTransport
+	for i := range nodes {
+		t, err := meshsync.New(meshsync.Options{ListenAddr: "127.0.0.1:0", Handler: handler})
+		if err != nil {
+			p.close()
+			return nil, nil, err
+		}
+		p.done.add(t.Close)
+		nodes[i] = t
+	}
+	c, err := nodes[0].Connect(ctx, nodes[1].ID(), []string{nodes[1].Addr().String()}, "")
+	if err != nil {
+		p.close()
+		return nil, nil, err
+	}
+	return nodes[0], c, nil
+}
+
+// meshnetPipe is what an application has that speaks net.Conn.
+func meshnetPipe(ctx context.Context) (*pipe, error) {
+	const service = "pipe"
+	p := &pipe{name: "meshsync, meshnet", ours: true, about: "Connect, a net.Conn to a named service for each request"}
+	mux := meshnet.NewMux()
+	listener, err := mux.Listen(service)
+	if err != nil {
+		return nil, err
+	}
+	p.done.add(listener.Close)
+	go func() { // ends with the listener
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go serve(netDuplex{c.(halfCloser)})
+		}
+	}()
+	t, c, err := p.meshOver(ctx, mux.Handle)
+	if err != nil {
+		return nil, err
+	}
+	p.open = func(ctx context.Context) (duplex, error) {
+		c, err := meshnet.Dial(ctx, t, c.Peer(), service)
+		if err != nil {
+			return nil, err
+		}
+		return netDuplex{c.(halfCloser)}, nil
+	}
+	return p, nil
+}
+
+// netDuplex is a net.Conn used as a stream.
+type netDuplex struct{ halfCloser }
+
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+func (d netDuplex) abandon() { d.Close() }
+
+func (d netDuplex) finish() { d.Close() }
 
 func quicPipe(ctx context.Context) (*pipe, error) {
 	p := &pipe{name: "quic-go", about: "Dial, mutual TLS, a stream for each request; its default flow control"}
