@@ -75,7 +75,7 @@ func checkName(service string) error {
 	case service == "":
 		return errors.New("the name of the service is empty")
 	case len(service) > maxName:
-		return fmt.Errorf("the name of the service has %d bytes, more than %d: %.20q...", len(service), maxName, service)
+		return fmt.Errorf("the name of the service has %d bytes, more than %d; it begins with %.20q", len(service), maxName, service)
 	case !utf8.ValidString(service):
 		return fmt.Errorf("the name of the service is not UTF-8: %q", service)
 	}
