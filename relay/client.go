@@ -54,11 +54,11 @@ type Client struct {
 	// Guarded by out.mu:
 
 	observed netip.AddrPort
-	watches watchList
-	probe   probe
-	pong    uint64 // the nonce to answer
-	pongDue bool
-	known   []uint64 // the numbers to say ready to
+	watches  watchList
+	probe    probe
+	pong     uint64 // the nonce to answer
+	pongDue  bool
+	known    []uint64 // the numbers to say ready to
 }
 
 type clientCounters struct {
