@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +19,7 @@ type warnings struct {
 }
 
 func (l *warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
-func (l *warnings) WithAttrs([]slog.Attr) slog.Handler               { return l }
+func (l *warnings) WithAttrs(attrs []slog.Attr) slog.Handler         { return withAttrs{l, attrs} }
 func (l *warnings) WithGroup(string) slog.Handler                    { return l }
 func (l *warnings) Handle(_ context.Context, r slog.Record) error {
 	line := r.Message
@@ -27,6 +28,22 @@ func (l *warnings) Handle(_ context.Context, r slog.Record) error {
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, line)
 	return nil
+}
+
+// withAttrs is a handler whose records have attributes more.
+type withAttrs struct {
+	slog.Handler
+	attrs []slog.Attr
+}
+
+func (h withAttrs) WithAttrs(more []slog.Attr) slog.Handler {
+	return withAttrs{h.Handler, slices.Concat(h.attrs, more)}
+}
+
+func (h withAttrs) Handle(ctx context.Context, r slog.Record) error {
+	r = r.Clone()
+	r.AddAttrs(h.attrs...)
+	return h.Handler.Handle(ctx, r)
 }
 
 // with returns the lines that have the text in them.
