@@ -16,7 +16,9 @@ import (
 // MeshSyncTransport.OpenStream does, until ctx ends, but not for an answer: the name of
 // the service is on its way when Dial returns, so that the other side may speak first,
 // and whether there is such a service the first Read tells, or a Write (see ErrNoService).
-// When Dial has returned, ctx has no more influence on the conn.
+// When Dial has returned, ctx has no more influence on the conn. It lasts as long as the connection
+// to the peer that it is on: one that is replaced in that moment, as when both sides have just dialed,
+// takes its conns with it, which fail with meshsync.ErrSuperseded at the first Read.
 //
 // The name is 1 to 255 bytes of UTF-8. Dial fails with a *net.OpError, which matches
 // what OpenStream fails with, and whose Timeout is true if the deadline of ctx has passed.
