@@ -13,8 +13,8 @@ func underRace(shorter, longer time.Duration) time.Duration {
 	return longer
 }
 
-// leftOut reports whether a row of a test is left out under the race detector, which sees every third.
-func leftOut(row int) bool { return raceEnabled && row%3 != 0 }
+// leftOut reports whether a row of a test is left out under the race detector, which sees every fourth.
+func leftOut(row int) bool { return raceEnabled && row%4 != 0 }
 
 // pathHour is for how long the tests look at paths that are bad all the time.
 func pathHour() time.Duration { return underRace(3*time.Minute, time.Hour) }
