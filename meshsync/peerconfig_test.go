@@ -1,15 +1,14 @@
 package meshsync
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
 func TestBadPeerConfigsAreRefusedAndChangeNothing(t *testing.T) {
@@ -166,22 +165,42 @@ func TestPeerIsReachedThroughWhicheverRelayIsThere(t *testing.T) {
 	})
 }
 
-// A lockedBuffer takes the log of a transport.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
+// Two URLs may lead to one relay, as where it has a name and an address.
+func TestTwoRelaysOfAPeerMayBeOne(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.node(1), w.node(2, home(r))
+		w.net.Cut(a.host, b.host)
+		u, err := relay.ParseURL(r.url())
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Host = "10.9.0.99" // it was there once
+		for range 3 {
+			if err := a.Register(b.ID(), PeerConfig{Relays: []string{u.String(), r.url()}}); err != nil {
+				t.Fatal(err)
+			}
+			a.awaitPath(b, PathRelay, 10*time.Second)
+			if n := len(a.Relays()); n != 1 {
+				t.Errorf("%d relays", n)
+			}
+			if err := a.Disconnect(b.ID()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			if n := len(a.Relays()); n != 0 {
+				t.Errorf("%d relays are left", n)
+			}
+		}
+		a.stop()
+		b.stop()
+	})
 }
 
 func TestLogHasThePeersName(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
-		lines := new(lockedBuffer)
-		a := w.node(1, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(lines, nil)) })
+		lines := new(logBuffer)
+		a := w.node(1, logTo(lines))
 		b := w.node(2)
 		if err := a.Register(b.ID(), PeerConfig{Addrs: []string{b.addr()}, Name: "Bay 3"}); err != nil {
 			t.Fatal(err)
@@ -192,8 +211,8 @@ func TestLogHasThePeersName(t *testing.T) {
 		a.stop()
 		peer := fmt.Sprintf(`peer=%s name="Bay 3"`, b.ID().Short())
 		for _, msg := range []string{"peer connected", "peer disconnected"} {
-			if !strings.Contains(lines.b.String(), fmt.Sprintf("msg=%q transport=%s %s", msg, a.ID().Short(), peer)) {
-				t.Errorf("no line %q has %s:\n%s", msg, peer, lines.b.String())
+			if !strings.Contains(lines.buf.String(), fmt.Sprintf("msg=%q transport=%s %s", msg, a.ID().Short(), peer)) {
+				t.Errorf("no line %q has %s:\n%s", msg, peer, lines.buf.String())
 			}
 		}
 	})

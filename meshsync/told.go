@@ -104,8 +104,8 @@ func (c *Conn) isOnLoopback() bool {
 	return r.Kind == paths.Direct && r.Addr.Addr().IsLoopback()
 }
 
-// look tries the addresses that the peer has told, if it has and is told this side's, or as soon as it is: the
-// peer looks then as well.
+// look tries the addresses that the peer has told. Nothing is tried before both sides have told theirs, for the peer
+// looks at the same moment: it is called whenever one of them has.
 func (c *Conn) look() {
 	count, told := c.tell.toldLast()
 	c.told.mu.Lock()

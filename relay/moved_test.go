@@ -96,9 +96,12 @@ func TestClientThatMovesAllTheTimeIsToldNowAndThen(t *testing.T) {
 		if c.link.(*quicLink).qc.Context().Err() != nil || len(last) != 1 {
 			t.Fatalf("in the end it was told %v", last)
 		}
-		var sessions []*session
-		if sessions = w.relay.table.all(); len(sessions) != 1 || sessions[0].link.remote() != last[0] {
-			t.Errorf("it was told %v in the end, and is at %v", last, sessions[0].link.remote())
+		sessions := w.relay.table.all()
+		if len(sessions) != 1 {
+			t.Fatalf("%d clients", len(sessions))
+		}
+		if at := sessions[0].link.remote(); at != last[0] {
+			t.Errorf("it was told %v in the end, and is at %v", last, at)
 		}
 	})
 }

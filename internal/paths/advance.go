@@ -57,7 +57,7 @@ const longPing = 2 * PongSize
 // pingSize returns the length of the ping that is due.
 func (p *Path) pingSize() int {
 	asksAgain := (p.state == Suspect || p.role == Needed) && p.tries%longPings != 0
-	if p.isLearned() || p.looks() || asksAgain {
+	if p.isLearned() || p.isUnanswered() || asksAgain {
 		return PongSize
 	}
 	return longPing

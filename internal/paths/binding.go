@@ -41,9 +41,11 @@ type Binding struct {
 
 	intake intake
 	loss   lossMeter
-	// again are the packets that are to be sent once more, and resendAt is when; zero: none are.
+	// again are the packets that are to be sent once more, and resendAt is when; zero: none are. stirred says
+	// that QUIC has sent something new meanwhile.
 	again    [][]byte
 	resendAt time.Time
+	stirred  bool
 
 	longest int  // the longest packet that QUIC is known to send
 	asked   asks // those that were longer: QUIC asks whether they pass
@@ -148,21 +150,18 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 		advance = true
 	}
 	b.tail.add(run, size, b.active.state == Suspect, now)
-	if at := now.Add(resendAfter); b.resendAt.After(at) {
-		b.resendAt, advance = at, true
-	}
-	advance = advance || !waited && b.active.Waits()
+	advance = b.stirs(now) || advance || !waited && b.active.Waits()
 	return b.active.route, whole, advance || b.active.width.isDue(now)
 }
 
 // lengthen takes note of a packet that is longer than QUIC was known to send, or of
 // several (run). It returns whether they go in one piece: to ask whether they pass, or because
 // they do. That QUIC has adopted a length says that a packet of it has come through: over
-// the active path, if that is the one which it was tried on.
+// the active path, if it was tried while that is in use.
 func (b *Binding) lengthen(size int, run bool, now time.Time) (whole, adopts bool) {
 	adopted := b.asked.adopted(size, run, b.active.RTT(), now)
-	passes := adopted > 0 && b.asked.pass(adopted, b.active, now)
-	b.asked.add(asking{size, now, b.active}, adopted)
+	passes := adopted > 0 && b.asked.pass(adopted, b.active.lowest, now)
+	b.asked.add(asking{size, now}, adopted)
 	if adopted == 0 {
 		return true, false
 	}

@@ -165,7 +165,7 @@ func TestWhatWasLostInADarknessFollowsSomethingNew(t *testing.T) {
 		pings := s.sent[directA] - before
 		if stirs {
 			p.quic(s, 'q', 40)
-			p.run(resendAfter - 1)
+			p.run(s.Active().RTT()/4 - 1)
 			if n := s.sent[directA] - before - pings; n != 1 {
 				t.Errorf("%d packets are sent at once, want the new one", n)
 			}

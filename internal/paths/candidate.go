@@ -34,7 +34,7 @@ const (
 	// two satellites is less.
 	MostLag = time.Second
 	// untold is for how long the other side is taken not to know where this side is now that its network has
-	// changed: its relays have a second for telling, and more than a round trip takes it to hand that on.
+	// changed: this side's relays have a second for saying where they see it, and it has another one for telling that.
 	untold = 2 * time.Second
 	// fewPunches is how many of them there are if a direct path is in use, as a candidate can only be
 	// the shorter one then, and in a suspicion, which may come often.
@@ -71,9 +71,7 @@ func (p *Path) Offered(every time.Duration, begin time.Time) {
 
 // awaitsLook reports whether it is pinged only when both sides are: it may be behind a NAT, and
 // is not known to work.
-func (p *Path) awaitsLook() bool {
-	return p.observed && p.isOffered() && (p.state == Unproven || p.state == Failed)
-}
+func (p *Path) awaitsLook() bool { return p.observed && p.isUnanswered() }
 
 // withdraw says that the other side does not name the path any more. It reports whether there is nothing
 // else to know of it.
@@ -89,6 +87,12 @@ func (p *Path) isOffered() bool { return p.offered && !p.named }
 
 // looks reports whether it is a candidate that was never answered.
 func (p *Path) looks() bool { return p.isOffered() && p.state == Unproven }
+
+// isUnanswered reports whether the other side's word is all there is for it now: it was never answered, or is not
+// any more.
+func (p *Path) isUnanswered() bool {
+	return p.isOffered() && (p.state == Unproven || p.state == Failed)
+}
 
 // isChecking reports whether it is a candidate that is not proven enough to be used.
 func (p *Path) isChecking() bool { return p.isOffered() && !p.steady }
@@ -228,14 +232,12 @@ func (b *Binding) Received(bytes int) {
 	b.looking.bytes = min(b.looking.bytes+min(bytes, mostPaid), mostPaid)
 }
 
-// mayPing reports whether a ping may be sent over a path, which it is charged for if only the other side's word is
-// for it: also if it has answered once and does not any more.
+// mayPing reports whether a ping may be sent over a path, which it is charged for.
 func (b *Binding) mayPing(p *Path, length int, now time.Time) bool {
-	idle := !p.isOffered() || p.state != Unproven && p.state != Failed
-	return idle || b.looking.take(length, now)
+	return !p.isUnanswered() || b.looking.take(length, now)
 }
 
-// A lookBudget is what may be sent to candidates that are not proven. The zero value has
+// A lookBudget is what may be sent to candidates that do not answer. The zero value has
 // all pings, and no bytes.
 type lookBudget struct {
 	bytes  int       // that the other side has sent, and that were not spent

@@ -295,7 +295,13 @@ func TestCandidatesThatFellSilentGetNoMoreThanTheirTellerPaysFor(t *testing.T) {
 	began := s.quic.sent
 	const lasts = 10 * time.Minute
 	for range int(lasts / time.Second) {
-		p.take(s, s.Offer(told, nil, 64, time.Time{}, p.now))
+		out := s.Offer(told, nil, 64, time.Time{}, p.now)
+		for _, ping := range out.Packets {
+			if ping.Route.Kind == Direct && len(ping.Bytes) != PongSize {
+				t.Fatalf("a ping of %d bytes", len(ping.Bytes))
+			}
+		}
+		p.take(s, out)
 		p.run(time.Second)
 	}
 	sent := -int(s.quic.sent - began)

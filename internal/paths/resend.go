@@ -5,12 +5,8 @@ import (
 	"time"
 )
 
-const (
-	// stirLasts is how long QUIC has for sending something new before what may be lost is sent again,
-	// and resendAfter is how long after that.
-	stirLasts   = 10 * time.Millisecond
-	resendAfter = time.Millisecond
-)
+// stirLasts is how long QUIC has for sending something new before what may be lost is sent again.
+const stirLasts = 10 * time.Millisecond
 
 // resendSoon sends again what may be lost: at once if that is of the last moment, and else after
 // something new, for which it asks. The answer to a packet that was sent long ago would make QUIC take all that time
@@ -30,7 +26,17 @@ func (b *Binding) resendSoon(now time.Time) {
 		return
 	}
 	b.out.Stir = true
-	b.resendAt = now.Add(stirLasts)
+	b.stirred, b.resendAt = false, now.Add(stirLasts)
+}
+
+// stirs takes note of something new of QUIC's, if that is waited for: what may be lost follows it a quarter of a
+// round trip later, which is for what varies, so that it does not overtake it. It reports whether it was.
+func (b *Binding) stirs(now time.Time) bool {
+	if b.stirred || b.resendAt.IsZero() {
+		return false
+	}
+	b.stirred, b.resendAt = true, now.Add(b.active.RTT()/4)
+	return true
 }
 
 // resend sends the last packets again that may be lost, over the path that is active now:

@@ -176,7 +176,7 @@ func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
 		}
 	}
 	b.active, b.suspected = to, time.Time{}
-	b.asked = nil // what is adopted from now on may have come over this one
+	b.asked = nil // what was tried on that one says nothing of this one
 	b.loss.restart()
 	if cause == Failover || cause == Network {
 		from.Fail(now)

@@ -166,10 +166,9 @@ func (w *width) forget() { *w = width{longest: w.longest} }
 type asking struct {
 	size int
 	at   time.Time
-	over *Path
 }
 
-// An asks is the last of them, of those that are longer than what QUIC has adopted.
+// An asks is the last of them on the path in use, of those that are longer than what QUIC has adopted.
 type asks []asking
 
 const (
@@ -196,12 +195,10 @@ func (a asks) adopted(size int, run bool, rtt time.Duration, now time.Time) int 
 	}
 }
 
-// pass reports whether a length that QUIC has adopted was tried on a path, long enough ago for
-// the answer to have come.
-func (a asks) pass(adopted int, p *Path, now time.Time) bool {
-	return slices.ContainsFunc(a, func(one asking) bool {
-		return one.size == adopted && one.over == p && now.Sub(one.at) >= p.lowest
-	})
+// pass reports whether a length that QUIC has adopted was tried on the path in use, a round trip ago at
+// least, so that the answer can have come.
+func (a asks) pass(adopted int, rtt time.Duration, now time.Time) bool {
+	return slices.ContainsFunc(a, func(one asking) bool { return one.size == adopted && now.Sub(one.at) >= rtt })
 }
 
 // add adds one, and forgets those that are answered.
