@@ -276,6 +276,33 @@ func TestClosedConnsFreeTheirStreams(t *testing.T) {
 	})
 }
 
+// The same holds when the other side closes while many small writes wait for it to read.
+func TestConnsClosedUnderSmallWritesFreeTheirStreams(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.pair()
+		b.serve("ticker", func(c net.Conn) {
+			defer c.Close()
+			for record := make([]byte, 1000); ; { // two of them are more than a packet
+				if _, err := c.Write(record); err != nil {
+					return
+				}
+			}
+		})
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+		defer cancel()
+		for i := range 1500 {
+			c, err := Dial(ctx, a.MeshSyncTransport, b.ID(), "ticker")
+			if err != nil {
+				t.Fatalf("conn %d: %v", i, err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 100)); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+	})
+}
+
 func TestDeadlines(t *testing.T) {
 	inWorld(t, func(w *world) {
 		a, b := w.pair()
