@@ -50,7 +50,7 @@ func (g *gate) WriteTo(b []byte, to net.Addr) (int, error) {
 type realPair struct {
 	nodes    [2]*meshsync.MeshSyncTransport
 	gates    [2]*gate
-	listener net.Listener
+	accepted chan *conn // by the second one
 }
 
 const (
@@ -62,7 +62,8 @@ const (
 // relay at an URL.
 func newRealPair(t *testing.T, direct bool, relayURL string) *realPair {
 	t.Helper()
-	p := &realPair{}
+	p := &realPair{accepted: make(chan *conn)}
+	var listener net.Listener
 	for i := range p.nodes {
 		p.gates[i] = newGate(t)
 		mux := NewMux()
@@ -71,7 +72,7 @@ func newRealPair(t *testing.T, direct bool, relayURL string) *realPair {
 			o.Relays = []string{relayURL}
 		}
 		var err error
-		if p.listener, err = mux.Listen(realService); err != nil { // the second one's is used
+		if listener, err = mux.Listen(realService); err != nil { // the second one's is used
 			t.Fatal(err)
 		}
 		if p.nodes[i], err = meshsync.New(o); err != nil {
@@ -79,6 +80,22 @@ func newRealPair(t *testing.T, direct bool, relayURL string) *realPair {
 		}
 		t.Cleanup(func() { p.nodes[i].Close() })
 	}
+	var accepting sync.WaitGroup
+	t.Cleanup(accepting.Wait)
+	t.Cleanup(func() { listener.Close() })
+	accepting.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			select {
+			case p.accepted <- c.(*conn):
+			case <-t.Context().Done():
+				c.Close()
+			}
+		}
+	})
 	for i, g := range p.gates {
 		other := p.gates[1-i].addr()
 		g.to.Store(&other)
@@ -113,17 +130,43 @@ func (p *realPair) settle(t *testing.T) {
 	}
 }
 
-// pipe is a nettest.MakePipe.
+// pipe is a nettest.MakePipe. It dials again if the connection ends before the conn was
+// accepted, as one does that another one replaces.
 func (p *realPair) pipe() (c1, c2 net.Conn, stop func(), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if c1, err = Dial(ctx, p.nodes[0], p.nodes[1].ID(), realService); err != nil {
-		return nil, nil, nil, err
+	for {
+		c, err := Dial(ctx, p.nodes[0], p.nodes[1].ID(), realService)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		dialed := c.(*conn)
+		if accepted := p.otherEnd(ctx, dialed); accepted != nil {
+			return dialed, accepted, func() { dialed.Close(); accepted.Close() }, nil
+		}
+		dialed.Close()
+		if ctx.Err() != nil {
+			return nil, nil, nil, errors.New("no conn was accepted within 30 s")
+		}
 	}
-	if c2, err = p.listener.Accept(); err != nil {
-		return nil, nil, nil, err
+}
+
+// otherEnd returns the accepted end of a conn, or nil if the connection, or ctx, ends
+// before there is one.
+func (p *realPair) otherEnd(ctx context.Context, dialed *conn) *conn {
+	for {
+		select {
+		case c := <-p.accepted:
+			if c.stream.StreamID() == dialed.stream.StreamID() {
+				return c
+			}
+			c.Close() // of a connection that has ended
+		case <-dialed.stream.Conn().Context().Done():
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
 	}
-	return c1, c2, func() { c1.Close(); c2.Close() }, nil
 }
 
 func (p *realPair) path() (meshsync.PathKind, error) {
@@ -193,9 +236,15 @@ func TestConnIsANetConnWhileItsPathChanges(t *testing.T) {
 			}
 		}
 	})
-	const wanted = 4
-	for round := 1; changes.Load() < wanted && !t.Failed(); round++ {
+	const (
+		wanted = 4
+		rounds = 50 // a round has a change or two
+	)
+	for round := 1; changes.Load() < wanted && round <= rounds && !t.Failed(); round++ {
 		t.Run(fmt.Sprint("Round", round), func(t *testing.T) { nettest.TestConn(t, p.pipe) })
+	}
+	if n := changes.Load(); n < wanted && !t.Failed() {
+		t.Errorf("the path has changed %d times in %d rounds, want %d", n, rounds, wanted)
 	}
 	if n := losses.Load(); n != 0 {
 		t.Errorf("the connection was lost %d times", n)
