@@ -46,6 +46,42 @@ func TestDialWaitsForThePeer(t *testing.T) {
 	})
 }
 
+// While there are as many conns as the peer allows, Dial waits for the end of one, as long
+// as its context allows.
+func TestDialWaitsForRoom(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.pair()
+		b.serve("web", echo)
+		var conns []*conn
+		var full error
+		for full == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			began := time.Now()
+			c, err := Dial(ctx, a.MeshSyncTransport, b.ID(), "web")
+			cancel()
+			if err == nil {
+				conns = append(conns, c.(*conn))
+				continue
+			}
+			full = err
+			if d := time.Since(began); d != time.Second {
+				t.Errorf("Dial took %v, with a context of a second", d)
+			}
+		}
+		op, ok := full.(*net.OpError)
+		if len(conns) != 1023 || !ok || !op.Timeout() || !errors.Is(full, context.DeadlineExceeded) || errors.Is(full, meshsync.ErrNotConnected) {
+			t.Errorf("beside %d conns: %v", len(conns), full)
+		}
+		done := make(chan error)
+		go func() { done <- a.ask(b, "web") }()
+		time.Sleep(time.Second)
+		conns[500].Close()
+		if err := <-done; err != nil {
+			t.Errorf("after one was closed: %v", err)
+		}
+	})
+}
+
 // Neither the end of Dial's context nor the time that the name had touch the conn.
 func TestConnLastsUnused(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -312,7 +313,7 @@ func TestHandleReturnsWithItsConnection(t *testing.T) {
 		}
 		a.Unregister(b.ID())
 		c.Close()
-		b.Close() // waits for Handle
+		synctest.Wait()
 		if n := b.handling.Load(); n != 0 {
 			t.Errorf("%d connections are handled", n)
 		}

@@ -25,7 +25,8 @@ var errTaken = errors.New("the service has a listener already")
 
 // Listen returns a listener for the conns of a service, from every peer and over
 // every transport of the Mux. The name is 1 to 255 bytes of UTF-8. It may begin
-// before the transports are made, or while they run.
+// before the transports are made, or while they run, and lasts until it is closed: the end
+// of a transport does not end Accept.
 //
 // The peer of a conn is PeerOf(conn.RemoteAddr()). Up to 1,024 conns wait for Accept,
 // up to 256 of them of one peer; what comes beyond that is refused, and its peer
@@ -59,13 +60,12 @@ func (m *Mux) lookup(service []byte) *listener {
 	return m.listeners[string(service)]
 }
 
-// forget makes the name of a listener free.
+// forget makes the name of a listener free, when that is closed for the first time: until
+// then nobody else has it.
 func (m *Mux) forget(l *listener) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.listeners[l.service] == l {
-		delete(m.listeners, l.service)
-	}
+	delete(m.listeners, l.service)
 }
 
 // Handle hands the streams that the peer opens on a connection to their services, until

@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
@@ -114,6 +119,41 @@ func TestUnknownServiceIsRefused(t *testing.T) {
 	})
 }
 
+// Each code of a refusal has one meaning, and those of a Handler that is no Mux have none.
+func TestRefusalsAreToldApart(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.pair()
+		meanings := []error{ErrNoService, meshsync.ErrBusy, meshsync.ErrProtocol, errLate, errPeerClosed}
+		for code, want := range map[quic.StreamErrorCode]error{
+			codeNoService: ErrNoService,
+			codeBusy:      meshsync.ErrBusy,
+			codeMalformed: meshsync.ErrProtocol,
+			codeLate:      errLate,
+			codeClosed:    errPeerClosed,
+			0:             nil,
+			1:             nil,
+			codeLate + 1:  nil,
+		} {
+			dialed, accepted := connected(a, b)
+			accepted.refuse(code)
+			dialed.SetDeadline(time.Now().Add(time.Minute))
+			_, readErr := dialed.Read(make([]byte, 1))
+			_, writeErr := dialed.Write(make([]byte, 1))
+			for call, err := range map[string]error{"Read": readErr, "Write": writeErr} {
+				if s, ok := errors.AsType[*quic.StreamError](err); !ok || s.ErrorCode != code {
+					t.Errorf("%s after code %#x: %v", call, code, err)
+				}
+				for _, m := range meanings {
+					if errors.Is(err, m) != (m == want) {
+						t.Errorf("%s after code %#x: %v, want %v", call, code, err, want)
+					}
+				}
+			}
+			dialed.Close()
+		}
+	})
+}
+
 // Close refuses those that wait, leaves those that were accepted, and makes the name
 // free.
 func TestListenerClose(t *testing.T) {
@@ -130,6 +170,7 @@ func TestListenerClose(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
+		second.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := second.Read(make([]byte, 1)); !errors.Is(err, ErrNoService) {
 			t.Errorf("one that waited: %v", err)
 		}
@@ -150,22 +191,53 @@ func TestListenerClose(t *testing.T) {
 		}
 		first.Close()
 
-		again := b.listen("web")
-		waits := make(chan error, 2)
-		for range cap(waits) {
-			go func() { waits <- acceptError(again) }()
+	})
+}
+
+// Close ends every Accept that waits.
+func TestListenerCloseEndsEveryAccept(t *testing.T) {
+	inWorld(t, func(w *world) {
+		l := w.node(1).listen("web")
+		ended := make(chan error, 3)
+		for range cap(ended) {
+			go func() { ended <- acceptError(l) }()
 		}
 		synctest.Wait()
-		l.Close() // of the old one: the new one keeps the name
-		c := a.dial(b, "web")
-		if err := <-waits; err != nil {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(ended) != cap(ended) {
+			t.Fatalf("%d of %d Accepts have ended", len(ended), cap(ended))
+		}
+		for range cap(ended) {
+			if err := <-ended; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("an Accept that waited: %v", err)
+			}
+		}
+	})
+}
+
+// A name whose listener was closed can be listened to again, and whatever is done with the
+// old listener, the new one keeps the name.
+func TestListenAgainAfterClose(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.pair()
+		old := b.listen("web")
+		old.Close()
+		b.serve("web", echo)
+		if err := old.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a second Close: %v", err)
+		}
+		if err := acceptError(old); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Accept of the old one: %v", err)
+		}
+		if _, err := b.mux.Listen("web"); !errors.Is(err, errTaken) {
+			t.Errorf("the name is free: %v", err)
+		}
+		if err := a.ask(b, "web"); err != nil {
 			t.Error(err)
 		}
-		again.Close()
-		if err := <-waits; !errors.Is(err, net.ErrClosed) {
-			t.Errorf("an Accept that waits: %v", err)
-		}
-		c.Close()
 	})
 }
 
@@ -250,4 +322,59 @@ func TestReplacedConnectionLeavesNothing(t *testing.T) {
 			t.Errorf("%d connections are handled after Close", n)
 		}
 	})
+}
+
+// When both sides dial at the same time, one connection remains. The conns of one that had to
+// give way fail with ErrSuperseded, and none of them is left to be accepted.
+func TestConnsWhileBothSidesDial(t *testing.T) {
+	const interleavings = 10
+	for i := range interleavings {
+		inWorld(t, func(w *world) {
+			nodes := [2]*node{w.node(1), w.node(2)}
+			var dialed [2][]*conn // from each of the two
+			var dialing sync.WaitGroup
+			for k, n := range nodes {
+				p := nodes[1-k]
+				n.serve("web", echo)
+				n.listen("slow")
+				dialing.Go(func() {
+					time.Sleep(time.Duration(k*i) * testRTT / interleavings * 2)
+					if err := n.RegisterForReconnect(p.ID(), []string{netip.AddrPortFrom(p.host.Addr(), testPort).String()}, ""); err != nil {
+						t.Error(err)
+						return
+					}
+					for range 20 {
+						dialed[k] = append(dialed[k], n.dial(p, "slow"))
+						if err := n.ask(p, "web"); err != nil && !errors.Is(err, meshsync.ErrSuperseded) {
+							t.Errorf("node %d: %v", k, err)
+						}
+					}
+				})
+			}
+			dialing.Wait()
+			time.Sleep(time.Second)
+			for k, n := range nodes {
+				if h := n.handling.Load(); h != 1 {
+					t.Errorf("node %d: %d connections are handled", k, h)
+				}
+				alive := 0
+				for _, c := range dialed[1-k] {
+					c.SetReadDeadline(time.Now())
+					switch _, err := c.Read(make([]byte, 1)); {
+					case errors.Is(err, os.ErrDeadlineExceeded):
+						alive++
+					case !errors.Is(err, meshsync.ErrSuperseded):
+						t.Errorf("a conn of node %d: %v", 1-k, err)
+					}
+				}
+				l := n.mux.lookup([]byte("slow"))
+				l.mu.Lock()
+				waiting := len(l.backlog)
+				l.mu.Unlock()
+				if waiting != alive || alive == 0 {
+					t.Errorf("at node %d %d conns wait, and %d of the other one's are alive", k, waiting, alive)
+				}
+			}
+		})
+	}
 }
