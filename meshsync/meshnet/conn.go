@@ -199,8 +199,9 @@ func (c *conn) explain(op string, err error) error {
 		return c.opError(op, os.ErrDeadlineExceeded) // which is net's, with net's text
 	}
 	if s, ok := errors.AsType[*quic.StreamError](err); ok && s.Remote {
+		dialed := c.intake == nil // who dialed refuses nothing, whatever it says
 		for _, m := range meanings {
-			if m.code == s.ErrorCode {
+			if m.code == s.ErrorCode && (dialed || m.code == codeClosed) {
 				return c.opError(op, &refusal{service: c.service, why: m.err, said: s})
 			}
 		}

@@ -33,7 +33,9 @@
 //   - It outlives its paths, as streams do, and ends with the connection to the peer.
 //     Errors are *net.OpError, except for io.EOF, and match the cause by errors.Is:
 //     net.ErrClosed after Close, os.ErrDeadlineExceeded when a deadline has passed,
-//     meshsync.ErrShutdown, ErrIdle, ErrReset and others when the connection has ended.
+//     meshsync.ErrShutdown, ErrIdle, ErrReset and others when the connection has ended,
+//     and net.ErrClosed as well then. Timeout is true for a deadline and for ErrIdle, which
+//     ends the conn: only os.ErrDeadlineExceeded says that another try may succeed.
 //
 // # Refusals
 //

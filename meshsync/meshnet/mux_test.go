@@ -154,6 +154,28 @@ func TestRefusalsAreToldApart(t *testing.T) {
 	})
 }
 
+// Only the side that was dialed refuses: what the other one says of its stream is no refusal.
+func TestDialingSideCannotRefuse(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a, b := w.pair()
+		for _, code := range []quic.StreamErrorCode{codeNoService, codeBusy, codeMalformed, codeLate} {
+			dialed, accepted := connected(a, b)
+			dialed.refuse(code)
+			accepted.SetDeadline(time.Now().Add(time.Minute))
+			_, err := accepted.Read(make([]byte, 1))
+			if s, ok := errors.AsType[*quic.StreamError](err); !ok || s.ErrorCode != code {
+				t.Errorf("after code %#x: %v", code, err)
+			}
+			for _, m := range []error{ErrNoService, meshsync.ErrBusy, meshsync.ErrProtocol, errLate} {
+				if errors.Is(err, m) {
+					t.Errorf("code %#x of the dialing side means %v", code, err)
+				}
+			}
+			accepted.Close()
+		}
+	})
+}
+
 // Close refuses those that wait, leaves those that were accepted, and makes the name
 // free.
 func TestListenerClose(t *testing.T) {
