@@ -279,6 +279,7 @@ func TestClosedConnsFreeTheirStreams(t *testing.T) {
 // The same holds when the other side closes while many small writes wait for it to read.
 func TestConnsClosedUnderSmallWritesFreeTheirStreams(t *testing.T) {
 	inWorld(t, func(w *world) {
+		w.net.SetDefaultLink(testnet.Link{Latency: testRTT / 2, Rate: 250_000, Queue: 16 << 10}) // so that Writes wait soon
 		a, b := w.pair()
 		b.serve("ticker", func(c net.Conn) {
 			defer c.Close()
@@ -290,7 +291,7 @@ func TestConnsClosedUnderSmallWritesFreeTheirStreams(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 		defer cancel()
-		for i := range 1500 {
+		for i := range 1100 {
 			c, err := Dial(ctx, a.MeshSyncTransport, b.ID(), "ticker")
 			if err != nil {
 				t.Fatalf("conn %d: %v", i, err)
