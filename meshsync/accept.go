@@ -106,7 +106,7 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 	if m.hello.active {
 		return c, fmt.Errorf("%w: active in the dialer's hello", ErrProtocol)
 	}
-	binding, err := t.checkHello(c, m.hello, roleDialer)
+	binding, err := t.checkHello(c, m.hello, roleDialer, t.opts.Formation.keys())
 	if err != nil {
 		return c, err
 	}
@@ -115,11 +115,16 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 		return c, ErrBusy
 	}
 	greeting.End() // from here on the peer is let in
-	seq, active, err := t.offer(c, m.hello)
+	var seq uint64
+	var active bool
+	err = t.underPresentRules(c, func() (err error) {
+		seq, active, err = t.offer(c, m.hello)
+		return err
+	})
 	if err != nil {
 		return c, err
 	}
-	h := t.hello(seq, roleAcceptor, binding)
+	h := t.hello(seq, roleAcceptor, c.proven, binding) // who has two keys learns which one we have
 	h.active = active
 	if err := c.send(h.frame(), t.opts.DialTimeout); err != nil {
 		t.withdraw(c)
@@ -137,15 +142,15 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 	if !slot.Release() {
 		return c, ErrBusy
 	}
-	return c, t.confirm(c, m.seq)
+	return c, t.underPresentRules(c, func() error { return t.confirm(c, m.seq) })
 }
 
-// hello returns this side's hello for a connection with the given binding.
-func (t *MeshSyncTransport) hello(seq uint64, r role, binding []byte) hello {
+// hello returns this side's hello for a connection with the given binding, which proves the given key.
+func (t *MeshSyncTransport) hello(seq uint64, r role, k formationKey, binding []byte) hello {
 	h := hello{instance: t.instance, seq: seq}
 	if f := t.opts.Formation; f != nil {
 		h.formation = f.ID
-		h.proof = f.prove(r, binding)
+		h.proof = f.prove(k, r, binding)
 	}
 	return h
 }
@@ -158,21 +163,15 @@ func (c *Conn) binding() ([]byte, error) {
 }
 
 // checkHello decides, without the table, whether the hello of the side with
-// role r is good: its formation, and Authorize. It returns the binding.
-func (t *MeshSyncTransport) checkHello(c *Conn, h hello, r role) (binding []byte, err error) {
+// role r is good: its formation, of which the given keys are taken, and Authorize. It returns the binding.
+func (t *MeshSyncTransport) checkHello(c *Conn, h hello, r role, taken []formationKey) (binding []byte, err error) {
 	if binding, err = c.binding(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	if err := checkFormation(t.opts.Formation, h, r, binding); err != nil {
+	if c.proven, err = checkFormation(t.opts.Formation, h, r, binding, taken); err != nil {
 		return nil, err
 	}
-	if t.opts.Authorize != nil {
-		if err := t.opts.Authorize(c.peer); err != nil {
-			// Only the text: the error may be one that means something else here.
-			return nil, fmt.Errorf("%w: %v", ErrUnauthorized, err)
-		}
-	}
-	return binding, nil
+	return binding, t.authorize(c)
 }
 
 // awaitMessage reads one message of the given kind. It gives up when ctx ends.

@@ -356,9 +356,19 @@ func (r *race) attemptRelay(l *relayLink) {
 	}()
 }
 
-// reach makes one attempt: a handshake, and then the hellos. It returns the
-// connection that counts then, and whether it is its own.
+// reach makes one attempt, which is two if the peer refuses the next key of the formation: it
+// may have the current one only. It returns the connection that counts then, and whether it is its own.
 func (r *race) reach(over paths.Route, conf *quic.Config) (c *Conn, won bool, err error) {
+	for _, k := range r.t.opts.Formation.keys() {
+		if c, won, err = r.reachWith(k, over, conf); !errors.Is(err, ErrFormation) {
+			return c, won, err
+		}
+	}
+	return c, won, err
+}
+
+// reachWith makes a handshake, and then the hellos, which prove the given key of the formation.
+func (r *race) reachWith(k formationKey, over paths.Route, conf *quic.Config) (c *Conn, won bool, err error) {
 	began := time.Now()
 	to, release := r.t.paths.NameFor(over)
 	defer release()
@@ -374,7 +384,7 @@ func (r *race) reach(over paths.Route, conf *quic.Config) (c *Conn, won bool, er
 	if r.beside { // the hellos outlive the dial's own time by no more than minHello
 		within = min(within, max(minHello, time.Until(r.end)))
 	}
-	c, err = r.t.greet(r.ctx, qc, r.peer, within)
+	c, err = r.t.greet(r.ctx, qc, r.peer, k, within)
 	if err != nil {
 		return nil, false, r.silence(explain(err))
 	}

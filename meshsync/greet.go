@@ -12,9 +12,9 @@ import (
 
 // greet introduces this side on a connection it dialed. It returns the connection
 // that counts then: this one, or another that was faster, in which case this one is
-// closed, as it is on an error. Once it is its turn, the hellos may take as long as
+// closed, as it is on an error. It proves the given key of the formation. Once it is its turn, the hellos may take as long as
 // within says.
-func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, within time.Duration) (*Conn, error) {
+func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, k formationKey, within time.Duration) (*Conn, error) {
 	t.awaitPaths(ctx, id)
 	seq, beside, c, err := t.takeTurn(ctx, id)
 	if err != nil || c != nil {
@@ -38,7 +38,7 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID,
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 
-	c, err = t.sayHello(ctx, qc, id, seq)
+	c, err = t.sayHello(ctx, qc, id, k, seq)
 	if err == nil && c.qc == qc {
 		return c, nil
 	}
@@ -47,7 +47,7 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID,
 }
 
 // sayHello exchanges the hellos. It returns the connection that counts then.
-func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id PeerID, seq uint64) (*Conn, error) {
+func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id PeerID, k formationKey, seq uint64) (*Conn, error) {
 	s, err := qc.OpenStream() // the first one: it cannot be refused
 	if err != nil {
 		return nil, explain(err)
@@ -60,21 +60,26 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	if err := c.send(t.hello(seq, roleDialer, binding).frame(), t.opts.DialTimeout); err != nil {
+	if err := c.send(t.hello(seq, roleDialer, k, binding).frame(), t.opts.DialTimeout); err != nil {
 		return nil, orCause(ctx, err)
 	}
 	m, err := c.awaitMessage(ctx, kindHello)
 	if err != nil {
 		return t.afterDuplicate(ctx, id, orCause(ctx, err))
 	}
-	if _, err := t.checkHello(c, m.hello, roleAcceptor); err != nil {
+	if _, err := t.checkHello(c, m.hello, roleAcceptor, []formationKey{k}); err != nil {
 		return nil, err
 	}
 	if m.hello.active == t.decides(id) {
 		return nil, fmt.Errorf("%w: active is %v in the acceptor's hello", ErrProtocol, m.hello.active)
 	}
 
-	shown, tell, err := t.dialed(ctx, c, m.hello)
+	var shown *Conn
+	var tell uint64
+	err = t.underPresentRules(c, func() (err error) {
+		shown, tell, err = t.dialed(ctx, c, m.hello)
+		return err
+	})
 	if err != nil || shown != c {
 		return shown, err
 	}

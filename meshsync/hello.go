@@ -1,7 +1,6 @@
 package meshsync
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -192,52 +191,4 @@ func (h hello) frame() []byte {
 
 func activeFrame(seq uint64) []byte {
 	return frame(kindActive, binary.BigEndian.AppendUint64(nil, seq))
-}
-
-// A role keeps the two sides' proofs apart, so that neither can be sent back
-// as the other.
-type role string
-
-const (
-	roleDialer   role = "meshsync/1 formation dialer"
-	roleAcceptor role = "meshsync/1 formation acceptor"
-)
-
-// exporterLabel asks TLS for the channel binding of RFC 9266 section 2: a value
-// both ends of one TLS connection share and nobody else has.
-const (
-	exporterLabel = "EXPORTER-Channel-Binding"
-	exporterSize  = 32
-)
-
-// prove returns the proof that its sender, who takes the given role on the
-// connection with the given channel binding, knows the formation's key.
-func (f *Formation) prove(r role, binding []byte) (proof [proofSize]byte) {
-	mac := hmac.New(sha256.New, f.Key)
-	mac.Write([]byte(r))
-	mac.Write([]byte{0, uint8(len(f.ID))})
-	mac.Write([]byte(f.ID))
-	mac.Write(binding)
-	mac.Sum(proof[:0])
-	return proof
-}
-
-// checkFormation decides whether a hello proves our formation; both sides must
-// be in the same one, or both in none.
-func checkFormation(ours *Formation, h hello, r role, binding []byte) error {
-	switch {
-	case ours == nil && h.formation == "":
-		return nil
-	case ours == nil:
-		return fmt.Errorf("%w: the peer is in %q, this side in none", ErrFormation, h.formation)
-	case h.formation == "":
-		return fmt.Errorf("%w: the peer is in none, this side in %q", ErrFormation, ours.ID)
-	case h.formation != ours.ID:
-		return fmt.Errorf("%w: the peer is in %q, this side in %q", ErrFormation, h.formation, ours.ID)
-	}
-	want := ours.prove(r, binding)
-	if !hmac.Equal(want[:], h.proof[:]) {
-		return fmt.Errorf("%w: the peer does not hold the key of %q", ErrFormation, ours.ID)
-	}
-	return nil
 }

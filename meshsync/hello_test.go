@@ -111,36 +111,3 @@ func FuzzReadMessage(f *testing.F) {
 		}
 	})
 }
-
-func TestFormationProofIsBoundToConnectionRoleAndKey(t *testing.T) {
-	ours := &Formation{ID: "alpha", Key: []byte("0123456789abcdef")}
-	binding := []byte("this connection")
-	good := hello{formation: ours.ID, proof: ours.prove(roleDialer, binding)}
-	if err := checkFormation(ours, good, roleDialer, binding); err != nil {
-		t.Errorf("a good proof: %v", err)
-	}
-	if err := checkFormation(nil, hello{}, roleDialer, binding); err != nil {
-		t.Errorf("both in none: %v", err)
-	}
-	otherKey := &Formation{ID: "alpha", Key: []byte("0123456789abcdeX")}
-	otherID := &Formation{ID: "beta", Key: ours.Key}
-	for name, tc := range map[string]struct {
-		ours    *Formation
-		h       hello
-		r       role
-		binding string
-	}{
-		"another connection": {ours, good, roleDialer, "that connection"},
-		"sent back":          {ours, good, roleAcceptor, "this connection"},
-		"another key":        {ours, hello{formation: "alpha", proof: otherKey.prove(roleDialer, binding)}, roleDialer, "this connection"},
-		"another formation":  {ours, hello{formation: "beta", proof: otherID.prove(roleDialer, binding)}, roleDialer, "this connection"},
-		"renamed":            {ours, hello{formation: "alpha", proof: otherID.prove(roleDialer, binding)}, roleDialer, "this connection"},
-		"peer in none":       {ours, hello{}, roleDialer, "this connection"},
-		"we in none":         {nil, good, roleDialer, "this connection"},
-		"no proof":           {ours, hello{formation: "alpha"}, roleDialer, "this connection"},
-	} {
-		if err := checkFormation(tc.ours, tc.h, tc.r, []byte(tc.binding)); !errors.Is(err, ErrFormation) {
-			t.Errorf("%s: %v, want %v", name, err, ErrFormation)
-		}
-	}
-}

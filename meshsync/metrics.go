@@ -68,6 +68,7 @@ var (
 	descPeers       = newDesc("peers", "Registered or connected peers by state.", "state")
 	descConnections = newDesc("connections", "Connections that count, by path.", "path")
 	descPaths       = newDesc("paths", "Paths of connections that count, by kind and state: unproven, valid, suspect (nothing comes over it) or failed. active says whether packets take it.", "kind", "state", "active")
+	descFormation   = newDesc("formation_connections", "Connections that count, by the key of the formation that they were proven with: the current one, or the next one, see Formation. Once it is 0 for the current one, the next one may replace it.", "key")
 	descPings       = newDesc("path_pings_total", "Pings of paths and answers to them that were sent.")
 	descSplit       = newDesc("path_split_packets_total", "Packets that were sent in two parts, as they were too long for their path.")
 	descHoles       = newDesc("holes_total", "Tries to find a direct path for a connection that goes through a relay, among the addresses that the two sides have told each other, by outcome: punched, or missed. A hole that opens later counts as well.", "outcome")
@@ -220,7 +221,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descHealth, descConnections, descPaths, descPings, descSplit, descHoles, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
+	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descHealth, descConnections, descFormation, descPaths, descPings, descSplit, descHoles, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
 		ch <- d
 	}
 }
@@ -247,6 +248,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, k := range []PathKind{PathDirect, PathRelay} {
 		gauge(descConnections, float64(g.paths[k]), k.String())
+	}
+	for _, k := range formationKeys {
+		gauge(descFormation, float64(g.proven[k]), k.String())
 	}
 	for _, kind := range []PathKind{PathDirect, PathRelay} {
 		for _, s := range pathStates {
@@ -287,6 +291,7 @@ type gauges struct {
 	paths           map[PathKind]int
 	oldest          time.Duration
 	sent, received  uint64
+	proven          map[formationKey]int
 	ways            map[pathRole]int
 	pings, split    uint64
 	punched, missed uint64
@@ -327,7 +332,7 @@ type relayRole struct {
 
 // gauges adds up how things stand with the transports now.
 func (m *metrics) gauges() gauges {
-	g := gauges{states: make(map[PeerState]int), healths: make(map[Health]int), paths: make(map[PathKind]int), ways: make(map[pathRole]int), relays: make(map[relayRole]int), carriers: make(map[relay.Carrier]int)}
+	g := gauges{states: make(map[PeerState]int), healths: make(map[Health]int), paths: make(map[PathKind]int), proven: make(map[formationKey]int), ways: make(map[pathRole]int), relays: make(map[relayRole]int), carriers: make(map[relay.Carrier]int)}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -361,6 +366,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 	for _, p := range t.peers {
 		if c := p.conn; c != nil {
 			g.paths[c.pathKind()]++
+			g.proven[c.proven]++
 			c.addPaths(g.ways)
 			g.healths[c.health()]++
 			g.states[StateConnected]++

@@ -36,13 +36,14 @@ type Options struct {
 	// that others can reach it there.
 	Relays []string
 	// Formation lets only those peers in that prove the same secret, and is
-	// proven to them; nil means no formation.
+	// proven to them; nil means no formation. Its key can be changed while the mesh runs:
+	// see Formation.
 	Formation *Formation
 	// Authorize is asked about every peer, dialed or dialing, after it has
 	// proven its identity and formation. An error refuses the peer, which
 	// learns ErrUnauthorized but not the text. It is called from several
 	// goroutines, within dials: it must not block, nor call the transport.
-	// Nil lets everybody in.
+	// Nil lets everybody in. When its answers change, call Reauthorize.
 	Authorize func(PeerID) error
 	// Handler runs once for each new connection, whoever dialed, in its own
 	// goroutine. It should return when the connection's Context ends: Close
@@ -111,22 +112,6 @@ type Options struct {
 	unknown   *endpoint.Bounds
 }
 
-// A Formation is a set of peers that share a secret. A peer outside of it
-// cannot connect to one inside, whoever dials.
-type Formation struct {
-	// ID names the formation, 1 to 64 bytes. It is sent in clear inside the
-	// encrypted connection, to whoever dials or is dialed.
-	ID string
-	// Key is the shared secret, 16 bytes or more. Use a random one: a peer
-	// that is dialed can try to guess a weak key from the proof it is given.
-	Key []byte
-}
-
-const (
-	minFormationKey = 16 // bytes
-	maxFormationID  = 64 // bytes
-)
-
 type resolveFunc func(ctx context.Context, host string) ([]netip.Addr, error)
 
 func (o Options) withDefaults() (Options, error) {
@@ -140,11 +125,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 		o.PrivateKey = key
 	}
-	if o.Formation != nil {
-		f := *o.Formation // the caller may change its own
-		f.Key = append([]byte(nil), f.Key...)
-		o.Formation = &f
-	}
+	o.Formation = o.Formation.clone() // the caller may change its own
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
 			*d = v
@@ -178,13 +159,8 @@ func (o Options) validate() error {
 	if o.PrivateKey != nil && len(o.PrivateKey) != ed25519.PrivateKeySize {
 		return fmt.Errorf("%w: PrivateKey has %d bytes, want %d", ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
 	}
-	if f := o.Formation; f != nil {
-		if n := len(f.ID); n < 1 || n > maxFormationID {
-			return fmt.Errorf("%w: Formation.ID has %d bytes, want 1 to %d", ErrBadOption, n, maxFormationID)
-		}
-		if n := len(f.Key); n < minFormationKey {
-			return fmt.Errorf("%w: Formation.Key of %q has %d bytes, want %d or more", ErrBadOption, f.ID, n, minFormationKey)
-		}
+	if err := o.Formation.validate(); err != nil {
+		return err
 	}
 	for _, d := range []struct {
 		name  string

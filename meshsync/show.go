@@ -1,7 +1,9 @@
 package meshsync
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"time"
 )
@@ -14,6 +16,8 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 		t.wg.Go(func() { old.close(ErrSuperseded) })
 	}
 	c.twin = t.noteRun(p, c)
+	c.rekeyed = p.proven != noKey && p.proven != c.proven
+	p.proven = c.proven
 	c.opened, c.felt = time.Now(), HealthGood
 	t.findPaths(c)
 	p.conn = c
@@ -110,10 +114,20 @@ func (t *MeshSyncTransport) ended(c *Conn, token goneToken) {
 
 func (t *MeshSyncTransport) logConnected(c *Conn) {
 	path := c.Path()
-	if ok, left := t.lines.allow(c.peer); ok {
-		t.logOf(c.peer).Info("peer connected", "path", path.Kind.String(), "remote", path.name(), "initiator", c.initiator, "unlogged", left)
+	log := t.logOf(c.peer)
+	if t.opts.Formation.secret(nextKey) != nil { // else it says nothing
+		log = log.With("formation_key", c.proven.String())
+	}
+	level := slog.LevelInfo
+	ok, left := t.lines.allow(c.peer)
+	if !ok {
+		level = slog.LevelDebug
+	}
+	log.Log(context.Background(), level, "peer connected", "path", path.Kind.String(), "remote", path.name(), "initiator", c.initiator, "unlogged", left)
+	if c.rekeyed {
+		log.Log(context.Background(), level, "peer uses another key of the formation than before")
 	}
 	if c.twin != "" {
-		t.logOf(c.peer).Warn("two processes use the same key", "remote", path.name(), "other", c.twin)
+		log.Warn("two processes use the same key", "remote", path.name(), "other", c.twin)
 	}
 }

@@ -65,6 +65,8 @@ type peer struct {
 	// place is the peer's among those who are in by their own dialing, if it is one
 	// of them.
 	place endpoint.Place
+	// proven is the key of the formation that its last connection was proven with.
+	proven formationKey
 	// lost is when the connection of a registered peer ended, until the next.
 	lost time.Time
 	// run is the one that conn is to, or was, and lastRun the one before; warned
@@ -206,6 +208,8 @@ func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown
 		return nil, 0, ErrClosed
 	case p.refused:
 		return nil, 0, ErrDisconnected
+	case c.asked != t.rules:
+		return nil, 0, errAskAgain
 	}
 	if t.decides(c.peer) {
 		if p.holds() {
@@ -233,6 +237,8 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 		return 0, false, ErrClosed
 	case p.refused:
 		return 0, false, ErrDisconnected
+	case c.asked != t.rules:
+		return 0, false, errAskAgain
 	}
 	if err := t.checkRoom(p, c); err != nil {
 		return 0, false, err
@@ -289,6 +295,8 @@ func (t *MeshSyncTransport) confirm(c *Conn, seq uint64) error {
 		return ErrClosed
 	case p.refused:
 		return ErrDisconnected
+	case c.asked != t.rules:
+		return errAskAgain
 	case p.offered != c, p.isStale(c.instance, seq):
 		return errDuplicate
 	}

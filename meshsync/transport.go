@@ -36,6 +36,10 @@ func PeerIDFromKey(k ed25519.PrivateKey) PeerID { return identity.FromKey(k) }
 // others can read.
 func LoadOrCreateKey(path string) (ed25519.PrivateKey, error) { return identity.LoadOrCreateKey(path) }
 
+// KeyFromSeed returns the private key that belongs to a secret seed of 32 bytes or more: the same one
+// for the same seed, always. identity.KeyFromSeed says how it is made.
+func KeyFromSeed(seed []byte) (ed25519.PrivateKey, error) { return identity.KeyFromSeed(seed) }
+
 // alpn is the application protocol of a connection between two peers.
 const alpn = "meshsync/1"
 
@@ -82,6 +86,7 @@ type MeshSyncTransport struct {
 	places *endpoint.Places // of MaxInboundPeers
 	seq    uint64           // of the last hello or active message
 	closed bool             // no connection begins to count, no dial starts
+	rules  uint64           // how often Reauthorize was called
 	// warnedOfTwins is when the last warning of that kind was logged.
 	warnedOfTwins time.Time
 }

@@ -18,6 +18,7 @@ import (
 // A config is what the flags say.
 type config struct {
 	keyFile     string
+	printID     bool // and do nothing else
 	listen      string
 	metrics     string // "": no HTTP
 	peers       peerList
@@ -36,6 +37,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	fs := flag.NewFlagSet("node", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&cfg.keyFile, "key", "node.key", "private key `file`; made if there is none")
+	fs.BoolVar(&cfg.printID, "id", false, "print the identity of the -key file, which is made if there is none, and exit; nothing is started")
 	fs.StringVar(&cfg.listen, "listen", ":0", "UDP `host:port` to listen on and to dial from")
 	fs.Var(&cfg.peers, "peer", "keep a connection to the peer `ID@host:port`, or ID@relay://<id>@host:port through a relay; may be repeated, for one ID too: those are its addresses, and one may be its relay")
 	fs.Var(&cfg.relays, "relay", "stay connected to the relay `URL`, so that others can reach this node there: relay://<id>@host:port, or relay://host:port if it has a certificate; may be repeated")

@@ -2,9 +2,13 @@ package main
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
 func TestPeerFlagsOfOneIDAddUp(t *testing.T) {
@@ -41,5 +45,32 @@ func TestPeerHasOneRelay(t *testing.T) {
 	_, err := parseFlags([]string{"-peer=" + id + "@relay://a.example:1", "-peer=" + id + "@relay://b.example:1"}, &stderr)
 	if err == nil || !strings.Contains(stderr.String(), "second relay") {
 		t.Errorf("error %v, and on stderr: %s", err, &stderr)
+	}
+}
+
+func TestIDIsPrintedWithoutStartingAnything(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "node.key")
+	for _, when := range []string{"a new key", "the same key"} {
+		var stdout, stderr strings.Builder
+		code := run(t.Context(), nil, []string{"-key=" + path, "-id"}, &stdout, &stderr)
+		key, err := meshsync.LoadOrCreateKey(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := meshsync.PeerIDFromKey(key).String() + "\n"; code != exitOK || stdout.String() != want || stderr.String() != "" {
+			t.Errorf("%s: exit code %d, printed %q and %q, want %q", when, code, &stdout, &stderr, want)
+		}
+	}
+}
+
+func TestIDOfABadKeyFileIsAnError(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "node.key")
+	if err := os.WriteFile(path, []byte("not a key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr strings.Builder
+	code := run(t.Context(), nil, []string{"-key=" + path, "-id"}, &stdout, &stderr)
+	if code != exitError || stdout.Len() != 0 || !strings.Contains(stderr.String(), path) {
+		t.Errorf("exit code %d, printed %q and %q", code, &stdout, &stderr)
 	}
 }

@@ -5,7 +5,11 @@
 //
 //	go run ./examples/node -key a.key -listen 127.0.0.1:7001
 //
-// Its first line tells its identity, as id=...; in the second terminal put that
+// Its first line tells its identity, as id=..., and so does, without starting anything,
+//
+//	go run ./examples/node -key a.key -id
+//
+// which makes the key if there is none, as a start does. In the second terminal put the identity
 // in place of <ID>:
 //
 //	go run ./examples/node -key b.key -listen 127.0.0.1:7002 -peer <ID>@127.0.0.1:7001
@@ -93,12 +97,12 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal kills
 	networkChanges := make(chan os.Signal, 1)
 	notifyNetworkChange(networkChanges)
-	os.Exit(run(ctx, networkChanges, os.Args[1:], os.Stderr))
+	os.Exit(run(ctx, networkChanges, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is the program: it returns its exit code when ctx has ended, or when it
 // cannot start. An element of networkChanges says that the host's network has changed.
-func run(ctx context.Context, networkChanges <-chan os.Signal, args []string, stderr io.Writer) int {
+func run(ctx context.Context, networkChanges <-chan os.Signal, args []string, stdout, stderr io.Writer) int {
 	cfg, err := parseFlags(args, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -107,7 +111,12 @@ func run(ctx context.Context, networkChanges <-chan os.Signal, args []string, st
 		return exitUsage // the flag package has said why
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	if err := serve(ctx, networkChanges, cfg, log); err != nil {
+	if cfg.printID {
+		err = printID(cfg, stdout)
+	} else {
+		err = serve(ctx, networkChanges, cfg, log)
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "node:", err)
 		if isUsage(err) {
 			return exitUsage
@@ -127,6 +136,15 @@ func isUsage(err error) bool {
 		}
 	}
 	return false
+}
+
+// printID prints the node's identity.
+func printID(cfg config, stdout io.Writer) error {
+	key, err := meshsync.LoadOrCreateKey(cfg.keyFile)
+	if err == nil {
+		_, err = fmt.Fprintln(stdout, meshsync.PeerIDFromKey(key))
+	}
+	return err
 }
 
 // serve runs the node until ctx ends.

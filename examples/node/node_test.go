@@ -177,7 +177,7 @@ func TestBadFlagIsAUsageError(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var stderr bytes.Buffer
 			key := "-key=" + filepath.Join(t.TempDir(), "node.key")
-			if code := run(t.Context(), nil, []string{key, tc.arg}, &stderr); code != exitUsage {
+			if code := run(t.Context(), nil, []string{key, tc.arg}, io.Discard, &stderr); code != exitUsage {
 				t.Errorf("exit code is %d, want %d", code, exitUsage)
 			}
 			if !strings.Contains(stderr.String(), tc.says) {
