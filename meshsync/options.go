@@ -191,3 +191,7 @@ func (o Options) validate() error {
 	}
 	return o.Reconnect.validate()
 }
+
+// Validate returns an ErrBadOption for what New would refuse, without opening anything; New finds out by
+// itself whether it can listen.
+func (o Options) Validate() error { return o.validate() }

@@ -41,12 +41,22 @@ type registration struct {
 	name          string
 }
 
+// Validate returns the error for which Register would refuse cfg: ErrNoRoute, ErrBadAddress or ErrBadOption.
+func (cfg PeerConfig) Validate() error {
+	if err := checkRoute(cfg.Addrs, cfg.Relays); err != nil {
+		return err
+	}
+	if cfg.Reconnect != nil {
+		if err := cfg.Reconnect.validate(); err != nil {
+			return err
+		}
+	}
+	return checkName(cfg.Name)
+}
+
 // registrationOf returns what a service says of a peer, or what is wrong with it.
 func (t *MeshSyncTransport) registrationOf(cfg PeerConfig) (registration, error) {
-	if err := checkRoute(cfg.Addrs, cfg.Relays); err != nil {
-		return registration{}, err
-	}
-	if err := checkName(cfg.Name); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return registration{}, err
 	}
 	r := registration{addrs: slices.Clone(cfg.Addrs), policy: &t.opts.Reconnect, name: cfg.Name}
@@ -56,9 +66,6 @@ func (t *MeshSyncTransport) registrationOf(cfg PeerConfig) (registration, error)
 		}
 	}
 	if cfg.Reconnect != nil {
-		if err := cfg.Reconnect.validate(); err != nil {
-			return registration{}, err
-		}
 		policy := cfg.Reconnect.withDefaults()
 		r.policy = &policy
 	}

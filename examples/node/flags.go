@@ -17,6 +17,7 @@ import (
 
 // A config is what the flags say.
 type config struct {
+	file        string // "": the flags say it all
 	keyFile     string
 	printID     bool // and do nothing else
 	listen      string
@@ -36,8 +37,9 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	var cfg config
 	fs := flag.NewFlagSet("node", flag.ContinueOnError)
 	fs.SetOutput(stderr)
+	fs.StringVar(&cfg.file, "config", "", "read identity, addresses, peers and all that from the YAML or JSON `file`, and again on SIGHUP; goes with -id and -metrics only")
 	fs.StringVar(&cfg.keyFile, "key", "node.key", "private key `file`; made if there is none")
-	fs.BoolVar(&cfg.printID, "id", false, "print the identity of the -key file, which is made if there is none, and exit; nothing is started")
+	fs.BoolVar(&cfg.printID, "id", false, "print the identity of the -key file, or of the one that -config names, which is made if there is none, and exit; nothing is started")
 	fs.StringVar(&cfg.listen, "listen", ":0", "UDP `host:port` to listen on and to dial from")
 	fs.Var(&cfg.peers, "peer", "keep a connection to the peer `ID@host:port`, or ID@relay://<id>@host:port through a relay; may be repeated, for one ID too: those are its addresses, and one may be its relay")
 	fs.Var(&cfg.relays, "relay", "stay connected to the relay `URL`, so that others can reach this node there: relay://<id>@host:port, or relay://host:port if it has a certificate; may be repeated")
@@ -57,7 +59,11 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	if err := fs.Parse(args); err != nil {
 		return config{}, err
 	}
-	if err := cfg.check(fs.Args()); err != nil {
+	err := cfg.check(fs.Args())
+	if err == nil && cfg.file != "" {
+		err = checkBeside(fs)
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, err)
 		fs.Usage()
 		return config{}, err

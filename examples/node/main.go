@@ -44,6 +44,12 @@
 // SIGHUP tells the node that the host's network has changed, where there is that signal:
 // its connections move to the new address at once.
 //
+// With -config the node reads all this from a file, of which fleet.yaml beside this program is an example, and
+// reads it again on SIGHUP: peers that stay in it keep their connections, and a file with a mistake
+// changes nothing. The log says which line is wrong, and what needs a restart.
+//
+//	go run ./examples/node -config fleet.yaml
+//
 // With -metrics the node answers HTTP:
 //
 //	go run ./examples/node -key a.key -listen 127.0.0.1:7001 -metrics 127.0.0.1:9001
@@ -59,7 +65,7 @@
 //	go run ./examples/node -formation fleet@fleet.secret ...
 //
 // SIGINT and SIGTERM end it in order: peers are told and what was sent is
-// delivered first. The exit code is 0 then, 2 if a flag is wrong, and 1 if the
+// delivered first. The exit code is 0 then, 2 if a flag or the file is wrong, and 1 if the
 // node could not start.
 package main
 
@@ -79,6 +85,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+	fleet "github.com/defenseunicorns/peat-mesh-go/meshsync/config"
 )
 
 // shutdownLimit is how long the node may take to say goodbye: enough for a few
@@ -128,6 +135,9 @@ func run(ctx context.Context, networkChanges <-chan os.Signal, args []string, st
 
 // isUsage reports whether err blames what the flags say.
 func isUsage(err error) bool {
+	if _, ok := errors.AsType[*fleet.Error](err); ok {
+		return true
+	}
 	for _, usage := range []error{
 		meshsync.ErrBadOption, meshsync.ErrBadAddress, meshsync.ErrBadPeer, meshsync.ErrSelf, meshsync.ErrNoRoute,
 	} {
@@ -140,31 +150,24 @@ func isUsage(err error) bool {
 
 // printID prints the node's identity.
 func printID(cfg config, stdout io.Writer) error {
-	key, err := meshsync.LoadOrCreateKey(cfg.keyFile)
+	opts, _, err := cfg.options()
 	if err == nil {
-		_, err = fmt.Fprintln(stdout, meshsync.PeerIDFromKey(key))
+		_, err = fmt.Fprintln(stdout, meshsync.PeerIDFromKey(opts.PrivateKey))
 	}
 	return err
 }
 
 // serve runs the node until ctx ends.
 func serve(ctx context.Context, networkChanges <-chan os.Signal, cfg config, log *slog.Logger) (err error) {
-	key, err := meshsync.LoadOrCreateKey(cfg.keyFile)
+	opts, file, err := cfg.options()
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	t, err := meshsync.New(meshsync.Options{
-		PrivateKey:  key,
-		ListenAddr:  cfg.listen,
-		Relays:      cfg.relays,
-		Formation:   cfg.formation,
-		Handler:     func(c *meshsync.Conn) { exchangeMessages(c, log) },
-		Logger:      log, // tells what no event does: how things stand with the relays
-		KeepAlive:   cfg.keepAlive,
-		IdleTimeout: cfg.idleTimeout,
-		Registerer:  registry,
-	})
+	opts.Handler = func(c *meshsync.Conn) { exchangeMessages(c, log) }
+	opts.Logger = log // tells what no event does: how things stand with the relays
+	opts.Registerer = registry
+	t, err := meshsync.New(opts)
 	if err != nil {
 		return err
 	}
@@ -197,9 +200,17 @@ func serve(ctx context.Context, networkChanges <-chan os.Signal, cfg config, log
 			wg.Go(func() { echo{cfg.echoEvery, cfg.echoSize, log}.keepAsking(ctx, t, p.id) })
 		}
 	}
+	if file != nil {
+		if _, err := fleet.Apply(t, nil, file); err != nil {
+			return err
+		}
+	}
 	for {
 		select {
 		case <-networkChanges:
+			if file != nil {
+				file = reload(t, file, cfg.file, log)
+			}
 			log.Info("network changed")
 			t.NetworkChanged()
 		case <-ctx.Done():

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	fleet "github.com/defenseunicorns/peat-mesh-go/meshsync/config"
+)
+
+func TestExampleFileIsRight(t *testing.T) {
+	c, err := fleet.Load("fleet.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Peers) != 2 || c.Peers[0].Name != "hub" {
+		t.Errorf("peers: %+v", c.Peers)
+	}
+}
+
+func TestFlagsThatTheFileSaysAreRefusedBesideIt(t *testing.T) {
+	for _, arg := range []string{"-key=k", "-listen=:1", "-echo=1s", "-relay=relay://r.example:1", "-idle=1s"} {
+		var stderr strings.Builder
+		name, _, _ := strings.Cut(arg, "=")
+		if _, err := parseFlags([]string{"-config=fleet.yaml", arg}, &stderr); err == nil || !strings.Contains(stderr.String(), name+": not with -config") {
+			t.Errorf("%s: %v", arg, err)
+		}
+	}
+	if _, err := parseFlags([]string{"-config=fleet.yaml", "-metrics=127.0.0.1:0", "-id"}, io.Discard); err != nil {
+		t.Error(err)
+	}
+}
