@@ -13,7 +13,7 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/meshnet"
 )
 
-// One side serves HTTP under a name, the other asks it by its peer ID.
+// One side serves HTTP under a name, the other asks it by its peer ID. The README shows these lines.
 func Example() {
 	mux := meshnet.NewMux()
 	server, err := meshsync.New(meshsync.Options{ListenAddr: "127.0.0.1:0", Handler: mux.Handle})
@@ -25,9 +25,10 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	go http.Serve(web, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "you asked for %s", r.URL.Path)
-	}))
+	})
+	go http.Serve(web, handler)
 	defer web.Close()
 
 	t, err := meshsync.New(meshsync.Options{ListenAddr: "127.0.0.1:0"})
@@ -35,13 +36,13 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer t.Close()
-	if err := t.RegisterForReconnect(server.ID(), []string{server.Addr().String()}, ""); err != nil {
+	peer := server.ID()
+	if err := t.RegisterForReconnect(peer, []string{server.Addr().String()}, ""); err != nil {
 		log.Fatal(err)
 	}
-	transport := &http.Transport{DialContext: meshnet.Dialer(t, "web")}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport}
-	answer, err := client.Get("http://" + server.ID().String() + "/status")
+	client := &http.Client{Transport: &http.Transport{DialContext: meshnet.Dialer(t, "web")}}
+	defer client.CloseIdleConnections()
+	answer, err := client.Get("http://" + peer.String() + "/status")
 	if err != nil {
 		log.Fatal(err)
 	}
