@@ -263,6 +263,7 @@ func (w *watchdog) announceDial(ctx context.Context, beside bool) (addrs []strin
 	if ctx.Err() != nil || w.stopping || w.t.peers[w.peer].holds() {
 		return nil, false
 	}
+	w.queued = false
 	if !beside && w.announced != w.attempts+1 { // else it goes on after an answer to a probe
 		w.announced = w.attempts + 1
 		w.t.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.announced})

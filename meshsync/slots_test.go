@@ -93,6 +93,38 @@ func TestWatchdogsDialUnderASharedLimit(t *testing.T) {
 	})
 }
 
+func TestStatusTellsDialsThatWaitTheirTurn(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		hub := w.node(0, func(o *Options) { o.MaxConcurrentDials = 3 })
+		for i := range 20 {
+			if err := hub.RegisterForReconnect(PeerIDFromKey(testKey(100+i)), []string{"10.7.7.7:1"}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		queued, underWay := 0, 0
+		for _, st := range hub.Peers() {
+			switch {
+			case st.State != StateDialing:
+				t.Errorf("a peer is %s after a second", st.State)
+			case st.Queued:
+				queued++
+			default:
+				underWay++
+			}
+		}
+		if queued != 17 || underWay != 3 {
+			t.Errorf("%d dials wait their turn and %d are under way, want 17 and 3", queued, underWay)
+		}
+		time.Sleep(hub.opts.DialTimeout) // the first ones have failed, and others have their turn
+		for _, st := range hub.Peers() {
+			if st.State != StateDialing && st.Queued {
+				t.Errorf("a peer that is %s waits its turn", st.State)
+			}
+		}
+	})
+}
+
 // With all slots taken by peers that are away, one that was just lost goes next.
 func TestPeerJustLostDoesNotQueueBehindThoseLongGone(t *testing.T) {
 	inWorld(t, 1, func(w *world) {

@@ -70,6 +70,9 @@ type PeerStatus struct {
 	ConnectedAt time.Time
 	// Attempts counts the dials that have failed since the last connection.
 	Attempts int
+	// Queued says that the next dial waits its turn under MaxConcurrentDials, in StateDialing;
+	// else it is under way.
+	Queued bool
 	// NextAttempt is when the next dial is due, in StateWaiting.
 	NextAttempt time.Time
 	// LastError is why the last dial failed or the last connection ended,
@@ -83,12 +86,15 @@ type PeerStatus struct {
 // and false for any other.
 func (t *MeshSyncTransport) Status(id PeerID) (PeerStatus, bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	p := t.peers[id]
 	if p == nil || (p.watchdog == nil && p.conn == nil) {
+		t.mu.Unlock()
 		return PeerStatus{}, false
 	}
-	return p.status(), true
+	st, c := p.status()
+	t.mu.Unlock()
+	st.addConn(c)
+	return st, true
 }
 
 // Peers returns how things stand with every peer that is registered or
@@ -96,36 +102,54 @@ func (t *MeshSyncTransport) Status(id PeerID) (PeerStatus, bool) {
 func (t *MeshSyncTransport) Peers() []PeerStatus {
 	t.mu.Lock()
 	all := make([]PeerStatus, 0, len(t.peers))
+	conns := make([]*Conn, 0, len(t.peers))
 	for _, p := range t.peers {
 		if p.watchdog != nil || p.conn != nil {
-			all = append(all, p.status())
+			st, c := p.status()
+			all, conns = append(all, st), append(conns, c)
 		}
 	}
 	t.mu.Unlock()
+	for i := range all {
+		all[i].addConn(conns[i])
+	}
 	slices.SortFunc(all, func(a, b PeerStatus) int { return a.Peer.Compare(b.Peer) })
 	return all
 }
 
-// status is called with MeshSyncTransport.mu held.
-func (p *peer) status() PeerStatus {
+// status returns how things stand but for what the connection, if there is one, tells of itself:
+// that takes no lock of the transport, see addConn. MeshSyncTransport.mu is held.
+func (p *peer) status() (PeerStatus, *Conn) {
 	st := PeerStatus{Peer: p.id}
 	if w := p.watchdog; w != nil {
 		st.Registered = true
 		st.State, st.Since = w.state, w.since
-		st.Name, st.Addrs, st.Relays = w.registration.name, slices.Clone(w.registration.addrs), slices.Clone(w.registration.relays)
+		r := w.registration
+		st.Name, st.Addrs, st.Relays = r.name, slices.Clone(r.addrs), slices.Clone(r.relays)
 		if len(st.Relays) > 0 {
 			st.Relay = st.Relays[0]
 		}
 		st.Attempts, st.LastError = w.attempts, w.lastErr
-		if w.state == StateWaiting {
+		switch w.state {
+		case StateWaiting:
 			st.NextAttempt = w.next
+		case StateDialing:
+			st.Queued = w.queued
 		}
 	}
 	if c := p.conn; c != nil {
-		st.State, st.Since = StateConnected, c.opened
-		st.Paths, st.RTT = c.Paths(), c.Stats().RTT
-		st.Path = st.Paths[0].Path
-		st.Loss, st.Health, st.ConnectedAt = c.vitals.loss(time.Now()), c.health(), c.opened
+		st.State, st.Since, st.ConnectedAt = StateConnected, c.opened, c.opened
 	}
-	return st
+	return st, p.conn
+}
+
+// addConn adds what a connection tells of itself; nothing, if c is nil. It may have ended meanwhile: then
+// that is how it was at last.
+func (st *PeerStatus) addConn(c *Conn) {
+	if c == nil {
+		return
+	}
+	st.Paths, st.RTT = c.Paths(), c.Stats().RTT
+	st.Path = st.Paths[0].Path
+	st.Loss, st.Health = c.vitals.loss(time.Now()), c.health()
 }

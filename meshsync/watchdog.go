@@ -42,6 +42,7 @@ type watchdog struct {
 	state        PeerState
 	since        time.Time
 	next         time.Time
+	queued       bool     // in StateDialing: the dial has not begun
 	attempts     int      // failed dials since the last connection
 	announced    int      // the attempt that EventDialing was last published for
 	good         []string // where the last connection's packets could go, when it ended
@@ -338,5 +339,6 @@ func (w *watchdog) enterState(s PeerState) {
 	defer w.t.mu.Unlock()
 	if p := w.t.peers[w.peer]; p.conn == nil { // else the table has the say
 		w.setState(s)
+		w.queued = w.slot != nil && !w.slot.isGranted()
 	}
 }
