@@ -47,7 +47,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 		cfg.formation, err = readFormation(s)
 		return err
 	})
-	fs.Func("metrics", "TCP `host:port` for /metrics, /healthz, /readyz and /debug/pprof, none by default; profiles tell much about a process, so keep it local", func(s string) error {
+	fs.Func("metrics", "TCP `host:port` for /status, /metrics, /healthz, /readyz and /debug/pprof, none by default; profiles tell much about a process, so keep it local", func(s string) error {
 		cfg.metrics = s
 		_, _, err := net.SplitHostPort(s)
 		return err

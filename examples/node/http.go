@@ -14,14 +14,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/statuspage"
 )
 
-// An httpServer answers /metrics, /healthz, /readyz and /debug/pprof. It is closed
+// An httpServer answers /status, /metrics, /healthz, /readyz and /debug/pprof. It is closed
 // before the transport, so whoever gets an answer knows that the transport is
 // open.
 type httpServer struct {
 	addr   net.Addr
 	server *http.Server
+	status *statuspage.Page
 	done   chan struct{} // closed when the serving goroutine has ended
 }
 
@@ -30,7 +32,13 @@ func startHTTP(addr string, t *meshsync.MeshSyncTransport, metrics prometheus.Ga
 	if err != nil {
 		return nil, fmt.Errorf("-metrics: %w", err)
 	}
+	status, err := statuspage.New(t, statuspage.Options{})
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
 	mux := http.NewServeMux()
+	mux.Handle("/status", status)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	// A node runs well whether its peers and relays are there or not: restarting
 	// the process would not bring them back.
@@ -53,7 +61,8 @@ func startHTTP(addr string, t *meshsync.MeshSyncTransport, metrics prometheus.Ga
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 
 	s := &httpServer{
-		addr: l.Addr(),
+		addr:   l.Addr(),
+		status: status,
 		// A client that never finishes its request costs a connection for this
 		// long, not for ever. There is no write timeout: profiles take their time.
 		server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute},
@@ -72,6 +81,7 @@ func startHTTP(addr string, t *meshsync.MeshSyncTransport, metrics prometheus.Ga
 func (s *httpServer) close() {
 	s.server.Close()
 	<-s.done
+	s.status.Close()
 }
 
 // health is the answer of /healthz and /readyz.

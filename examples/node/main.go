@@ -50,9 +50,10 @@
 //
 //	go run ./examples/node -config fleet.yaml
 //
-// With -metrics the node answers HTTP:
+// With -metrics the node answers HTTP, and http://127.0.0.1:9001/status shows in a browser how it is with its peers:
 //
 //	go run ./examples/node -key a.key -listen 127.0.0.1:7001 -metrics 127.0.0.1:9001
+//	curl 'http://127.0.0.1:9001/status?format=json' # what the page shows
 //	curl http://127.0.0.1:9001/metrics       # Prometheus
 //	curl http://127.0.0.1:9001/healthz       # 200, counts and relays, while the node runs
 //	curl http://127.0.0.1:9001/readyz        # the same; 503 while none of its -relay URLs is connected

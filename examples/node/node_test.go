@@ -65,6 +65,9 @@ func TestMetricsAndHealthTellOfPeers(t *testing.T) {
 			t.Errorf("metrics lack %q", want)
 		}
 	}
+	if page := get(t, up["metrics"], "/status"); !strings.Contains(page, a.id.Short()) {
+		t.Error("the status page does not show the peer")
+	}
 	if profile := get(t, up["metrics"], "/debug/pprof/goroutine?debug=1"); !strings.Contains(profile, "goroutine profile") {
 		t.Errorf("goroutine profile is %q", profile)
 	}
