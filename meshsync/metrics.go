@@ -15,7 +15,7 @@ import (
 
 // metrics are what one Registerer exports for all transports that use it:
 // counters that the transports add to, and gauges that are read off the
-// transports when somebody asks. No label holds a peer.
+// transports when somebody asks. No label holds a peer, but for the names in peerseries.go.
 type metrics struct {
 	registerer prometheus.Registerer // nil: nothing is exported
 
@@ -29,6 +29,8 @@ type metrics struct {
 	relays   *prometheus.CounterVec
 	moves    *prometheus.CounterVec
 	told     *prometheus.CounterVec
+
+	names peerNames // has a lock of its own
 
 	mu         sync.Mutex
 	transports map[*MeshSyncTransport]struct{}
@@ -224,6 +226,9 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descRegistered, descPeers, descHealth, descConnections, descFormation, descPaths, descPings, descSplit, descHoles, descOldest, descBytes, descRelayStates, descRelays, descRelayed, descRelayedSize, descUnrelayed} {
 		ch <- d
 	}
+	for _, d := range peerDescs {
+		ch <- d
+	}
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
@@ -282,6 +287,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descRelayedSize, g.relayed.bytesSent, "sent")
 	counter(descRelayedSize, g.relayed.bytesReceived, "received")
 	counter(descUnrelayed, g.relayed.dropped)
+	m.collectPeers(ch)
 }
 
 type gauges struct {

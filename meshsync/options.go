@@ -104,6 +104,13 @@ type Options struct {
 	// Registerer gets the metrics; nil exports none. Transports may share one:
 	// their metrics are then summed.
 	Registerer prometheus.Registerer
+	// PeerMetrics is up to how many names of registered peers, PeerConfig.Name, have
+	// series of their own in Registerer, seven for each; 0 means none, and 10,000 is the most. Peers
+	// of one name are counted together, those without a name not at all. The names that came
+	// first have series, a further one as soon as all peers of one of those are
+	// unregistered; the metric peer_names_left_out says how many wait. Of transports that share a
+	// Registerer, the largest value counts for all that have one.
+	PeerMetrics int
 
 	// tests' own
 	resolve   resolveFunc
@@ -175,11 +182,15 @@ func (o Options) validate() error {
 		value int64
 	}{
 		{"MaxConcurrentDials", int64(o.MaxConcurrentDials)}, {"MaxInboundPeers", int64(o.MaxInboundPeers)},
+		{"PeerMetrics", int64(o.PeerMetrics)},
 		{"StreamWindow", o.StreamWindow}, {"ConnWindow", o.ConnWindow},
 	} {
 		if n.value < 0 {
 			return fmt.Errorf("%w: %s is negative: %d", ErrBadOption, n.name, n.value)
 		}
+	}
+	if o.PeerMetrics > maxPeerMetrics {
+		return fmt.Errorf("%w: PeerMetrics is %d, at most %d", ErrBadOption, o.PeerMetrics, maxPeerMetrics)
 	}
 	if o.PacketConn != nil && o.ListenAddr != "" {
 		return fmt.Errorf("%w: both PacketConn and ListenAddr %q are set", ErrBadOption, o.ListenAddr)

@@ -58,6 +58,7 @@ func (t *MeshSyncTransport) register(id PeerID, r registration) (ending <-chan s
 			w.setState(StateConnected)
 		}
 		p.watchdog = w
+		w.series = t.newSeriesEntry(r.name, p.conn == nil)
 		t.publish(Event{Kind: EventRegistered, Peer: id})
 		t.seat(p)
 		t.wg.Go(w.run)
@@ -65,6 +66,7 @@ func (t *MeshSyncTransport) register(id PeerID, r registration) (ending <-chan s
 	}
 	was := w.registration
 	w.registration = r // the order of addresses may be another
+	w.series.rename(r.name)
 	same := r.dialsAs(was)
 	if !same || r.name != was.name || w.state == StateGaveUp {
 		t.publish(Event{Kind: EventRegistered, Peer: id})

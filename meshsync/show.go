@@ -29,6 +29,7 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 		w.shown++
 		w.opened = c.opened
 		w.setState(StateConnected)
+		w.series.setAway(false)
 		signal(w.conns)
 		if !p.lost.IsZero() {
 			ev.Outage = c.opened.Sub(p.lost)
@@ -63,6 +64,9 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 		w.lastErr, w.good = cause, c.goodAddrs()
 		w.setState(StateDisconnected)
 		signal(w.conns)
+		if !w.stopping && !t.closed { // else its registration ends, which is no outage
+			w.series.setAway(true)
+		}
 		ev.WillRetry = !w.registration.policy.Disabled && !w.stopping && !t.closed
 	}
 	t.metrics.closed(cause)

@@ -50,6 +50,7 @@ type watchdog struct {
 	shown        uint64    // how many connections there have been
 	opened       time.Time // when the last of them began
 	stopping     bool      // by Unregister or Disconnect: stop is closed
+	series       seriesEntry
 
 	// The goroutine of run owns these.
 	policy     *ReconnectPolicy // of the registration that it knows of
@@ -166,6 +167,7 @@ func (w *watchdog) finish() {
 	p := w.t.peers[w.peer]
 	w.t.publish(Event{Kind: EventUnregistered, Peer: w.peer})
 	p.watchdog = nil
+	w.series.rename("")
 	w.t.seat(p)
 	p.lost = time.Time{}
 	w.t.tidy(p)

@@ -66,6 +66,23 @@
 // proven one: the first five for each reason in a minute, and the number of the
 // others at its end. meshsync_relay_refused_total counts them all.
 //
+// # Checking it from elsewhere
+//
+//	meshsync-relay check [-timeout 5s] [-key file] [-ca file] URL
+//
+// says, for UDP and for TCP, whether the relay serves over it, how long an answer
+// takes and at which address it sees who asks; or else what is likely wrong. It connects with
+// a fresh key, which an allow list refuses: -key names another, whose node
+// loses its own connection to the relay for a moment. -ca names the authorities for a URL without an
+// ID. Each of the two takes at most -timeout. The exit code is
+//
+//	0   it serves over both
+//	1   it was not reached over either
+//	2   a flag, the URL or a file is wrong
+//	3   it serves over one of the two only
+//	4   who answers is not the relay of the URL
+//	5   it answers, and refuses this identity, or has no room, or shuts down
+//
 // # Its end
 //
 // At SIGTERM and SIGINT the relay takes no new clients and asks those it has to
@@ -90,10 +107,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
@@ -117,6 +130,9 @@ func main() {
 // has drained, or when it cannot start. An element of reload makes it read its
 // files again.
 func run(ctx context.Context, reload <-chan os.Signal, args []string, env lookupFunc, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "check" {
+		return check(ctx, args[1:], stdout, stderr)
+	}
 	cfg, err := parseFlags(args, env, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -209,96 +225,4 @@ func (f files) reload(log *slog.Logger) {
 			log.Log(context.Background(), level, "allow list read again", "peers", f.allow.len())
 		}
 	}
-}
-
-// serve runs the relay until ctx ends, and then drains it.
-func serve(ctx context.Context, cfg config, reload <-chan os.Signal, stdout io.Writer, log *slog.Logger) (err error) {
-	f, err := readFiles(cfg)
-	if err != nil {
-		return err
-	}
-	slog.SetDefault(log) // what the libraries say through package log is of one format too
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s, err := relay.NewServer(serverOptions(cfg, f, log, registry))
-	if err != nil {
-		return fmt.Errorf("%s: %w", cfg.source("listen"), err) // the rest has been checked
-	}
-	defer func() { err = errors.Join(err, s.Close()) }() // has nothing to do once it has drained
-
-	url, err := printedURL(s, cfg)
-	if err != nil {
-		return err
-	}
-	up := []any{"url", url, "addr", s.Addr().String()} // as text in JSON too
-	var web *httpServer                                // nil: none
-	if cfg.metrics != "" {
-		if web, err = startHTTP(cfg.metrics, s, registry, log); err != nil {
-			return fmt.Errorf("%s: %w", cfg.source("metrics"), err)
-		}
-		defer web.close()
-		up = append(up, "metrics", web.addr.String())
-	}
-	if f.allow != nil {
-		up = append(up, "allowed", f.allow.len())
-	}
-	if f.cert != nil {
-		up = append(up, "certificate_expires", f.cert.expires())
-	}
-	log.Info("relay is up", up...)
-	if _, err := fmt.Fprintln(stdout, url); err != nil {
-		return fmt.Errorf("standard output: %w", err)
-	}
-	for {
-		select {
-		case <-reload:
-			f.reload(log)
-		case <-ctx.Done():
-			log.Info("relay shuts down", "cause", context.Cause(ctx))
-			web.drain()
-			return drain(s, cfg.drain, log)
-		}
-	}
-}
-
-func serverOptions(cfg config, f files, log *slog.Logger, registry prometheus.Registerer) relay.ServerOptions {
-	o := relay.ServerOptions{
-		ListenAddr:     cfg.listen,
-		PrivateKey:     f.key,
-		MaxClients:     cfg.maxClients,
-		BytesPerSecond: cfg.bytesPerSecond,
-		Logger:         log,
-		Registerer:     registry,
-	}
-	if f.cert != nil {
-		o.TLS = f.cert.config()
-	}
-	if f.allow != nil {
-		o.Authorize = f.allow.authorize
-	}
-	return o
-}
-
-// printedURL is the relay's, with the host that the flags want in it.
-func printedURL(s *relay.Server, cfg config) (string, error) {
-	u, err := relay.ParseURL(s.URL())
-	if err != nil {
-		return "", err
-	}
-	if cfg.urlHost != "" {
-		u.Host = cfg.urlHost
-	}
-	return u.String(), nil
-}
-
-// drain closes the relay when its clients have left, or after limit.
-func drain(s *relay.Server, limit time.Duration, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	err := s.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		log.Warn("the wait for clients to leave is over", "drain", limit.String())
-		return nil
-	}
-	return err
 }
