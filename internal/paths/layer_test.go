@@ -331,7 +331,7 @@ func TestNameLingersAfterTheEnd(t *testing.T) {
 }
 
 // A hub whose link has died has as many suspect connections as peers: together they ping no more
-// than 5,000 times a second.
+// than 1,000 times a second.
 func TestPingsOfAllSuspicionsAreBounded(t *testing.T) {
 	onBench(t, func(l *bench) {
 		const connections = 3000
@@ -351,10 +351,10 @@ func TestPingsOfAllSuspicionsAreBounded(t *testing.T) {
 		if n := l.suspects.Load(); n != connections {
 			t.Fatalf("%d connections are suspect", n)
 		}
-		const length = 10
+		const length = 60
 		before := l.Pings()
 		time.Sleep(length * time.Second)
-		if n := (l.Pings() - before) / length; n > 5000+connections/length || n < 4500 { // one more of each, as it happens
+		if n := (l.Pings() - before) / length; n > 1000+connections/length || n < 900 { // one more of each, as it happens
 			t.Errorf("%d pings a second", n)
 		}
 		for i, c := range all {

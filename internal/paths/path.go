@@ -38,6 +38,9 @@ const (
 	// patienceRounds is how many round trips it is where those are long. QUIC's own
 	// timer is about three (RFC 9002 section 6.2), so it has sent again by then.
 	patienceRounds = 3
+	// patienceCeiling is the most that it comes to, unless the round trips are really that long: a third of the default of
+	// IdleTimeout. One answer that a host or a modem has held back must not keep this side from looking for another path.
+	patienceCeiling = 5 * time.Second
 	// secondPart is the part of the patience that has to pass between two packets for
 	// the second one to say that the first, or itself, wants an answer: acknowledgments
 	// leave at once or 25 ms later.
@@ -186,7 +189,8 @@ func (p *Path) Standing(answered time.Time) Standing {
 
 // patience is after how long without an answer the path is suspicious.
 func (p *Path) patience() time.Duration {
-	return max(patienceFloor, patienceRounds*max(p.srtt, p.latest))
+	d := max(patienceFloor, patienceRounds*max(p.srtt, p.latest))
+	return min(d, max(patienceCeiling, 2*p.srtt))
 }
 
 func (p *Path) become(s State, now time.Time) {

@@ -429,3 +429,53 @@ func TestFailuresAreForgottenWhereAPathHasWorkedForLong(t *testing.T) {
 		t.Errorf("%d failures after it has worked for %v", n, forgiven)
 	}
 }
+
+// A host that has more to do than it can, or a queue that has just grown, answers late: later than many pings
+// take to go out. The answers count all the same, and this side becomes more patient: it does
+// not ask for more still of one that cannot keep up.
+func TestAnswersThatHaveBecomeSlowMakePatient(t *testing.T) {
+	for _, rtt := range []time.Duration{1500 * ms, 4 * time.Second} {
+		l := activeLine(t, ms)
+		l.rtt = rtt
+		l.send(500)
+		l.run(125 * ms)
+		l.send(500)
+		l.run(rtt + time.Second)
+		if l.State() != Valid {
+			t.Errorf("RTT %v: %v after the first answers", rtt, l.State())
+		}
+		l.hear()
+		l.run(time.Minute) // all that is under way arrives
+		l.log = nil
+		for range 10 { // something that wants an answer, which comes a round trip later
+			l.send(500)
+			l.run(rtt / 4)
+			l.send(500)
+			l.run(rtt * 3 / 4)
+			l.hear()
+			l.run(10 * time.Second)
+		}
+		if len(l.log) > 0 {
+			t.Errorf("RTT %v: %q", rtt, l.log)
+		}
+	}
+}
+
+func TestOneLateAnswerDoesNotMakePatientForLong(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.rtt = 12 * time.Second
+	pings := 0
+	l.passes = func(int) bool { pings++; return pings == 1 }
+	l.Probe(l.now)
+	l.advance()
+	l.run(13 * time.Second)
+	l.rtt, l.passes = 50*ms, l.dead
+	l.log = nil
+	l.send(500)
+	l.run(2 * time.Second)
+	l.send(500)
+	l.run(4 * time.Second)
+	if l.State() != Suspect {
+		t.Errorf("%v: %q", l.State(), l.log)
+	}
+}

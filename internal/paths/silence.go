@@ -71,10 +71,11 @@ func (s *silence) late(patience time.Duration) (time.Time, bool) {
 	return s.since.Add(patience), s.waiting
 }
 
-// keptQuestions is how many pings of one path can be answered still. Two go out when a
-// suspicion begins, and then one in three quarters of a round trip at most, so the oldest
-// is four round trips old at least when it is forgotten.
-const keptQuestions = 8
+// keptQuestions is how many pings of one path can be answered still, at most. The newest half are all kept; of those
+// before them, every second one is forgotten when there is no more room, so that they go back for the whole of a suspicion. A pong
+// may come seconds after its ping, from a host with more to do than it can or through a queue that has
+// just grown, and it is the only thing that tells this side to be more patient.
+const keptQuestions = 32
 
 // A question is a ping that was sent.
 type question struct {
@@ -88,9 +89,20 @@ type questions []question
 
 func (q *questions) add(number uint64, length int, now time.Time) {
 	if len(*q) == keptQuestions {
-		*q = slices.Delete(*q, 0, 1)
+		q.thin()
 	}
 	*q = append(*q, question{number, length, now})
+}
+
+// thin forgets every second one of the older half.
+func (q *questions) thin() {
+	old, kept := *q, (*q)[:0]
+	for i, one := range old {
+		if i >= len(old)/2 || i%2 == 0 {
+			kept = append(kept, one)
+		}
+	}
+	*q = kept
 }
 
 // take returns the ping with a number, and forgets it.
