@@ -60,9 +60,12 @@ type Options struct {
 	NoLocalCandidates, NoHolePunching bool
 	// Reconnect says how registered peers are dialed again.
 	Reconnect ReconnectPolicy
-	// KeepAlive is how long a connection is silent before a probe is sent;
+	// KeepAlive is for how long nothing has come on a connection when a keep-alive is sent;
 	// default 5 s. It bounds how late a dead peer is noticed, together with
-	// IdleTimeout, and keeps NAT mappings open.
+	// IdleTimeout, and keeps NAT mappings open. A value above half of the idle timeout that the two
+	// sides agree on counts as that half, so that an answer can come in time: to be silent for
+	// longer, raise IdleTimeout on both sides. On a link whose round trips take seconds it is not less than one
+	// and a half probe timeouts (RFC 9002 section 6.2.1).
 	KeepAlive time.Duration
 	// IdleTimeout is how long nothing may be heard from a peer before the
 	// connection is given up; default 15 s. The lower of the two sides' values
@@ -94,6 +97,10 @@ type Options struct {
 	// address or IPv6 /64 have no more than a sixteenth of this room, or 1024 if
 	// that is more, those of one IPv6 /48 a quarter, or 1024, and all that come
 	// through relays half of it; and never does one address have more than half.
+	//
+	// Each can make this side keep 3.7 MB if nobody reads its data, so that 10,000 of them take
+	// 37 GB, and one whose data was read for a while 150 times ConnWindow: 2.4 GB with the default. Where
+	// strangers may connect, set it near what you expect.
 	MaxInboundPeers int
 	// RelayTLS holds the roots for relays without a pinned identity; nil means
 	// those of the system.

@@ -1,6 +1,7 @@
 package meshsync
 
 import (
+	"context"
 	"errors"
 	"net"
 	"strings"
@@ -51,6 +52,26 @@ func TestOptionsRefuseNonsense(t *testing.T) {
 	}
 	if _, err := New(Options{ListenAddr: pc.LocalAddr().String()}); err == nil || !strings.Contains(err.Error(), pc.LocalAddr().String()) {
 		t.Errorf("an address in use: %v", err)
+	}
+}
+
+// A KeepAlive above the idle timeout that the two sides agree on does not let a silent connection end: it counts
+// as half of that.
+func TestKeepAliveAboveTheIdleTimeoutKeepsAConnection(t *testing.T) {
+	for name, idle := range map[string]time.Duration{"of this side": 15 * time.Second, "of the other side": 5 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				a := w.node(1, func(o *Options) { o.KeepAlive, o.IdleTimeout = 2*time.Minute, idle })
+				b := w.node(2, func(o *Options) { o.KeepAlive, o.IdleTimeout = 2*time.Minute, 15*time.Second })
+				c := a.connectTo(b)
+				time.Sleep(time.Hour)
+				if err := c.Context().Err(); err != nil {
+					t.Errorf("a silent connection has ended: %v", context.Cause(c.Context()))
+				}
+				a.stop()
+				b.stop()
+			})
+		})
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // A request that is made after the relay in use has died is answered over the
-// other one, on the same stream and within what the README says.
+// other one, on the same stream and within seconds.
 func TestRequestIsAnsweredOverTheOtherRelay(t *testing.T) {
 	for _, tc := range []struct{ rtt, within time.Duration }{
 		{50 * time.Millisecond, 6 * time.Second},

@@ -17,7 +17,8 @@
 //
 // A conn is a stream of the one connection there is to the peer. Dial needs no round
 // trip, costs what a stream costs, and waits for the peer as OpenStream does. There
-// are as many conns to a peer at a time as streams: 1,023.
+// are as many conns to a peer at a time as streams: 1,024, or one less on the side that has dialed the
+// connection to the peer.
 //
 // # What a conn is
 //
