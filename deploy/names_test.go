@@ -195,7 +195,7 @@ var codeText = regexp.MustCompile("`(?:meshsync_)?([a-z][a-z_]*)(?:\\{([a-z_,]*)
 func TestDocsNameWhatExists(t *testing.T) {
 	s := exported(t)
 	found := 0
-	for _, file := range []string{"../README.md", "../docs/operating.md", "README.md", "../relay/cmd/meshsync-relay/main.go", "../relay/cmd/meshsync-relay/check.go"} {
+	for _, file := range []string{"../README.md", "../docs/guide.md", "../docs/operating.md", "../docs/coming-from.md", "README.md", "../relay/cmd/meshsync-relay/main.go", "../relay/cmd/meshsync-relay/check.go"} {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -38,24 +38,24 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// The README shows this program, as gofmt leaves it.
-func TestREADMEShowsThisProgram(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+// The guide shows this program, as gofmt leaves it.
+func TestGuideShowsThisProgram(t *testing.T) {
+	guide, err := os.ReadFile(filepath.Join("..", "..", "docs", "guide.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(readme), "\n## A complete program\n")
+	_, rest, _ := strings.Cut(string(guide), "\n## A complete program\n")
 	_, rest, _ = strings.Cut(rest, "\n```go\n")
 	shown, _, ok := strings.Cut(rest, "```\n")
 	if !ok {
-		t.Fatal("the README shows no program")
+		t.Fatal("the guide shows no program")
 	}
 	program, err := os.ReadFile("main.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if shown != string(program) {
-		t.Errorf("the README's program is not main.go:\n%s", shown)
+		t.Errorf("the guide's program is not main.go:\n%s", shown)
 	}
 	if formatted, err := format.Source(program); err != nil || string(formatted) != string(program) {
 		t.Errorf("main.go is not formatted, or worse: %v", err)
@@ -129,7 +129,7 @@ func (r *running) interrupt() {
 	}
 }
 
-// The two commands of the README work, and end with Ctrl-C: the one that only
+// The two commands of the guide work, and end with Ctrl-C: the one that only
 // answers, the one that talks, and the one whose peer is away.
 func TestHelloIsAnsweredUntilInterrupted(t *testing.T) {
 	if runtime.GOOS == "windows" {
