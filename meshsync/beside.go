@@ -51,7 +51,9 @@ func (t *MeshSyncTransport) awaitPaths(ctx context.Context, id PeerID) {
 		return
 	}
 	c := p.conn
-	c.paths.Ask()
+	t.mu.Unlock()
+	c.paths.Ask() // which sends
+	t.mu.Lock()
 	ctx, cancel := context.WithTimeout(ctx, max(besideGrace, 3*c.Stats().RTT))
 	defer cancel()
 	for p.conn == c && c.isSuspect() && t.await(ctx, p) == nil {

@@ -50,6 +50,7 @@ type Conn struct {
 	checkedAt time.Time
 	checking  atomic.Bool
 	stirring  atomic.Bool // stir runs
+	newsDue   atomic.Bool // pathNews is about to run
 	// use keeps the relays of its paths, and felt is the health that was told last;
 	// MeshSyncTransport.mu guards them.
 	use  *relayUse

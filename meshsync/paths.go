@@ -147,7 +147,14 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 	c.paths = t.paths.Bind(s, c.over, stats.RTT, stats.BytesReceived, c.use.routes(), paths.Hooks{
 		Remote: c.qc.RemoteAddr,
 		Taken:  func() uint64 { return c.qc.ConnectionStats().PacketsReceived },
-		News:   func() { t.wg.Go(func() { t.pathNews(c) }) },
+		News: func() {
+			if c.newsDue.CompareAndSwap(false, true) {
+				t.wg.Go(func() {
+					c.newsDue.Store(false) // what comes from here on is told again
+					t.pathNews(c)
+				})
+			}
+		},
 		Stir: func() {
 			if c.stirring.CompareAndSwap(false, true) {
 				t.wg.Go(c.stir)

@@ -3,7 +3,6 @@ package paths
 import (
 	"math"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -31,13 +30,11 @@ type Bound struct {
 	// has changed, or pings are answered, which leave from where the system says, and data is not.
 	moved   bool
 	heeded  time.Time // when a relay's word was heeded last
-	moves   []Move
-	told    netip.AddrPort // the binding's seen
-	suspect bool
-	dark    bool
-	counted bool // among the suspects of layer
+	counted bool      // among the suspects of layer
 	ended   bool
 	over    func() // see End
+
+	shown shown
 }
 
 // Hooks are what a connection asks of its owner, and tells it. News, Stir and Pulse are called with a
@@ -86,9 +83,26 @@ func (l *Layer) Bind(s *Session, over Route, rtt time.Duration, received uint64,
 	l.tags[s.Tag()] = b
 	l.bounds[b] = struct{}{}
 	l.mu.Unlock()
-	b.take(b.binding.Know(routes, now))
+	b.shown.active = over
+	first := b.binding.Know(routes, now)
+	b.syncRoutes()
 	l.proved(over, b)
+	l.alarms.Add(1)
+	go func() {
+		defer l.alarms.Done()
+		b.begin(first)
+	}()
 	return b
+}
+
+// begin does what Bind has found to be done, which sends pings: the caller of that may hold a lock on which all wait.
+func (b *Bound) begin(first Out) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.take(first)
+		b.take(b.binding.Advance(time.Now()))
+	}
 }
 
 // Know adds routes that may lead to the peer, to be tried at once.
@@ -152,50 +166,6 @@ func (b *Bound) act(do func(now time.Time) Out) {
 	if !b.ended {
 		b.take(do(time.Now()))
 	}
-}
-
-// Take returns the moves since the last time, and whether the connection is suspect now:
-// it gets no answer on any path.
-func (b *Bound) Take() (moves []Move, suspect bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	moves, b.moves = b.moves, nil
-	return moves, b.suspect
-}
-
-// IsSuspect reports whether the connection gets no answer on any path.
-func (b *Bound) IsSuspect() bool {
-	if b == nil {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.suspect
-}
-
-// Seen returns at which address the peer sees this side over a direct path, as it says; the zero
-// AddrPort if it has not said.
-func (b *Bound) Seen() netip.AddrPort {
-	if b == nil {
-		return netip.AddrPort{}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.told
-}
-
-// darkAfter is for how long a connection must get no answer to be dark. One that loses a third of its
-// packets is suspect now and then, for a ping or two; five lost ones in a row are rare even there.
-const darkAfter = 2 * time.Second
-
-// IsDark reports whether the connection has been suspect for darkAfter.
-func (b *Bound) IsDark() bool {
-	if b == nil {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.dark
 }
 
 // SendBeside sends a packet that is not QUIC's over the active path.
@@ -326,8 +296,7 @@ func (b *Bound) take(out Out) {
 	active := b.binding.active
 	suspect := active.state == Suspect
 	dark := suspect && time.Since(active.since) >= darkAfter // it is pinged meanwhile, and each ping comes to here
-	if len(out.Moves) > 0 || suspect != b.suspect || dark != b.dark || b.told != b.binding.seen {
-		b.moves, b.suspect, b.dark, b.told = append(b.moves, out.Moves...), suspect, dark, b.binding.seen
+	if b.shown.set(out.Moves, active.route, b.binding.seen, suspect, dark) {
 		b.count(suspect)
 		b.hooks.News()
 	}

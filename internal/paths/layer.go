@@ -50,7 +50,7 @@ type Layer struct {
 	bounds    map[*Bound]struct{} // and those that linger
 	number    uint64              // of the last virtual address
 	strangers *list.List          // of *way that nobody uses, the latest heard from first
-	looked    time.Time           // when migrations were looked for last
+	nextLook  time.Time           // before that, migrations are not looked for
 }
 
 // A name is one that is not just the address of its way.
@@ -92,13 +92,7 @@ func NewLayer(c Carrier) *Layer {
 
 // Close returns when nothing runs any more. All connections must have ended before.
 func (l *Layer) Close() {
-	l.mu.RLock()
-	lingering := make([]*Bound, 0, len(l.bounds))
-	for b := range l.bounds {
-		lingering = append(lingering, b)
-	}
-	l.mu.RUnlock()
-	for _, b := range lingering {
+	for _, b := range l.all() {
 		b.forget()
 	}
 	l.alarms.Wait()

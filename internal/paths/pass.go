@@ -2,6 +2,7 @@ package paths
 
 import (
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -246,9 +247,12 @@ func (b *Bound) hearPart(packet []byte, r Route) (whole []byte, as *net.UDPAddr)
 	return whole, as
 }
 
-// lookEvery is the least time between two looks for connections that QUIC has migrated.
-// Each costs as much as there are connections, and somebody else can bring it about.
-const lookEvery = 100 * time.Millisecond
+// lookEvery is the least time between two looks for connections that QUIC has migrated, and a look that took long is not followed by another one
+// for searchShare times as long: each costs as much as there are connections, and somebody else can bring it about.
+const (
+	lookEvery   = 100 * time.Millisecond
+	searchShare = 100
+)
 
 // lookForMigrations looks whether QUIC has found by itself that peers have moved (RFC 9000
 // section 9.3), as packets come that belong to nobody: those of a peer behind a NAT that has
@@ -256,34 +260,52 @@ const lookEvery = 100 * time.Millisecond
 // another name. It looks at all connections, whatever the packet is: else those that
 // anybody can send would take the place of those that matter.
 func (l *Layer) lookForMigrations() {
-	now := time.Now()
-	l.mu.RLock()
-	soon := now.Sub(l.looked) < lookEvery
-	l.mu.RUnlock()
-	if soon {
-		return
-	}
-	type migration struct {
-		b  *Bound
-		to *net.UDPAddr
-	}
-	var found []migration
-	l.mu.Lock()
-	if now.Sub(l.looked) < lookEvery { // somebody else was faster
-		l.mu.Unlock()
-		return
-	}
-	l.looked = now
-	for b := range l.bounds {
-		to, ok := b.hooks.Remote().(*net.UDPAddr)
-		if _, virtual := endpoint.VirtualNumber(to); ok && !virtual && l.names[addrOf(to)] == nil {
-			found = append(found, migration{b, to})
+	if now := time.Now(); l.mayLook(now) {
+		for _, b := range l.all() {
+			to, ok := b.hooks.Remote().(*net.UDPAddr)
+			if _, virtual := endpoint.VirtualNumber(to); ok && !virtual && !l.isName(addrOf(to)) {
+				b.migrated(to, now)
+			}
 		}
+		l.mu.Lock()
+		l.nextLook = time.Now().Add(max(lookEvery, searchShare*time.Since(now)))
+		l.mu.Unlock()
 	}
-	l.mu.Unlock()
-	for _, m := range found {
-		m.b.migrated(m.to, now)
+}
+
+// mayLook reports whether it is time for a look, and keeps others from one meanwhile.
+func (l *Layer) mayLook(now time.Time) bool {
+	l.mu.RLock()
+	early := now.Before(l.nextLook)
+	l.mu.RUnlock()
+	if early {
+		return false
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Before(l.nextLook) { // somebody else was faster
+		return false
+	}
+	l.nextLook = now.Add(lookEvery)
+	return true
+}
+
+// all returns the connections.
+func (l *Layer) all() []*Bound {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	all := make([]*Bound, 0, len(l.bounds))
+	for b := range l.bounds {
+		all = append(all, b)
+	}
+	return all
+}
+
+// isName reports whether an address is a name of a connection.
+func (l *Layer) isName(addr netip.AddrPort) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.names[addr] != nil
 }
 
 // migrated takes note that QUIC has proven an address and uses it for a name. The name that it

@@ -11,13 +11,6 @@ type Status struct {
 	LastHeard time.Time     // zero: nothing has come over it
 }
 
-// Active returns the route of the active path.
-func (b *Bound) Active() Route {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.binding.active.route
-}
-
 // Paths returns all paths, the active one first.
 func (b *Bound) Paths() []Status {
 	b.mu.Lock()
