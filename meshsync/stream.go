@@ -25,6 +25,7 @@ type Stream struct {
 	*quic.Stream
 	conn    *Conn
 	writing writing
+	buffer  buffering
 }
 
 // Conn returns the connection that the stream is of.
@@ -42,23 +43,23 @@ func (s *Stream) Peek(p []byte) (int, error) {
 	return n, s.conn.explainStream(err)
 }
 
-// Write returns when p is on its way or buffered, not when it has arrived; see
+// Write returns when p is in packets or, if it is small, buffered, not when it has arrived; see
 // quic.Stream.
 func (s *Stream) Write(p []byte) (int, error) {
-	n, err := s.Stream.Write(p)
+	n, err := s.buffer.write(s.Stream, p, nil)
 	return n, s.conn.explainStream(err)
 }
 
 // WriteWithLimit is Write within the caller's own limit; see quic.SendStream.
 func (s *Stream) WriteWithLimit(p []byte, limiter func(maxBytes int) int) (int, error) {
-	n, err := s.Stream.WriteWithLimit(p, limiter)
+	n, err := s.buffer.write(s.Stream, p, limiter)
 	return n, s.conn.explainStream(err)
 }
 
 // TryWriteAll buffers all of p or fails with quic.ErrWouldBlock; see
 // quic.SendStream.
 func (s *Stream) TryWriteAll(p []byte) error {
-	return s.conn.explainStream(s.Stream.TryWriteAll(p))
+	return s.conn.explainStream(s.buffer.tryWriteAll(s.Stream, p))
 }
 
 // Context returns a context that ends when nothing can be written any more:
@@ -72,28 +73,29 @@ type SendStream struct {
 	*quic.SendStream
 	conn    *Conn
 	writing writing
+	buffer  buffering
 }
 
 // Conn returns the connection that the stream is of.
 func (s *SendStream) Conn() *Conn { return s.conn }
 
-// Write returns when p is on its way or buffered, not when it has arrived; see
+// Write returns when p is in packets or, if it is small, buffered, not when it has arrived; see
 // quic.SendStream.
 func (s *SendStream) Write(p []byte) (int, error) {
-	n, err := s.SendStream.Write(p)
+	n, err := s.buffer.write(s.SendStream, p, nil)
 	return n, s.conn.explainStream(err)
 }
 
 // WriteWithLimit is Write within the caller's own limit; see quic.SendStream.
 func (s *SendStream) WriteWithLimit(p []byte, limiter func(maxBytes int) int) (int, error) {
-	n, err := s.SendStream.WriteWithLimit(p, limiter)
+	n, err := s.buffer.write(s.SendStream, p, limiter)
 	return n, s.conn.explainStream(err)
 }
 
 // TryWriteAll buffers all of p or fails with quic.ErrWouldBlock; see
 // quic.SendStream.
 func (s *SendStream) TryWriteAll(p []byte) error {
-	return s.conn.explainStream(s.SendStream.TryWriteAll(p))
+	return s.conn.explainStream(s.buffer.tryWriteAll(s.SendStream, p))
 }
 
 // Context returns a context that ends when nothing can be written any more, as

@@ -14,10 +14,6 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 )
 
-// maxBuffered is how many bytes of Writes a stream surely takes without waiting: quic-go
-// buffers what fits into a packet, and no packet is limited to less (RFC 9000 section 14).
-const maxBuffered = 1200
-
 // A conn is a stream as a net.Conn.
 type conn struct {
 	stream  *meshsync.Stream
@@ -28,8 +24,6 @@ type conn struct {
 	closed  bool // by Close
 	ended   bool // by CloseWrite or Close: no Write begins any more
 	writers int  // calls of Write that are under way
-	// buffered is how much of what was written may not be in a packet yet.
-	buffered int
 
 	header header // of the stream; here, as it takes no allocation of its own then
 }
@@ -50,17 +44,10 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write returns when p is on its way or buffered.
 func (c *conn) Write(p []byte) (int, error) {
-	begun, atOnce := c.beginWrite(len(p))
-	if !begun {
+	if !c.beginWrite() {
 		return 0, c.opError("write", net.ErrClosed)
 	}
-	var n int
-	var err error
-	if atOnce {
-		n, err = c.stream.Write(p)
-	} else {
-		n, err = c.writePacketed(p)
-	}
+	n, err := c.stream.Write(p)
 	if ended := c.endWrite(); err == nil {
 		return n, nil
 	} else if ended {
@@ -68,19 +55,6 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	return n, c.explain("write", err)
 }
-
-// writePacketed is the stream's Write, but returns only when p is in packets.
-func (c *conn) writePacketed(p []byte) (int, error) {
-	n, err := c.stream.WriteWithLimit(p, noLimit)
-	if err == nil && n > 0 { // and what was buffered before is, too
-		c.mu.Lock()
-		c.buffered = 0
-		c.mu.Unlock()
-	}
-	return n, err
-}
-
-func noLimit(n int) int { return n }
 
 // CloseWrite ends what this side writes: the other side reads io.EOF after it. A Write
 // that is under way ends.
@@ -132,23 +106,14 @@ func (c *conn) endWriting() {
 // reads no more, and then there is nothing to tell it.
 func (c *conn) finish() { c.stream.Close() }
 
-// beginWrite reports whether a Write of n bytes may begin, and whether the stream's buffer takes
-// them at once; else they are to go into packets. quic-go (v0.65) buffers the end of a Write that waits also when the
-// other side has just stopped reading. Nothing clears that buffer any more, the stream never
-// ends, and the peer may open one stream less. A Write for which nothing is buffered fails
-// instead.
-func (c *conn) beginWrite(n int) (begun, atOnce bool) {
+func (c *conn) beginWrite() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
-		return false, false
+		return false
 	}
 	c.writers++
-	if c.writers > 1 || c.buffered+n > maxBuffered { // another Write may be waiting
-		return true, false
-	}
-	c.buffered += n
-	return true, true
+	return true
 }
 
 // endWrite reports whether the sending side has ended.

@@ -36,7 +36,6 @@ func Dial(ctx context.Context, t *meshsync.MeshSyncTransport, peer meshsync.Peer
 			}
 			return nil, dialError(peerAddr{peer}, err)
 		}
-		c.buffered = len(c.header.text)
 		_, err = c.stream.Write(c.header.text) // less than a packet: it is buffered, and never waits
 		if err == nil {
 			return c, nil
