@@ -29,6 +29,7 @@ type metrics struct {
 	relays   *prometheus.CounterVec
 	moves    *prometheus.CounterVec
 	told     *prometheus.CounterVec
+	networks *prometheus.CounterVec
 
 	names peerNames // has a lock of its own
 
@@ -144,6 +145,8 @@ func buildMetrics(r prometheus.Registerer) *metrics {
 			"Changes of the path that a connection's packets take, by cause: failover (the one before has died), upgrade (from a relay to a direct one), rtt (a faster one), or network (an address has changed)."), []string{"cause"}),
 		told: prometheus.NewCounterVec(counter("candidates_total",
 			"Addresses and relays at which peers say that they may be reached, by kind (host: an address of their own; observed: one at which others see them; relay) and whether they are used or ignored: they cannot be a peer's, or come too often, or the options say so; of relays, they are none of this side's."), []string{"kind", "outcome"}),
+		networks: prometheus.NewCounterVec(counter("network_changes_total",
+			"Changes of the host's network that transports have acted on, by cause: link, address, route, resume (the machine was suspended), unknown (the system had more to say than it keeps), or told (a call of NetworkChanged). Each transport counts its own."), []string{"cause"}),
 	}
 }
 
@@ -216,6 +219,8 @@ func (m *metrics) opened(c *Conn, outage time.Duration) {
 
 func (m *metrics) pathChanged(cause paths.Cause) { m.moves.WithLabelValues(cause.String()).Inc() }
 
+func (m *metrics) networkChanged(cause string) { m.networks.WithLabelValues(cause).Inc() }
+
 func (m *metrics) closed(cause error) { m.closes.WithLabelValues(closeLabel(cause)).Inc() }
 
 // Describe implements prometheus.Collector.
@@ -232,7 +237,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.dropped, m.relays, m.moves, m.told}
+	return []prometheus.Collector{m.dials, m.dialTime, m.opens, m.closes, m.reconns, m.outages, m.dropped, m.relays, m.moves, m.told, m.networks}
 }
 
 // Collect implements prometheus.Collector.

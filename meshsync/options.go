@@ -24,7 +24,7 @@ type Options struct {
 	PrivateKey ed25519.PrivateKey
 	// ListenAddr is the UDP host:port to listen on and to dial from; ""
 	// means ":0", any free port on every address. If it names an address that the
-	// host loses, NetworkChanged binds to another one of the same interface, if that has
+	// host loses, the next change of the network (see NoNetworkMonitor) binds to another one of the same interface, if that has
 	// one; to use every uplink of a host, name none.
 	ListenAddr string
 	// PacketConn is used instead of ListenAddr, and is closed with the
@@ -58,6 +58,12 @@ type Options struct {
 	// pings those that they tell. With both, only registered addresses, those that a peer's
 	// authenticated pings come from, and relays are paths.
 	NoLocalCandidates, NoHolePunching bool
+	// NoNetworkMonitor leaves it to the service to call NetworkChanged. Else the transport does what that does
+	// whenever an address, a route or a link of the host has changed, or the machine was suspended, a tenth of a
+	// second later; not with a PacketConn other than a *net.UDPConn. All transports of a process share what
+	// watches for that: three goroutines that sleep until the system says something, and one for each transport. Linux, macOS, the BSDs
+	// and Windows tell; a suspend is noticed on Linux, macOS and Windows.
+	NoNetworkMonitor bool
 	// Reconnect says how registered peers are dialed again.
 	Reconnect ReconnectPolicy
 	// KeepAlive is for how long nothing has come on a connection when a keep-alive is sent;
@@ -122,6 +128,7 @@ type Options struct {
 	// tests' own
 	resolve   resolveFunc
 	hostAddrs func() []netip.Prefix
+	watchHost func() (hostWatch, error) // else nil where the host's network is not watched
 	dialTCP   func(ctx context.Context, addr string) (net.Conn, error)
 	unknown   *endpoint.Bounds
 }
@@ -164,6 +171,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
+	}
+	if o.watchHost == nil && o.watchesHost() {
+		o.watchHost = subscribeToHost
 	}
 	o.Reconnect = o.Reconnect.withDefaults()
 	return o, nil

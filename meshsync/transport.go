@@ -143,6 +143,7 @@ func New(o Options) (*MeshSyncTransport, error) {
 	}
 	t.relays.start(opts.Relays)
 	t.wg.Go(t.acceptLoop)
+	t.startHostWatch()
 	return t, nil
 }
 

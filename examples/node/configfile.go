@@ -38,7 +38,7 @@ func (c *config) options() (o meshsync.Options, file *fleet.Config, err error) {
 	key, err := meshsync.LoadOrCreateKey(c.keyFile)
 	return meshsync.Options{
 		PrivateKey: key, ListenAddr: c.listen, Relays: c.relays, Formation: c.formation,
-		KeepAlive: c.keepAlive, IdleTimeout: c.idleTimeout,
+		KeepAlive: c.keepAlive, IdleTimeout: c.idleTimeout, NoNetworkMonitor: c.unwatched,
 	}, nil, err
 }
 

@@ -105,15 +105,19 @@ func (e echo) receive(ctx context.Context, s io.Reader, answers chan<- time.Time
 	}
 }
 
-// report logs each second how many answers came in it, and the longest time without one
+// report logs when the first answer comes, and each second how many answers came in it, and the longest time without one
 // that ended in it or goes on.
 func (e echo) report(ctx context.Context, answers <-chan time.Time) error {
 	due := time.NewTicker(echoReports)
 	defer due.Stop()
-	last, longest, n := time.Now(), time.Duration(0), 0
+	last, longest, n, answered := time.Now(), time.Duration(0), 0, false
 	for {
 		select {
 		case at := <-answers:
+			if !answered {
+				e.log.Info("echo is answered")
+				answered = true
+			}
 			longest, last = max(longest, at.Sub(last)), at
 			n++
 		case at := <-due.C:

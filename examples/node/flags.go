@@ -29,6 +29,7 @@ type config struct {
 	idleTimeout time.Duration // 0: the transport's default
 	echoEvery   time.Duration // 0: no echo
 	echoSize    int           // bytes
+	unwatched   bool          // no look at the host's network
 }
 
 // parseFlags reads the flags. It has written the reason to stderr when it
@@ -52,6 +53,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 		_, _, err := net.SplitHostPort(s)
 		return err
 	})
+	fs.BoolVar(&cfg.unwatched, "no-network-monitor", false, "do not notice by itself that the host's network has changed")
 	fs.DurationVar(&cfg.keepAlive, "keepalive", 0, "silence before a probe (default 5s)")
 	fs.DurationVar(&cfg.idleTimeout, "idle", 0, "silence before a connection is given up (default 15s)")
 	fs.DurationVar(&cfg.echoEvery, "echo", 0, "send each -peer a message this often on one stream, which it sends back, and log each second the longest time without an answer (default none)")

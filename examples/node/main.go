@@ -41,8 +41,9 @@
 //
 //	go run ./examples/node -key b.key -peer <ID>@<URL> -peer <ID>@192.0.2.1:7001 -echo 20ms
 //
-// SIGHUP tells the node that the host's network has changed, where there is that signal:
-// its connections move to the new address at once.
+// When the host's network changes, the connections move to the new address at once: the system tells, unless
+// -no-network-monitor is set. SIGHUP tells the node as well, where there is that signal: of a modem
+// beyond the host, for one.
 //
 // With -config the node reads all this from a file, of which fleet.yaml beside this program is an example, and
 // reads it again on SIGHUP: peers that stay in it keep their connections, and a file with a mistake

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -161,18 +162,24 @@ func TestStreamGoesOnWhenAHostMoves(t *testing.T) {
 	skipIfShort(t)
 	t.Parallel()
 	const elsewhere = "10.77.0.3"
+	type who int
+	const (
+		byHost who = iota
+		bySignal
+		byNobody
+	)
 	for _, tc := range []struct {
 		name     string
 		acceptor bool // else the one that dialed
-		told     bool // that its network has changed
+		told     who  // that its network has changed
 		bound    bool // to the address that it loses
 	}{
-		{"dialer", false, true, false},
-		{"acceptor", true, true, false},
-		{"dialer-untold", false, false, false},
-		{"acceptor-untold", true, false, false},
-		{"dialer-bound", false, true, true},
-		{"acceptor-bound", true, true, true},
+		{"dialer", false, bySignal, false},
+		{"acceptor", true, bySignal, false},
+		{"dialer-untold", false, byNobody, false},
+		{"acceptor-untold", true, byNobody, false},
+		{"dialer-bound", false, byHost, true},
+		{"acceptor-bound", true, byHost, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -182,8 +189,9 @@ func TestStreamGoesOnWhenAHostMoves(t *testing.T) {
 			if tc.bound {
 				a.listen, b.listen = nsA.ip+":7001", nsB.ip+":7001"
 			}
-			b.run(asks...)
-			a.run(slices.Concat(asks, []string{registers(b)})...)
+			monitor := fmt.Sprintf("-no-network-monitor=%t", tc.told != byHost)
+			b.run(slices.Concat(asks, []string{monitor})...)
+			a.run(slices.Concat(asks, []string{monitor, registers(b)})...)
 			a.begins(b)
 
 			moves, stays, ns := a, b, nsA
@@ -192,7 +200,7 @@ func TestStreamGoesOnWhenAHostMoves(t *testing.T) {
 			}
 			aBefore, staysBefore := a.lines(), stays.lines()
 			ns.ipBatch("address delete "+ns.ip+"/24 dev eth0", "address add "+elsewhere+"/24 dev eth0")
-			if tc.told {
+			if tc.told == bySignal {
 				moves.signal(syscall.SIGHUP)
 			}
 			stays.await(staysBefore, "msg=event", "kind=path changed", "peer="+moves.id.Short(), "remote="+elsewhere+":7001")

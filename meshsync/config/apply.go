@@ -80,6 +80,7 @@ func restarts(old, now *Config) (names []string) {
 		{"stream_window", old.StreamWindow, now.StreamWindow}, {"conn_window", old.ConnWindow, now.ConnWindow},
 		{"max_concurrent_dials", old.MaxConcurrentDials, now.MaxConcurrentDials}, {"max_inbound_peers", old.MaxInboundPeers, now.MaxInboundPeers},
 		{"no_local_candidates", old.NoLocalCandidates, now.NoLocalCandidates}, {"no_hole_punching", old.NoHolePunching, now.NoHolePunching},
+		{"no_network_monitor", old.NoNetworkMonitor, now.NoNetworkMonitor},
 	} {
 		if !reflect.DeepEqual(f.was, f.now) {
 			names = append(names, f.name)

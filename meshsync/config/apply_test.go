@@ -112,9 +112,9 @@ func TestApplyFollowsTheFile(t *testing.T) {
 	}
 	apply(nil, first, "[a b] [] [] []")
 	apply(first, read(head+"peers:\n  b: {id: ID2, addrs: [\"127.0.0.1:2\"]}\n  a: {id: ID1, addrs: [\"127.0.0.1:1\"]}\n"), "[] [] [] []")
-	second := read("seed_file: secret\nlisten: \"127.0.0.1:1\"\nformation: {id: fleet, key_file: secret}\nidle_timeout: 9s\n" +
+	second := read("seed_file: secret\nlisten: \"127.0.0.1:1\"\nformation: {id: fleet, key_file: secret}\nidle_timeout: 9s\nno_network_monitor: true\n" +
 		"peers:\n  renamed: {id: ID2, addrs: [\"127.0.0.1:2\"]}\n  c: {id: ID3, addrs: [\"127.0.0.1:3\"]}\n")
-	apply(first, second, "[c] [renamed] [a] [listen formation idle_timeout]")
+	apply(first, second, "[c] [renamed] [a] [listen formation idle_timeout no_network_monitor]")
 	names := map[string]bool{}
 	for _, p := range tr.Peers() {
 		if p.Registered {

@@ -43,6 +43,7 @@ type Config struct {
 	StreamWindow, ConnWindow            int64         // bytes
 	MaxConcurrentDials, MaxInboundPeers int
 	NoLocalCandidates, NoHolePunching   bool
+	NoNetworkMonitor                    bool // no_network_monitor
 
 	source source
 }
@@ -159,6 +160,6 @@ func (c *Config) plain() meshsync.Options {
 		KeepAlive: c.KeepAlive, IdleTimeout: c.IdleTimeout, DialTimeout: c.DialTimeout,
 		StreamWindow: c.StreamWindow, ConnWindow: c.ConnWindow,
 		MaxConcurrentDials: c.MaxConcurrentDials, MaxInboundPeers: c.MaxInboundPeers,
-		NoLocalCandidates: c.NoLocalCandidates, NoHolePunching: c.NoHolePunching,
+		NoLocalCandidates: c.NoLocalCandidates, NoHolePunching: c.NoHolePunching, NoNetworkMonitor: c.NoNetworkMonitor,
 	}
 }

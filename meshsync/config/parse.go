@@ -75,6 +75,7 @@ func (c *Config) decode(d *decoder, doc *yaml.Node) {
 		"max_inbound_peers":    integer(d, &c.MaxInboundPeers, valid(func(v int) o { return o{MaxInboundPeers: v} })),
 		"no_local_candidates":  boolean(d, &c.NoLocalCandidates),
 		"no_hole_punching":     boolean(d, &c.NoHolePunching),
+		"no_network_monitor":   boolean(d, &c.NoNetworkMonitor),
 	})
 	if doc.Kind == yaml.MappingNode {
 		d.oneOf(doc, "key_file", "seed_file", errNoIdentity)

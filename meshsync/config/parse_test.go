@@ -40,6 +40,7 @@ max_concurrent_dials: 8
 max_inbound_peers: 100
 no_local_candidates: true
 no_hole_punching: true
+no_network_monitor: true
 peers:
   hub:
     id: ID2
@@ -69,7 +70,7 @@ func TestEveryFieldIsRead(t *testing.T) {
 	o := c.plain()
 	if c.KeyFile != "node.key" || o.ListenAddr != ":7001" || len(o.Relays) != 1 || o.KeepAlive != 2*time.Second || o.IdleTimeout != 10*time.Second ||
 		o.DialTimeout != 4*time.Second || o.StreamWindow != 1<<20 || o.ConnWindow != 2<<20 || o.MaxConcurrentDials != 8 ||
-		o.MaxInboundPeers != 100 || !o.NoLocalCandidates || !o.NoHolePunching {
+		o.MaxInboundPeers != 100 || !o.NoLocalCandidates || !o.NoHolePunching || !o.NoNetworkMonitor {
 		t.Errorf("options: %+v", o)
 	}
 }
@@ -113,6 +114,7 @@ func TestEveryMistakeIsNamedByFileLineAndField(t *testing.T) {
 		"number too large":         {"KEYstream_window: 99999999999999999999\n", "f:2: stream_window: want a whole number, got a number"},
 		"negative number":          {"KEYmax_inbound_peers: -1\n", "f:2: max_inbound_peers: bad option: MaxInboundPeers is negative: -1"},
 		"string as a bool":         {"KEYno_hole_punching: \"yes\"\n", "f:2: no_hole_punching: want true or false, got a string"},
+		"number as a bool":         {"KEYno_network_monitor: 1\n", "f:2: no_network_monitor: want true or false, got a number"},
 		"bad jitter":               {"KEYreconnect: {jitter: 2}\n", "f:2: reconnect.jitter: bad option: Reconnect.Jitter is outside 0..1: 2"},
 		"delays in a wrong order":  {"KEYreconnect: {min_delay: 2s, max_delay: 1s}\n", "f:2: reconnect: bad option: Reconnect.MinDelay 2s is above MaxDelay 1s"},
 		"formation as a string":    {"KEYformation: fleet\n", "f:2: formation: want a mapping, got a string"},
