@@ -86,7 +86,7 @@ func (d *Due) sooner(at time.Time) {
 // whether it is since now.
 func (p *Path) suspect(now time.Time) bool {
 	late, waiting := p.quiet.late(p.patience())
-	if p.state != Valid || !p.doubted && (!waiting || now.Before(late)) {
+	if p.state != Valid || !p.doubted && (!waiting || now.Before(late) || p.quiet.excused(late, now)) {
 		return false
 	}
 	p.doubted = false

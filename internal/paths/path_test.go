@@ -479,3 +479,29 @@ func TestOneLateAnswerDoesNotMakePatientForLong(t *testing.T) {
 		t.Errorf("%v: %q", l.State(), l.log)
 	}
 }
+
+// A host that cannot keep up hears late as well: what it is late for says nothing about the path, for a while.
+func TestBusyHostDoesNotSuspectItsPaths(t *testing.T) {
+	l := activeLine(t, 50*ms)
+	l.late = punctual
+	for range 8 { // each packet's answer has come by the time that this side gets to look for it
+		l.send(500)
+		l.run(125 * ms)
+		l.send(500)
+		l.run(300 * ms)
+		l.hear()
+		l.run(time.Second)
+	}
+	l.expect()
+	l.passes = l.dead
+	l.send(500)
+	l.run(125 * ms)
+	l.send(500)
+	died := l.now
+	for l.State() == Valid {
+		l.run(10 * ms)
+	}
+	if after := l.now.Sub(died); after < mostBusy || after > mostBusy+time.Second {
+		t.Errorf("a path that died is suspected after %v", after)
+	}
+}

@@ -18,6 +18,7 @@ type silence struct {
 	since   time.Time // the time from which that is late
 	pongs   int       // how often a pong alone came since
 	presses bool      // one of them may be somebody's who waits: it is longer than bareSize
+	busy    time.Time // since when this host was too busy to say; zero: it was not
 }
 
 // bareSize is the longest packet, in bytes, that has nothing in it for sure but what QUIC says on its own: that it
@@ -69,6 +70,29 @@ func (s *silence) answered(suspected bool, now time.Time) {
 // answer.
 func (s *silence) late(patience time.Duration) (time.Time, bool) {
 	return s.since.Add(patience), s.waiting
+}
+
+const (
+	// punctual is how late this side may be for the end of its patience, for that to count. A host that is later than this has
+	// more to do than it can: what it waits for may have come already, and be waiting too.
+	punctual = 50 * time.Millisecond
+	// mostBusy is for how long that is an excuse: a third of the default of IdleTimeout.
+	mostBusy = 5 * time.Second
+)
+
+// excused reports whether the silence, suspicious since a time, may be this host's own doing. Then the patience begins anew.
+func (s *silence) excused(late, now time.Time) bool {
+	if now.Sub(late) < punctual {
+		return false
+	}
+	if s.busy.IsZero() {
+		s.busy = late
+	}
+	if now.Sub(s.busy) >= mostBusy {
+		return false
+	}
+	s.since = now
+	return true
 }
 
 // keptQuestions is how many pings of one path can be answered still, at most. The newest half are all kept; of those
