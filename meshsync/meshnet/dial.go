@@ -56,6 +56,10 @@ func Dial(ctx context.Context, t *meshsync.MeshSyncTransport, peer meshsync.Peer
 // Dialer returns a function that dials a service as Dial does, for the DialContext of
 // an http.Transport and its like. It takes any network; the address is a PeerID, as its
 // String has it, and a port after it is ignored.
+//
+// An http.Transport does not end its dial when the request that began it is given up (Go 1.26): each request that times
+// out while the peer is away leaves one that waits until the peer is back, or the transport is closed. Set
+// http.Transport.MaxConnsPerHost where requests are many.
 func Dialer(t *meshsync.MeshSyncTransport, service string) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, _, addr string) (net.Conn, error) {
 		id, _, _ := strings.Cut(addr, ":")
