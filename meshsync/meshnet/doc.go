@@ -41,7 +41,7 @@
 // # Refusals
 //
 // Dial returns before the other side has said anything. If that refuses, the first
-// Read, or a Write after it has, fails:
+// Read fails, and every Write from that moment or a little later on:
 //
 //   - with ErrNoService if nobody listens under the name, or the listener was closed
 //     before it accepted the conn;

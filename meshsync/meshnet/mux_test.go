@@ -94,6 +94,7 @@ func TestUnknownServiceIsRefused(t *testing.T) {
 		c := a.dial(b, "wbe")
 		_, err := c.Read(make([]byte, 1))
 		check("Read", err)
+		synctest.Wait() // the two directions are refused by a frame each, and Read has seen one
 		_, err = c.Write(make([]byte, 1))
 		check("Write after it", err)
 		c.Close()
@@ -138,6 +139,7 @@ func TestRefusalsAreToldApart(t *testing.T) {
 			accepted.refuse(code)
 			dialed.SetDeadline(time.Now().Add(time.Minute))
 			_, readErr := dialed.Read(make([]byte, 1))
+			synctest.Wait() // the two directions are refused by a frame each, and Read has seen one
 			_, writeErr := dialed.Write(make([]byte, 1))
 			for call, err := range map[string]error{"Read": readErr, "Write": writeErr} {
 				if s, ok := errors.AsType[*quic.StreamError](err); !ok || s.ErrorCode != code {
