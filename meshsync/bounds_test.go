@@ -88,6 +88,7 @@ func TestShutdownIsNotSlowedByTheControlRate(t *testing.T) {
 // A peer that replaces its own connection again and again is let in at a bounded
 // rate, whichever side decides, and then as well as ever.
 func TestReplacementsAreBounded(t *testing.T) {
+	t.Parallel()
 	for name, attackerOf := range map[string]func(*world, *node) *attacker{
 		"the victim decides":   (*world).follower,
 		"the attacker decides": (*world).decider,

@@ -184,6 +184,7 @@ func TestBusyPeerIsBelievedAnew(t *testing.T) {
 // A hub for which thousands fall due invites them as fast as it can serve them,
 // whether it decides about their connections or follows.
 func TestCrowdReturnsAtLongRoundTrips(t *testing.T) {
+	t.Parallel()
 	const spokes = 150
 	for i, decides := range []bool{true, false} {
 		if leftOut(i) {

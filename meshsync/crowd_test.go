@@ -87,6 +87,7 @@ func TestReachablePeersWithNamesDoNotWaitBehindUnreachableOnes(t *testing.T) {
 // One that was lost a moment ago is back as if it were alone, with thousands that
 // never were there.
 func TestPeerJustLostIsBackAsIfItWereAlone(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name   string
 		lose   func(p *node)
@@ -133,6 +134,7 @@ func TestPeerAtItsRelayDoesNotWaitBehindUnreachableOnes(t *testing.T) {
 
 // The search for many peers costs what that for maxProbeRate of them does.
 func TestSearchesShareTheirBudget(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		hub := w.node(0, func(o *Options) { o.MaxConcurrentDials = 1 })
 		hub.registerAbsent(3000)
@@ -270,6 +272,7 @@ func TestQueueingPeerIsLookedForWhereItWas(t *testing.T) {
 
 // However often the service asks for many peers, their next probe comes soon.
 func TestDemandDoesNotPutProbesOff(t *testing.T) {
+	t.Parallel()
 	const peers = 100
 	inWorld(t, 1, func(w *world) {
 		hub, p := w.node(0), w.node(1)

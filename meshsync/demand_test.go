@@ -166,6 +166,7 @@ func TestCrashedPeerThatAnswersIsDialedAtOnce(t *testing.T) {
 // A peer that crashes all the time is dialed as its backoff says, also at a relay,
 // where it arrives anew each time.
 func TestPeerThatFlapsIsDialedWithinItsBudget(t *testing.T) {
+	t.Parallel()
 	for _, direct := range []bool{true, false} {
 		inWorld(t, 1, func(w *world) {
 			r := w.relay(1)

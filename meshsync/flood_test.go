@@ -97,6 +97,7 @@ func (c *breakingOff) WriteTo(b []byte, to net.Addr) (int, error) {
 // themselves. Others get in all the same, and so does a registered peer that comes
 // back.
 func TestFloodOfHandshakesLeavesRoomForOthers(t *testing.T) {
+	t.Parallel()
 	peers := 40
 	if raceEnabled {
 		peers = 12

@@ -25,6 +25,7 @@ func (l *eventLog) healths(peer PeerID) (events []Event) {
 // A link whose loss and RTT go up and down again is told of once for each, on both sides, while an
 // application sends; and so is the end of everything.
 func TestHealthOfALinkThatComesAndGoes(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		a, b := w.pair()
 		a.register(b)

@@ -36,6 +36,7 @@ func toldHosts(ip netip.Addr, n int, port uint16) (m told) {
 // A peer that names other people's hosts, as many and as often as it can, makes this side send them less than
 // it has sent itself, and little; and nothing happens to the connections of others.
 func TestCandidatesThatAreOtherPeoplesHosts(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		victim, friend := w.pair()
 		tap := victim.tap()
@@ -147,6 +148,7 @@ func testPeer(n int) PeerID { return PeerIDFromKey(testKey(n)) }
 // A relay that says of one peer that it is at somebody else's address makes the other one send a
 // few pings there, and the two are direct all the same if there is another way.
 func TestRelayThatLiesAboutWhereAPeerIs(t *testing.T) {
+	t.Parallel()
 	for _, apart := range []bool{false, true} {
 		inWorld(t, 1, func(w *world) {
 			third := w.net.Host("third", netip.MustParseAddr("10.77.0.1"))
@@ -193,6 +195,7 @@ func TestRelayThatLiesAboutWhereAPeerIs(t *testing.T) {
 
 // Behind a NAT that gives each packet another port no direct path is any good, and none is used.
 func TestNATThatRemapsEachPacketKeepsTheRelay(t *testing.T) {
+	t.Parallel()
 	for i, dialer := range []bool{true, false} {
 		if leftOut(i) {
 			continue

@@ -20,6 +20,7 @@ func jittery(d, jitter time.Duration) testnet.Link {
 // a hole only if the two cross. So both sides begin at the same moment, though one of them hears of the other
 // a round trip later; what varies on the way to the relay must only be less than the direct way takes.
 func TestNodesBehindNATsThatTakeStrangersBecomeDirect(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name   string
 		ka, kb natKind
@@ -76,6 +77,7 @@ func TestLookWaitsUntilThisSideHasTold(t *testing.T) {
 
 // What is tried after a change of the network crosses as well, also where the one that has moved is seen at another address.
 func TestNodesBehindNATsThatTakeStrangersLookAgainAtTheSameTime(t *testing.T) {
+	t.Parallel()
 	for seed := range seedsOfPaths(5) {
 		inWorld(t, seed, func(w *world) {
 			c := w.coupleOver(link(testRTT), link(relayedRTT/2), openNAT, openNAT)

@@ -198,6 +198,7 @@ func checkDirect(t *testing.T, took []time.Duration) {
 // soon, and the stream that began on the relay goes on; where there is none, looking for it costs little. With -v and
 // -paths.seeds=100 it prints the table.
 func TestNodesBehindNATsBecomeDirect(t *testing.T) {
+	t.Parallel()
 	for i, ka := range natKinds {
 		for j, kb := range natKinds {
 			if leftOut(i + j) { // each kind is on either side once or more

@@ -198,6 +198,7 @@ func TestFloodOfControlMessagesIsBounded(t *testing.T) {
 }
 
 func TestPeerThatConnectsInALoopCostsNothingThatStays(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		victim, friend, _ := w.victimAndFriend()
 		c, _ := victim.Conn(friend.ID())
@@ -239,6 +240,7 @@ func TestPeerThatConnectsInALoopCostsNothingThatStays(t *testing.T) {
 // A host whose clients never finish their handshakes takes its own share of
 // what is unknown, not that of others.
 func TestHandshakeFloodFromOneHostLeavesRoomForOthers(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		victim, _, _ := w.victimAndFriend()
 		a := w.attacker(10)

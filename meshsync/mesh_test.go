@@ -19,6 +19,7 @@ var meshSeeds = flag.Uint64("mesh.seeds", 1, "how many seeds TestMeshHealsAfterA
 // A seed takes more than a minute of a core, and ten times that under the race
 // detector, so a plain run has one, and a run with -race a smaller mesh.
 func TestMeshHealsAfterAnHourOfFaults(t *testing.T) {
+	t.Parallel()
 	size := 30
 	if testing.Short() || raceEnabled {
 		size = 10

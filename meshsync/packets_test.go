@@ -131,6 +131,7 @@ func TestSearchCostsLessThanHandshakes(t *testing.T) {
 }
 
 func TestProbesOfAllWatchdogsTogetherAreBounded(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		a := w.node(0)
 		for i := range 2000 {

@@ -140,6 +140,7 @@ func (r *trio) move(n, k int, tell bool) {
 // the relay restarts, but no two of them are ever without a path. No connection is lost,
 // and in the end all take the best path.
 func TestNoConnectionIsLostWhileAPathWorks(t *testing.T) {
+	t.Parallel()
 	for seed := range seedsOfPaths(3) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			inWorld(t, seed, func(w *world) { w.trio().hour() })

@@ -165,6 +165,7 @@ const flapPings = 3 * 2 * 2 * 2 * 2
 // Paths that flap every second, for an hour, change the path of a connection only so often, and neither end it nor lose
 // anything.
 func TestPathsThatFlapForAnHour(t *testing.T) {
+	t.Parallel()
 	for i, flap := range pathFlaps {
 		if leftOut(i) {
 			continue

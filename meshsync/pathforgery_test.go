@@ -135,6 +135,7 @@ func mustGoOn(t *testing.T, from, to *node, attack func()) {
 // Handshakes that seem to come from the address of a peer, and never finish, are nothing to its
 // connection.
 func TestForgedHandshakesDoNotDisturbAConnection(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		a, b := w.pair()
 		packets := w.initials(200, b)
@@ -161,6 +162,7 @@ func TestForgedHandshakesDoNotDisturbAConnection(t *testing.T) {
 // sent back to whom they came from, and junk besides, bring about no more packets to an address
 // that is not the peer's than came from there once, no move and no pause.
 func TestForgedPacketsOfPathsDoNothing(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		a, b := w.pair()
 		tapA, tapB := a.tap(), b.tap()

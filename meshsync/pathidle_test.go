@@ -48,6 +48,7 @@ const (
 
 // The first request after the death of an idle connection's path is answered.
 func TestFirstRequestAfterPathDied(t *testing.T) {
+	t.Parallel()
 	for _, row := range idlePathRows {
 		for _, asks := range []string{"dialer", "acceptor"} {
 			t.Run(row.name+", asks: "+asks, func(t *testing.T) { row.run(t, asks == "dialer") })

@@ -230,6 +230,7 @@ func (t *traffic) end(changes int, usual *cost) {
 // A relay that is the nearer one of two, and begins to be bad, is left for the other one, and not taken again
 // for 16 s. It does not make the two sides send much more than they do through an honest one.
 func TestBadRelayIsLeftForAnotherOne(t *testing.T) {
+	t.Parallel()
 	lasts := underRace(8*time.Second, 25*time.Second) // the shorter one ends before it is taken again
 	var usual cost
 	for i, bad := range badRelays {
@@ -267,6 +268,7 @@ func TestBadRelayIsLeftForAnotherOne(t *testing.T) {
 // While a direct path works, a bad relay is nothing to the connection. After the direct path was dark for so short a
 // time that no other connection is begun beside it, the two are on that again soon, and the stream goes on.
 func TestBadRelayBesideADirectPath(t *testing.T) {
+	t.Parallel()
 	const dark, soon = besideDelay * 3 / 4, 2 * time.Second
 	lasts := underRace(12*time.Second, 30*time.Second)
 	var usual cost

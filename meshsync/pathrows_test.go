@@ -143,6 +143,7 @@ var pathRows = []pathRow{
 // A stream goes on whatever happens to the path of its connection, and nobody hears of a
 // loss. With -v and -paths.seeds=100 it prints for how long they are without an answer.
 func TestStreamsOutliveTheirPaths(t *testing.T) {
+	t.Parallel()
 	for _, row := range pathRows {
 		t.Run(row.name, func(t *testing.T) { row.run(t) })
 	}

@@ -14,6 +14,7 @@ import (
 // A connection is one, whichever way its packets take: streams that were open go on, on
 // either side, and nobody hears of a loss.
 func TestConnectionTakesTheDirectPathAndBack(t *testing.T) {
+	t.Parallel()
 	for _, registered := range []string{"decider", "follower", "both"} {
 		t.Run(registered, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {
@@ -110,6 +111,7 @@ func TestServiceSeesThePathOfAConnection(t *testing.T) {
 // An inbound connection learns of a relay when its peer is registered, and goes on through it
 // when the direct path dies, though nobody registers the peer any more.
 func TestConnectionKeepsTheRelayOfARegistrationThatIsOver(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		r := w.relay(1)
 		a, b := w.pair(noTCP)

@@ -105,6 +105,7 @@ func (p place) uploads(t *testing.T, seed uint64, mtu int, f func(m *meeting, u 
 // When the direct path becomes narrower under a transfer, that goes on, in either direction,
 // and with little less than on a path that has always been narrow.
 func TestTransferGoesOnWhenItsPathNarrows(t *testing.T) {
+	t.Parallel()
 	for name, at := range map[string]place{"direct only": {both: true}, "with a relay": oneRelay} {
 		for _, narrow := range []string{"both ways", "forth", "back"} {
 			t.Run(name+", "+narrow, func(t *testing.T) {
@@ -147,6 +148,7 @@ func TestTransferGoesOnWhenItsPathNarrows(t *testing.T) {
 // A transfer goes on as soon as the network is back. In one case of ten it takes a little longer: what is
 // missing for longest is what QUIC sends last then, as it had sent it again just before.
 func TestTransferGoesOnAfterDarkness(t *testing.T) {
+	t.Parallel()
 	for name, at := range map[string]place{"both registered": {both: true}, "one registered": {}, "with a relay": oneRelay} {
 		for _, dark := range []time.Duration{2 * time.Second, 10 * time.Second} {
 			t.Run(name+", "+dark.String(), func(t *testing.T) {

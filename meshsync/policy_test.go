@@ -136,6 +136,7 @@ func TestBackoffIsResetOnlyByStableConnection(t *testing.T) {
 // A peer that connects and dies after a second, for an hour, costs a bounded
 // number of dials.
 func TestFlappingPeerIsDialedLessAndLess(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		a, b := w.pair()
 		a.register(b)
@@ -255,6 +256,7 @@ func TestFirstWaitAfterALossIsMinDelay(t *testing.T) {
 }
 
 func TestRefusalIsLoggedOnce(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		var log countingHandler
 		a, b := w.pair()

@@ -207,6 +207,7 @@ func TestRestartedPeerReplacesItsOldConnectionWithinTwoRTT(t *testing.T) {
 }
 
 func TestOneUnreachablePeerDelaysNoOther(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		hub := w.node(0, func(o *Options) { o.MaxConcurrentDials = 2 })
 		dead := w.node(1)

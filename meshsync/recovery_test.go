@@ -12,6 +12,7 @@ import (
 // or the peer, is back: one registered peer, default options, RTT 50 ms, 100
 // seeds, in virtual time. `go test -v -run Recovery ./meshsync` prints it.
 func TestRecoveryTime(t *testing.T) {
+	t.Parallel()
 	blackout := func(d time.Duration) func(a, b *node) {
 		return func(_, b *node) {
 			b.host.Blackout(testnet.Both)

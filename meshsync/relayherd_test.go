@@ -8,6 +8,7 @@ import (
 // A hub that comes back at a relay has its spokes again as soon as if it had not to
 // protect itself from strangers, which they are: it has not registered them.
 func TestHerdThroughARelay(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		const spokes = 100
 		r := w.relay(1)

@@ -20,6 +20,7 @@ import (
 
 // Nothing that a relay does ends a direct connection.
 func TestRelayThatFloodsAndLies(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		r := w.relay(1)
 		a, b := w.pair(home(r))

@@ -118,6 +118,7 @@ const takesOverWithin = 5 * time.Second
 
 // With two home relays, the connection outlives the death of the one it takes.
 func TestSecondHomeRelayTakesOver(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		first, second := w.relay(1), w.relay(2)
 		a, b := w.apart(first, second)
@@ -300,6 +301,7 @@ func TestRelayIsReleasedByItsLastUser(t *testing.T) {
 
 // A mesh of peers behind NATs and relays that come and go finds itself again.
 func TestRelayedMeshRecovers(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 3, func(w *world) {
 		first, second := w.relay(1), w.relay(2)
 		var nodes []*node

@@ -157,6 +157,7 @@ func (n *node) awaitFailure(r *relayNode) {
 
 // A relay that refuses is told of with its reason, and again if that changes.
 func TestRelayStatusTellsOfRefusals(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		var log logBuffer
 		r := w.relay(1)
@@ -187,6 +188,7 @@ func TestRelayStatusTellsOfRefusals(t *testing.T) {
 
 // At a relay's address somebody else answers.
 func TestRelayStatusTellsOfAnotherIdentity(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		var log logBuffer
 		r := w.relay(1)

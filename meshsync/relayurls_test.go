@@ -15,6 +15,7 @@ import (
 
 // A relay that moves is found with each URL that is told, however many there were.
 func TestRelayIsFoundAtItsNewestURL(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		r := w.relay(1)
 		a, b := w.node(1, noTCP), w.node(2, home(r))
@@ -292,6 +293,7 @@ func TestSomebodyElseAtAStaleURL(t *testing.T) {
 
 // A Connect that names a new URL hears what becomes of it, not of the last dial.
 func TestConnectWithANewURLWaitsForIt(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		r := w.relay(1)
 		b := w.node(2, home(r))

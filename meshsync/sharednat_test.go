@@ -43,6 +43,7 @@ func (c *swapping) WriteTo(b []byte, to net.Addr) (int, error) {
 // Two peers behind one NAT that forgets them may get each other's port. Neither of them
 // knows, and each one's packets come from where the other one's did.
 func TestConnectionsSurviveThatPeersGetEachOthersAddress(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"busy", "one way"} {
 		t.Run(how, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {

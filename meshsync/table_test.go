@@ -13,6 +13,7 @@ import (
 // Both sides dial at about the same time, over links whose delays the seed
 // draws, so that the handshakes and hellos meet in every order.
 func TestSimultaneousDialsLeaveOneConnection(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(1000)
 	if testing.Short() || raceEnabled {
 		seeds = 200
@@ -54,6 +55,7 @@ func TestSimultaneousDialsLeaveOneConnection(t *testing.T) {
 
 // The same with ad hoc dials, from both sides and several callers at once.
 func TestConcurrentConnectsShareOneConnection(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(100) {
 		inWorld(t, seed, func(w *world) {
 			a, b := w.pair()

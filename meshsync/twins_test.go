@@ -68,6 +68,7 @@ func (n *node) twin() *node {
 }
 
 func TestTwoProcessesWithOneKeyAreWarnedOf(t *testing.T) {
+	t.Parallel()
 	for _, registered := range []string{"by the twins", "by both sides"} {
 		t.Run(registered, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {
@@ -102,6 +103,7 @@ func TestTwoProcessesWithOneKeyAreWarnedOf(t *testing.T) {
 
 // Made-up keys cannot fill the log.
 func TestWarningsOfTwinsAreBoundedInAll(t *testing.T) {
+	t.Parallel()
 	inWorld(t, 1, func(w *world) {
 		log := &warnings{}
 		hub := w.node(0, func(o *Options) { o.Logger = slog.New(log) })

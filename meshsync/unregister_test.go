@@ -144,6 +144,7 @@ func TestDisconnectStopsEverything(t *testing.T) {
 }
 
 func TestOperatorsDisconnectIsNotUndoneFromOutside(t *testing.T) {
+	t.Parallel()
 	for _, undo := range []string{"Allow", "Connect", "RegisterForReconnect"} {
 		t.Run(undo, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {

@@ -15,6 +15,7 @@ import (
 // A stream whose other side stops reading while a small Write waits ends like others, and the
 // peer may open the next one.
 func TestStreamsCancelledUnderSmallWritesAreFreed(t *testing.T) {
+	t.Parallel()
 	for name, write := range map[string]func(s *Stream) error{
 		"Write": func(s *Stream) error {
 			_, err := s.Write(make([]byte, 1000)) // two of them are more than a packet
