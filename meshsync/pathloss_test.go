@@ -49,7 +49,7 @@ func TestLossyDirectPathIsLeftForARelay(t *testing.T) {
 					}
 				}
 				t.Logf("on the %v path %d of %d s", tc.want, on, looks)
-				if on < looks*8/10 {
+				if on < looks*7/10 { // it is tried again after 32 s, 64 s and so on, and 15 s show what it loses
 					t.Errorf("on the %v path only %d of %d s", tc.want, on, looks)
 				}
 				set(0, 0)

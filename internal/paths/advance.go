@@ -6,7 +6,7 @@ import "time"
 type Due struct {
 	// Ping is the length of a ping, in bytes, that is to be sent over it; 0: none.
 	Ping int
-	// Wide is the length of a ping, in bytes, that is to be sent besides, to see whether
+	// Wide is the length of a ping, in bytes, that is to be sent before that, to see whether
 	// packets of that length pass; 0: none.
 	Wide int
 	// Suspected says that the path has become suspect just now: every other path of
@@ -34,9 +34,9 @@ func (p *Path) Advance(now time.Time) (d Due) {
 		p.pinged(now)
 		p.waitForInvitation(now)
 	}
-	// The width of a path matters only once it answers, and one that is not active is
+	// The width of a path matters only while it answers, and one that is not active is
 	// not measured but when it is asked for something else as well.
-	if d.Suspected || p.state == Valid && (d.Ping > 0 || p.role == Active) {
+	if p.state == Valid && (d.Ping > 0 || p.role == Active) {
 		p.checkWidth(now, &d)
 	}
 	d.sooner(p.pingAt)
@@ -91,15 +91,17 @@ func (p *Path) suspect(now time.Time) bool {
 	}
 	p.doubted = false
 	p.become(Suspect, now)
-	p.Probe(now)
+	p.pingFrom(now)
 	return true
 }
 
 // checkWidth asks for the ping that is due to see what the path takes.
 func (p *Path) checkWidth(now time.Time, d *Due) {
 	before := p.width.proven
-	wide, next := p.width.due(now, p.patience())
-	d.Wide = wide
+	wide, pair, next := p.width.due(now, p.patience(), d.Ping > 0)
+	if d.Wide = wide; pair {
+		d.Ping = PongSize
+	}
 	if p.role != Active {
 		return
 	}

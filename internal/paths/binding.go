@@ -20,8 +20,6 @@ type Binding struct {
 	active *Path
 	// suspected is since when the active path is suspect; zero: it is not.
 	suspected time.Time
-	// met says that a ping or pong of the other side has come.
-	met bool
 	// from is the route over which the other side's last packet of QUIC came, and hinted
 	// when it made the active path be doubted last.
 	from   Route
@@ -46,6 +44,7 @@ type Binding struct {
 	again    [][]byte
 	resendAt time.Time
 	stirred  bool
+	crowded  bool // many other connections are suspect as well
 
 	longest int  // the longest packet that QUIC is known to send
 	asked   asks // those that were longer: QUIC asks whether they pass
@@ -175,11 +174,9 @@ func (b *Binding) lengthen(size int, run bool, now time.Time) (whole, adopts boo
 	return size > adopted || b.fits(size), true
 }
 
-// fits reports whether a packet of so many bytes goes in one piece over the active path. What is no longer than
-// the packets of the handshake does until the other side is known to have a binding as well: it may wait for this
-// side's word still, answers no ping so long, and cannot join parts.
+// fits reports whether a packet of so many bytes goes in one piece over the active path.
 func (b *Binding) fits(length int) bool {
-	return !b.met && length <= handshakeWidth || b.active.Fits(length)
+	return b.active.Fits(length)
 }
 
 // Split returns the two parts of a packet of QUIC.
@@ -211,8 +208,9 @@ func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 		return true, false
 	}
 	if p.Heard(now) {
-		b.resendSoon(now)
-		advance = true
+		if advance = true; !b.tail.isBare() { // else that QUIC hears something is all there is to it
+			b.resendSoon(now)
+		}
 	}
 	switch {
 	case p == b.active:
@@ -256,7 +254,7 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		p.Learned()
 	}
 	b.Received(len(packet))
-	b.met, p.told = true, true
+	p.told = true
 	if m.Moved {
 		p.movedAt = now
 	}
@@ -283,9 +281,11 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
-// Spread sets the least time between two pings in a suspicion, whichever paths they go over. It is more
-// than it is for one connection alone if many are suspect: they have lost the same link.
-func (b *Binding) Spread(d time.Duration) {
+// Spread sets the least time between two pings in a suspicion, whichever paths they go over, and whether the connection is one of
+// so many that are suspect that this host is to say no more than it has to: they have lost the same link, or it has more
+// to do than it can.
+func (b *Binding) Spread(d time.Duration, crowded bool) {
+	b.crowded = crowded
 	for _, p := range b.paths {
 		p.spread = d * time.Duration(len(b.paths))
 	}

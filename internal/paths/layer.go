@@ -104,8 +104,14 @@ func (l *Layer) Close() {
 // to do than it can, to which its peers seem silent, does not ask for more still.
 const pingShare = time.Millisecond
 
-// spread returns the least time between two pings of one connection in a suspicion.
-func (l *Layer) spread() time.Duration { return time.Duration(l.suspects.Load()) * pingShare }
+// crowd is how many suspect connections are one: what each of them would send again, beside what QUIC does, is too much.
+const crowd = 100
+
+// spread returns the least time between two pings of one connection in a suspicion, and whether there are too many.
+func (l *Layer) spread() (d time.Duration, crowded bool) {
+	n := l.suspects.Load()
+	return time.Duration(n) * pingShare, n >= crowd
+}
 
 // Pings returns how many pings and pongs were sent, and Parts how many packets in two parts.
 func (l *Layer) Pings() uint64 { return l.pings.Load() }

@@ -61,11 +61,11 @@ func (l *line) advance() {
 	if l.state == Failed && before != Failed {
 		l.say("failed")
 	}
-	if d.Ping > 0 {
-		l.ping(d.Ping)
-	}
 	if d.Wide > 0 {
 		l.ping(d.Wide)
+	}
+	if d.Ping > 0 {
+		l.ping(d.Ping)
 	}
 	l.next = d.Next
 	if !l.next.IsZero() && !l.next.After(l.now) {

@@ -216,14 +216,13 @@ func (p *Path) Showed(length int, now time.Time) { p.width.showed(length, now) }
 // Heard takes note of a packet of the connection, not a ping, that came over the path.
 // It reports whether that ends a suspicion: then what was lost last is to be sent again.
 func (p *Path) Heard(now time.Time) (back bool) {
-	before := p.heard
 	p.heard = now
 	p.quiet = silence{}
 	if p.state != Suspect {
 		return false
 	}
 	p.become(Valid, now)
-	p.width.back(before, p.patience()/secondPart)
+	p.width.back()
 	p.pingAt, p.tries = time.Time{}, 0
 	return true
 }
@@ -239,7 +238,6 @@ func (p *Path) Answered(number uint64, seen netip.AddrPort, now time.Time) (back
 	if !ok {
 		return false, false
 	}
-	before := p.heard
 	p.heard, p.ponged = now, now
 	if p.began.After(now) {
 		p.began = now // there is nothing to wait for
@@ -253,6 +251,7 @@ func (p *Path) Answered(number uint64, seen netip.AddrPort, now time.Time) (back
 	}
 	p.measured(now.Sub(q.at))
 	p.width.answered(q.length)
+	p.width.overtaken(q.at, now, p.latest)
 	p.tries = 0
 	p.quiet.answered(p.state == Suspect, now)
 	switch p.state {
@@ -264,9 +263,8 @@ func (p *Path) Answered(number uint64, seen netip.AddrPort, now time.Time) (back
 		if p.quiet.pongs > swallowed {
 			return false, true // pongs are worth nothing here
 		}
-		if back = true; q.at != p.width.since { // else what was asked at that moment came back
-			p.width.back(before, p.patience()/secondPart)
-		}
+		back = true
+		p.width.back()
 		fallthrough
 	default:
 		p.become(Valid, now)
@@ -305,16 +303,21 @@ func (p *Path) TrustedAt(now time.Time) time.Time {
 	return at
 }
 
-// Probe makes the path be pinged at once, or from a time to come on, and its width checked: a path is
+// Probe makes the path be pinged at once, or from a time to come on, and its width checked: another path is
 // suspect, or the network has changed. If it is to be pinged from a later time on, that stays. What was known of the
 // width of one that is not active counts no more, for nobody has looked lately.
 func (p *Path) Probe(at time.Time) {
-	p.began = later(p.began, at)
-	p.pingAt, p.tries = p.began, 0
+	p.pingFrom(at)
 	if p.role != Active {
 		p.width.forget()
 	}
 	p.width.recheck()
+}
+
+// pingFrom makes the path be pinged from a time on.
+func (p *Path) pingFrom(at time.Time) {
+	p.began = later(p.began, at)
+	p.pingAt, p.tries = p.began, 0
 }
 
 // Silent reports whether an active path is suspect and had time to answer the first

@@ -11,21 +11,29 @@ const stirLasts = 10 * time.Millisecond
 // resendSoon sends again what may be lost: at once if that is of the last moment, and else after
 // something new, for which it asks. The answer to a packet that was sent long ago would make QUIC take all that time
 // for a round trip (RFC 9002 section 5.1: the largest packet that is newly acknowledged is measured), and wait for
-// many times as long for what is lost next.
+// many times as long for what is lost next. In a crowd it is only the last packet, or something new: QUIC learns from the
+// answer what is lost (RFC 9002 section 6.1), and sends that again a round trip later.
 func (b *Binding) resendSoon(now time.Time) {
 	last := b.tail.newest()
 	if last.IsZero() {
 		return
 	}
-	b.again = nil
+	b.again, b.resendAt = nil, time.Time{}
+	late := now.Sub(last) > 2*b.active.RTT()
+	b.out.Stir = b.out.Stir || late
+	if late && b.crowded {
+		return
+	}
 	for packet := range b.tail.all() {
+		if b.crowded {
+			b.again = nil
+		}
 		b.again = append(b.again, slices.Clone(packet)) // what is sent meanwhile takes their place
 	}
-	if now.Sub(last) <= 2*b.active.RTT() {
+	if !late {
 		b.resend()
 		return
 	}
-	b.out.Stir = true
 	b.stirred, b.resendAt = false, now.Add(stirLasts)
 }
 

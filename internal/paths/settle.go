@@ -65,11 +65,11 @@ func (b *Binding) wants(p *Path) bool {
 // advance does what is due on one path. It reports whether a suspicion began.
 func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
 	d := p.Advance(now)
-	if d.Ping > 0 && b.mayPing(p, d.Ping, now) {
-		b.ping(p, d.Ping, now)
-	}
 	if d.Wide > 0 {
 		b.ping(p, d.Wide, now)
+	}
+	if d.Ping > 0 && b.mayPing(p, d.Ping, now) {
+		b.ping(p, d.Ping, now)
 	}
 	if d.Narrowed {
 		b.resendSoon(now)

@@ -61,6 +61,11 @@ func (t *tail) newest() time.Time {
 	return t.packets[len(t.packets)-1].at
 }
 
+// isBare reports whether none of the packets has anything in it for sure but what QUIC says on its own.
+func (t *tail) isBare() bool {
+	return !slices.ContainsFunc(t.packets, func(p sent) bool { return p.size > bareSize })
+}
+
 // heard forgets what must have come if anything has, as something was heard: what was sent for longer
 // ago than a round trip, and a quarter for what varies.
 func (t *tail) heard(now time.Time, rtt time.Duration) {

@@ -21,11 +21,18 @@ const (
 	handshakeWidth = 1200
 
 	// The width of a path in use is checked every second in which a packet was sent
-	// that is longer than MinWidth (RFC 8899 section 4.3), at the cost of one more. Two
-	// checks in a row that are not answered say that it is narrower now; one could
+	// that is longer than MinWidth (RFC 8899 section 4.3), at the cost of one more. Where that
+	// is not answered in time, and where the path has been silent, a short ping follows the long one: if it
+	// is answered and the long one is not, that was lost. If neither is, the path is dark or slow, which says nothing
+	// of its width. Two that were lost in a row say that it is narrower now; one could
 	// have been lost for any reason.
 	widthPace   = time.Second
 	widthChecks = 2
+
+	// overtakes is for how long at least the answer to the long ping may come after that to the short one, and
+	// overtakesBy the part of a round trip for which it may: packets overtake each other.
+	overtakes   = 10 * time.Millisecond
+	overtakesBy = 4
 
 	// A path that is too narrow is checked again after that time, and after twice as long
 	// each time that it still is, up to a minute.
@@ -46,11 +53,14 @@ type width struct {
 
 	used    bool      // longer packets than MinWidth were sent since the last check
 	checkAt time.Time // when the next one may be; zero: at once
+	doubted bool      // a short ping is to go with the next one
 	open    bool      // the last one is not answered yet
 	since   time.Time // when that was sent
-	failed  int       // how many in a row were not answered
+	paired  bool      // a short ping went with it
+	lostAt  time.Time // when it is lost, as that is answered; zero: it is not
+	failed  int       // how many in a row were lost
 	least   bool      // they ask whether MinWidth passes
-	missed  int       // how many of these in a row were not answered
+	missed  int       // how many of these in a row were lost
 }
 
 // unfit reports whether not even packets of MinWidth pass.
@@ -72,27 +82,39 @@ func (w *width) want(longest int) {
 // sent takes note of a packet. One that is longer than all before is QUIC's own question.
 func (w *width) sent(length int) { w.used = w.used || length > MinWidth && length <= w.longest }
 
-// due returns the length of the ping to check with now, and 0 if none is due, and when
-// to come again; never, if that is zero. patience is how long an answer may take.
-func (w *width) due(now time.Time, patience time.Duration) (length int, next time.Time) {
+// due returns the length of the ping to check with now, and 0 if none is due, whether a short one is to
+// follow it, and when to come again; never, if that is zero. patience is how long an answer may take, and asked says that
+// the path is pinged now in any case.
+func (w *width) due(now time.Time, patience time.Duration, asked bool) (length int, pair bool, next time.Time) {
 	if w.open {
-		if late := w.since.Add(patience); now.Before(late) {
-			return 0, late
+		if late := w.lateAt(patience); now.Before(late) {
+			return 0, false, late
 		}
 		w.unanswered(now)
 	}
 	if w.longest <= MinWidth || w.proven >= w.longest && !w.used {
-		return 0, time.Time{}
+		return 0, false, time.Time{}
 	}
 	if !w.isDue(now) {
-		return 0, w.checkAt
+		return 0, false, w.checkAt
 	}
-	w.used, w.open, w.since = false, true, now
+	pair = (w.doubted || w.failed > 0) && !asked
+	w.used, w.doubted = false, false
+	w.open, w.since, w.paired, w.lostAt = true, now, pair || asked, time.Time{}
 	w.checkAt = now.Add(widthPace)
+	length = w.longest
 	if w.least {
-		return MinWidth, now.Add(patience)
+		length = MinWidth
 	}
-	return w.longest, now.Add(patience)
+	return length, pair, w.lateAt(patience)
+}
+
+// lateAt returns when the open check is lost, or there may be no answer to anything.
+func (w *width) lateAt(patience time.Duration) time.Time {
+	if !w.lostAt.IsZero() {
+		return w.lostAt
+	}
+	return w.since.Add(patience)
 }
 
 // isDue reports whether a check is due now, on a path that is in use.
@@ -104,6 +126,11 @@ func (w *width) isDue(now time.Time) bool {
 func (w *width) unanswered(now time.Time) {
 	w.open = false
 	switch {
+	case w.lostAt.IsZero():
+		w.used, w.doubted = true, true
+		if !w.paired {
+			w.checkAt = now
+		}
 	case w.least:
 		w.missed++
 		w.checkAt = now
@@ -117,6 +144,14 @@ func (w *width) unanswered(now time.Time) {
 		w.failed++
 		w.proven = 0
 		w.least, w.checkAt = true, now
+	}
+}
+
+// overtaken takes note of a pong to a short ping that was sent at a time: a check that was sent no later is lost
+// if its answer does not follow soon.
+func (w *width) overtaken(asked, now time.Time, rtt time.Duration) {
+	if w.open && w.lostAt.IsZero() && !asked.Before(w.since) {
+		w.lostAt = now.Add(max(overtakes, rtt/overtakesBy))
 	}
 }
 
@@ -143,16 +178,18 @@ func (w *width) showed(length int, now time.Time) {
 }
 
 // recheck makes the width be checked at once, because the path may be another one now. A check
-// under way goes on: of suspicions that come one after the other none would else find
-// out that the path is narrow.
-func (w *width) recheck() { w.checkAt, w.used = time.Time{}, true }
+// under way goes on.
+func (w *width) recheck() { w.checkAt, w.used, w.doubted = time.Time{}, true, true }
 
-// back takes note that something has come again over a path that was suspect. A check that went
-// out when nothing had come for longer than slack says nothing of the width, only that the path was
-// dark: it is asked again. heard is when something came last before.
-func (w *width) back(heard time.Time, slack time.Duration) {
-	if w.open && w.since.Sub(heard) > slack {
-		w.open, w.used, w.checkAt = false, true, time.Time{}
+// back takes note that something has come again over a path that was suspect. If longer packets were sent meanwhile, that may have
+// been so because they do not pass. A check under way goes on, unless nothing came at all while an
+// answer to it could have.
+func (w *width) back() {
+	if w.open && w.lostAt.IsZero() {
+		w.open, w.used = false, true
+	}
+	if w.used {
+		w.recheck()
 	}
 }
 

@@ -1,6 +1,7 @@
 package paths
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,18 @@ func (l *line) stream(length int, d time.Duration) (answered int) {
 		}
 	}
 	return answered
+}
+
+// checks returns how many long pings have been sent.
+func (l *line) checks() (n int) {
+	for _, what := range l.log {
+		var at string
+		var length int
+		if _, err := fmt.Sscanf(what, "%s ping %d", &at, &length); err == nil && length >= MinWidth {
+			n++
+		}
+	}
+	return n
 }
 
 func TestWidthIsWhatAPingHasShown(t *testing.T) {
@@ -169,7 +182,7 @@ func TestNarrowPathIsCheckedLessAndLess(t *testing.T) {
 	l.stream(1452, 10*time.Minute)
 	l.log = nil
 	l.stream(1452, 10*time.Minute)
-	if n := len(l.log); n < 16 || n > 22 {
+	if n := l.checks(); n < 16 || n > 22 {
 		t.Errorf("%d checks in ten minutes, of which every second one asks for MinWidth", n)
 	}
 	l.passes = func(int) bool { return true }
@@ -202,7 +215,7 @@ func TestPathOnWhichOnlyShortPacketsPassIsUnfit(t *testing.T) {
 		stream(10*time.Minute, never)
 		l.log = nil
 		stream(10*time.Minute, never)
-		if n := len(l.log); n > 22 {
+		if n := l.checks(); n > 22 {
 			t.Errorf("%d checks in ten minutes", n)
 		}
 		l.passes = func(int) bool { return true }
@@ -227,7 +240,7 @@ func TestProbedStandbyPathHasToShowItsWidthAgain(t *testing.T) {
 		}
 	}
 	l.run(time.Second)
-	l.expect("2s ping 120", "2s ping 1452")
+	l.expect("2s ping 1452", "2s ping 120")
 	if !l.Fits(1452) {
 		t.Error("it has shown it")
 	}
@@ -278,5 +291,38 @@ func TestNothingIsSplitBeforeTheOtherSideHasAnsweredAPing(t *testing.T) {
 	p.ask(handshakeWidth, 5*time.Second)
 	if pause := p.pause(before); pause > time.Second {
 		t.Errorf("nothing came for %v where the path is narrow", pause)
+	}
+}
+
+// Answers that come late, all of them, say nothing of the width: neither does one that is overtaken by a little.
+func TestSlowPathIsNotNarrow(t *testing.T) {
+	for _, rtt := range []time.Duration{400 * ms, time.Second, 4 * time.Second} {
+		l := wideLine(t, 1452)
+		l.stream(1452, 2*time.Second)
+		l.rtt = rtt
+		for range 1000 {
+			l.send(1452)
+			l.run(20 * ms)
+		}
+		if !l.Fits(1452) || slices.ContainsFunc(l.log, func(s string) bool { return strings.HasSuffix(s, "narrowed") }) {
+			t.Errorf("%v for a round trip: %q", rtt, l.log)
+		}
+	}
+}
+
+// A silence in which nothing long was sent costs no long ping.
+func TestSilenceAfterShortPacketsAsksForNoWidth(t *testing.T) {
+	l := wideLine(t, 1452)
+	l.stream(100, 3*time.Second)
+	l.passes = l.dead
+	for range 10 {
+		l.send(100)
+		l.run(100 * ms)
+	}
+	l.passes = func(int) bool { return true }
+	l.hear()
+	l.run(time.Second)
+	if l.State() != Valid || l.checks() != 0 {
+		t.Errorf("%v, %d checks: %q", l.State(), l.checks(), l.log)
 	}
 }
