@@ -21,7 +21,9 @@ import (
 // How many that is shows in the time that handshakes take here beyond their round
 // trips. While that is short, the window of handshakes under way grows by one with
 // each that ends; while it is long, it shrinks by one. (TCP Vegas does so with its
-// window, after the same sign.) What counts against the window are handshakes from
+// window, after the same sign.) Where it is so long that everybody has sent again what was never lost, and
+// all of that is waiting as well, the window is halved, as after a loss (RFC 5681 section 3.1): the host catches up with
+// what it has, and the window is as wide as before some round trips later. What counts against the window are handshakes from
 // hosts that were invited: one who only begins handshakes, as many as it can, does
 // not fill it.
 const (
@@ -29,10 +31,14 @@ const (
 	// maxQueueing.
 	minWindow = 64
 	maxWindow = maxUnknown / 2
+	// leastWindow is what halving leaves of it.
+	leastWindow = 8
 	// maxQueueing is how long a handshake may wait here, in all, while more are
 	// invited. It is below the time in which QUIC first sends again, which would
 	// be in vain: 200 ms for a client that does not know its round trip yet.
 	maxQueueing = 100 * time.Millisecond
+	// collapse is how long one waits where the window is halved: paths are suspected then (package paths), too.
+	collapse = 300 * time.Millisecond
 	// handshakeTrips is how many round trips the server's part of a handshake and
 	// its hello take.
 	handshakeTrips = 1
@@ -59,7 +65,8 @@ type inviter struct {
 	// invited are the invitations of the present period of inviteLife and of the
 	// one before, and followed those of them that a handshake followed.
 	now, before invitations
-	followed    float64 // which share of the invitations a handshake follows
+	followed    float64   // which share of the invitations a handshake follows
+	halved      time.Time // the window, last
 	ended       time.Time
 	interval    time.Duration // between two handshakes that end
 	turn        time.Time     // the last that was given out
@@ -193,8 +200,13 @@ func (i *inviter) completed(took, rtt time.Duration) {
 	}
 	i.ended = now
 	switch queued := took - handshakeTrips*rtt; {
+	case queued > collapse:
+		if now.Sub(i.halved) > took { // else it began before that, and has waited for the same reason
+			i.window, i.halved = max(i.window/2, leastWindow), now
+		}
+	case queued > maxQueueing && i.window > minWindow:
+		i.window--
 	case queued > maxQueueing:
-		i.window = max(i.window-1, minWindow)
 	case 2*i.underway > i.window: // else it shows nothing
 		i.window = min(i.window+1, maxWindow)
 	}

@@ -140,3 +140,46 @@ func TestFloodsDoNotTakeTheInvitations(t *testing.T) {
 		}
 	})
 }
+
+// A host on which everybody waits for what is sent again, because everybody waits, invites next to nobody until it has
+// caught up, and then as many as before. Who takes long on purpose does not bring that about.
+func TestHostThatHasCollapsedInvitesFewUntilItHasCaughtUp(t *testing.T) {
+	const rtt = 50 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		i := newInviter()
+		round := func(d, took time.Duration) {
+			i.underway = i.window
+			for n := i.window; n > 0; n-- {
+				i.completed(took, rtt)
+			}
+			i.underway = 0
+			time.Sleep(d)
+		}
+		for range 10 {
+			round(rtt, rtt+time.Millisecond)
+		}
+		wide := i.window
+		if wide < 4*minWindow {
+			t.Fatalf("the window is %d", wide)
+		}
+		for range 6 {
+			round(time.Second, 900*time.Millisecond)
+		}
+		if i.window > wide/32 || i.window < leastWindow {
+			t.Errorf("the window was %d, and is %d after a collapse", wide, i.window)
+		}
+		for range 6 {
+			round(rtt, rtt+time.Millisecond)
+		}
+		if i.window < wide/2 {
+			t.Errorf("the window was %d, and is %d after the host has caught up", wide, i.window)
+		}
+		for range 100 {
+			round(rtt, rtt+time.Millisecond)
+			i.completed(time.Second, rtt) // of one who has waited for that
+		}
+		if i.window < wide/2 {
+			t.Errorf("the window was %d, and is %d if one in a round takes a second", wide, i.window)
+		}
+	})
+}
