@@ -159,7 +159,7 @@ func TestHostThatHasCollapsedInvitesFewUntilItHasCaughtUp(t *testing.T) {
 			round(rtt, rtt+time.Millisecond)
 		}
 		wide := i.window
-		if wide < 4*minWindow {
+		if wide < 4*firstWindow {
 			t.Fatalf("the window is %d", wide)
 		}
 		for range 6 {
@@ -182,4 +182,21 @@ func TestHostThatHasCollapsedInvitesFewUntilItHasCaughtUp(t *testing.T) {
 			t.Errorf("the window was %d, and is %d if one in a round takes a second", wide, i.window)
 		}
 	})
+}
+
+// A host that is so slow that a few handshakes take all that a handshake may wait has no more of them under way.
+func TestSlowHostInvitesFew(t *testing.T) {
+	for rtt, most := range map[time.Duration]int{10 * time.Millisecond: leastWindow, 600 * time.Millisecond: firstWindow} {
+		synctest.Test(t, func(t *testing.T) {
+			i := newInviter()
+			for range 200 {
+				i.underway = i.window
+				i.completed(rtt+maxQueueing*3/2, rtt)
+				time.Sleep(20 * time.Millisecond)
+			}
+			if i.window > most || i.window < most*3/4 {
+				t.Errorf("%v away, the window is %d, want %d", rtt, i.window, most)
+			}
+		})
+	}
 }

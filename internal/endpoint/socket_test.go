@@ -164,7 +164,7 @@ func TestEveryProbeOfACrowdIsAnswered(t *testing.T) {
 			delete(asked, nonce)
 		}
 	}
-	if invited != minWindow {
-		t.Errorf("%d are invited at once, want %d", invited, minWindow)
+	if invited != firstWindow {
+		t.Errorf("%d are invited at once, want %d", invited, firstWindow)
 	}
 }
