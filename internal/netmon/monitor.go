@@ -50,8 +50,8 @@ type monitor struct {
 	err  error // it has failed
 }
 
-// start returns a monitor that runs.
-func start(open func() (source, error)) (*monitor, error) {
+// start returns a monitor that runs. Its first subscriber is there from the beginning, and misses nothing.
+func start(open func() (source, error), first *Subscription) (*monitor, error) {
 	src, err := open()
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func start(open func() (source, error)) (*monitor, error) {
 		woken:   make(chan struct{}, 1),
 		failed:  make(chan error, len(src.waits)),
 		notices: rate.NewBucket(noticeRate, noticeBurst, noticeBurst),
-		subs:    make(map[*Subscription]struct{}),
+		subs:    map[*Subscription]struct{}{first: {}},
 	}
 	// The source listens already: what changes from here on, it tells.
 	was, err := src.read()

@@ -32,11 +32,10 @@ func (p *share) subscribe() (*Subscription, error) {
 	defer p.mu.Unlock()
 	s := &Subscription{share: p, changes: make(chan Cause, 1)}
 	if p.monitor == nil || !p.monitor.join(s) { // one that has failed is left to its subscribers
-		m, err := start(p.open)
+		m, err := start(p.open, s)
 		if err != nil {
 			return nil, err
 		}
-		m.join(s)
 		p.monitor = m
 	}
 	s.monitor = p.monitor
