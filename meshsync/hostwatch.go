@@ -39,17 +39,18 @@ func subscribeToHost() (hostWatch, error) {
 	return s, nil
 }
 
-// startHostWatch starts watching the host's network. A transport is of use without that.
-func (t *MeshSyncTransport) startHostWatch() {
+// openHostWatch begins to watch the host's network. It returns nil if it is not watched: a transport is of
+// use without that.
+func (t *MeshSyncTransport) openHostWatch() hostWatch {
 	if t.opts.watchHost == nil {
-		return
+		return nil
 	}
 	w, err := t.opts.watchHost()
 	if err != nil {
 		t.log.Warn("the host's network is not watched: changes of it must be told by NetworkChanged", "error", err)
-		return
+		return nil
 	}
-	t.wg.Go(func() { t.watchHost(w) })
+	return w
 }
 
 // watchHost does what NetworkChanged does whenever the host's network has changed, until the transport closes.

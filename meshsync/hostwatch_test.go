@@ -61,6 +61,39 @@ func TestChangeOfTheHostsNetworkIsActedOn(t *testing.T) {
 	})
 }
 
+// What changes after the socket was bound is told, so the watch begins before.
+func TestHostIsWatchedBeforeTheSocketIsOpened(t *testing.T) {
+	free, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.LocalAddr().String()
+	free.Close()
+	watch := newFakeWatch()
+	o := Options{ListenAddr: addr, watchHost: func() (hostWatch, error) {
+		pc, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			t.Errorf("the socket is open already: %v", err)
+			return watch, nil
+		}
+		return watch, pc.Close()
+	}}
+	a, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	failed := newFakeWatch()
+	failed.use(&o)
+	if b, err := New(o); err == nil {
+		b.Close()
+		t.Fatal("two sockets at one address")
+	}
+	if n := failed.closed.Load(); n != 1 {
+		t.Errorf("the watch of a transport that cannot listen was closed %d times", n)
+	}
+}
+
 func TestTransportWorksWithoutAWatch(t *testing.T) {
 	broken := errors.New("not permitted")
 	for name, set := range map[string]func(*Options){

@@ -95,7 +95,7 @@ type MeshSyncTransport struct {
 // run, before it returns: see Options.Handler. It fails with ErrBadOption or
 // ErrBadAddress for what it cannot use, and with the system's error if it cannot
 // listen.
-func New(o Options) (*MeshSyncTransport, error) {
+func New(o Options) (_ *MeshSyncTransport, err error) {
 	opts, err := o.withDefaults()
 	if err != nil {
 		return nil, err
@@ -125,6 +125,12 @@ func New(o Options) (*MeshSyncTransport, error) {
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.drains, t.stopDrains = context.WithCancel(context.Background())
 
+	host := t.openHostWatch() // before anything looks at the network: whatever changes after that is told
+	defer func() {
+		if err != nil && host != nil {
+			host.Close()
+		}
+	}()
 	pc, err := t.openSocket()
 	if err != nil {
 		t.stop()
@@ -143,7 +149,9 @@ func New(o Options) (*MeshSyncTransport, error) {
 	}
 	t.relays.start(opts.Relays)
 	t.wg.Go(t.acceptLoop)
-	t.startHostWatch()
+	if host != nil {
+		t.wg.Go(func() { t.watchHost(host) })
+	}
 	return t, nil
 }
 
