@@ -79,6 +79,7 @@ func restarts(old, now *Config) (names []string) {
 		{"keep_alive", old.KeepAlive, now.KeepAlive}, {"idle_timeout", old.IdleTimeout, now.IdleTimeout}, {"dial_timeout", old.DialTimeout, now.DialTimeout},
 		{"stream_window", old.StreamWindow, now.StreamWindow}, {"conn_window", old.ConnWindow, now.ConnWindow},
 		{"max_concurrent_dials", old.MaxConcurrentDials, now.MaxConcurrentDials}, {"max_inbound_peers", old.MaxInboundPeers, now.MaxInboundPeers},
+		{"peer_metrics", old.PeerMetrics, now.PeerMetrics},
 		{"no_local_candidates", old.NoLocalCandidates, now.NoLocalCandidates}, {"no_hole_punching", old.NoHolePunching, now.NoHolePunching},
 		{"no_network_monitor", old.NoNetworkMonitor, now.NoNetworkMonitor},
 	} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -78,6 +79,30 @@ func TestMissingFileIsNamed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fleet.yaml")
 	if _, err := Load(path); !errors.Is(err, os.ErrNotExist) || err.Error() != path+": no such file or directory" {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestEveryFieldButThoseOfPeersNeedsARestart(t *testing.T) {
+	c, err := Parse("fleet.yaml", fill(t, whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SeedFile = "seed" // which a file has instead of key_file
+	fields := reflect.TypeFor[Config]()
+	for i := range fields.NumField() {
+		f := fields.Field(i)
+		if !f.IsExported() {
+			continue
+		}
+		changed := *c
+		reflect.ValueOf(&changed).Elem().Field(i).SetZero()
+		want := 1
+		if f.Name == "Peers" || f.Name == "Reconnect" {
+			want = 0
+		}
+		if names := restarts(c, &changed); len(names) != want {
+			t.Errorf("%s has changed: restart for %v", f.Name, names)
+		}
 	}
 }
 

@@ -42,6 +42,7 @@ type Config struct {
 	KeepAlive, IdleTimeout, DialTimeout time.Duration // keep_alive, ...
 	StreamWindow, ConnWindow            int64         // bytes
 	MaxConcurrentDials, MaxInboundPeers int
+	PeerMetrics                         int // peer_metrics: for how many names of Peers there are metrics of their own
 	NoLocalCandidates, NoHolePunching   bool
 	NoNetworkMonitor                    bool // no_network_monitor
 
@@ -159,7 +160,7 @@ func (c *Config) plain() meshsync.Options {
 		ListenAddr: c.Listen, Relays: c.Relays, Reconnect: c.Reconnect,
 		KeepAlive: c.KeepAlive, IdleTimeout: c.IdleTimeout, DialTimeout: c.DialTimeout,
 		StreamWindow: c.StreamWindow, ConnWindow: c.ConnWindow,
-		MaxConcurrentDials: c.MaxConcurrentDials, MaxInboundPeers: c.MaxInboundPeers,
+		MaxConcurrentDials: c.MaxConcurrentDials, MaxInboundPeers: c.MaxInboundPeers, PeerMetrics: c.PeerMetrics,
 		NoLocalCandidates: c.NoLocalCandidates, NoHolePunching: c.NoHolePunching, NoNetworkMonitor: c.NoNetworkMonitor,
 	}
 }

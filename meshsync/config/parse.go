@@ -73,6 +73,7 @@ func (c *Config) decode(d *decoder, doc *yaml.Node) {
 		"conn_window":          integer(d, &c.ConnWindow, valid(func(v int64) o { return o{ConnWindow: v} })),
 		"max_concurrent_dials": integer(d, &c.MaxConcurrentDials, valid(func(v int) o { return o{MaxConcurrentDials: v} })),
 		"max_inbound_peers":    integer(d, &c.MaxInboundPeers, valid(func(v int) o { return o{MaxInboundPeers: v} })),
+		"peer_metrics":         integer(d, &c.PeerMetrics, valid(func(v int) o { return o{PeerMetrics: v} })),
 		"no_local_candidates":  boolean(d, &c.NoLocalCandidates),
 		"no_hole_punching":     boolean(d, &c.NoHolePunching),
 		"no_network_monitor":   boolean(d, &c.NoNetworkMonitor),

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +40,7 @@ stream_window: 1048576
 conn_window: 2097152
 max_concurrent_dials: 8
 max_inbound_peers: 100
+peer_metrics: 50
 no_local_candidates: true
 no_hole_punching: true
 no_network_monitor: true
@@ -70,8 +73,24 @@ func TestEveryFieldIsRead(t *testing.T) {
 	o := c.plain()
 	if c.KeyFile != "node.key" || o.ListenAddr != ":7001" || len(o.Relays) != 1 || o.KeepAlive != 2*time.Second || o.IdleTimeout != 10*time.Second ||
 		o.DialTimeout != 4*time.Second || o.StreamWindow != 1<<20 || o.ConnWindow != 2<<20 || o.MaxConcurrentDials != 8 ||
-		o.MaxInboundPeers != 100 || !o.NoLocalCandidates || !o.NoHolePunching || !o.NoNetworkMonitor {
+		o.MaxInboundPeers != 100 || o.PeerMetrics != 50 || !o.NoLocalCandidates || !o.NoHolePunching || !o.NoNetworkMonitor {
 		t.Errorf("options: %+v", o)
+	}
+}
+
+// A new option is in the file, or here.
+func TestFileHasEveryOptionButTheProgramsOwn(t *testing.T) {
+	own := []string{"PrivateKey", "PacketConn", "Formation", "Authorize", "Handler", "RelayTLS", "Logger", "Registerer"}
+	c, err := Parse("fleet.yaml", fill(t, whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := reflect.ValueOf(c.plain())
+	for i := range o.NumField() {
+		f := o.Type().Field(i)
+		if f.IsExported() && o.Field(i).IsZero() != slices.Contains(own, f.Name) {
+			t.Errorf("Options.%s: set by the file: %v", f.Name, !o.Field(i).IsZero())
+		}
 	}
 }
 
@@ -113,6 +132,7 @@ func TestEveryMistakeIsNamedByFileLineAndField(t *testing.T) {
 		"fraction":                 {"KEYconn_window: 1.5\n", "f:2: conn_window: want a whole number, got a number"},
 		"number too large":         {"KEYstream_window: 99999999999999999999\n", "f:2: stream_window: want a whole number, got a number"},
 		"negative number":          {"KEYmax_inbound_peers: -1\n", "f:2: max_inbound_peers: bad option: MaxInboundPeers is negative: -1"},
+		"too many names":           {"KEYpeer_metrics: 20000\n", "f:2: peer_metrics: bad option: PeerMetrics is 20000, at most 10000"},
 		"string as a bool":         {"KEYno_hole_punching: \"yes\"\n", "f:2: no_hole_punching: want true or false, got a string"},
 		"number as a bool":         {"KEYno_network_monitor: 1\n", "f:2: no_network_monitor: want true or false, got a number"},
 		"bad jitter":               {"KEYreconnect: {jitter: 2}\n", "f:2: reconnect.jitter: bad option: Reconnect.Jitter is outside 0..1: 2"},
