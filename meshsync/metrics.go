@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/netmon"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
@@ -122,7 +123,7 @@ func buildMetrics(r prometheus.Registerer) *metrics {
 	counter := func(name, help string) prometheus.CounterOpts {
 		return prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}
 	}
-	return &metrics{
+	m := &metrics{
 		registerer: r,
 		transports: make(map[*MeshSyncTransport]struct{}),
 
@@ -147,6 +148,20 @@ func buildMetrics(r prometheus.Registerer) *metrics {
 			"Addresses and relays at which peers say that they may be reached, by kind (host: an address of their own; observed: one at which others see them; relay) and whether they are used or ignored: they cannot be a peer's, or come too often, or the options say so; of relays, they are none of this side's."), []string{"kind", "outcome"}),
 		networks: prometheus.NewCounterVec(counter("network_changes_total",
 			"Changes of the host's network that transports have acted on, by cause: link, address, route, resume (the machine was suspended), unknown (the system had more to say than it keeps), or told (a call of NetworkChanged). Each transport counts its own."), []string{"cause"}),
+	}
+	m.beginAtZero()
+	return m
+}
+
+// beginAtZero makes series of what is rare, and of which the first one counts: in one that begins
+// with 1, Prometheus sees no increase.
+func (m *metrics) beginAtZero() {
+	for _, c := range paths.Causes {
+		m.moves.WithLabelValues(c.String())
+	}
+	m.networks.WithLabelValues(toldCause)
+	for _, c := range netmon.Causes {
+		m.networks.WithLabelValues(c.String())
 	}
 }
 

@@ -73,6 +73,10 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 			"dials_total{outcome=connected}{path=direct}": 1, "dial_duration_seconds{path=direct} count": 1,
 			"dial_duration_seconds{path=direct} sum": 0.1, "connections_opened_total{direction=outbound}{path=direct}": 1,
 			"reconnects_total": 0, "oldest_outage_seconds": 0, "events_missed_total": 0,
+			// These begin at 0, so that the first one is an increase.
+			"path_changes_total{cause=failover}": 0, "path_changes_total{cause=upgrade}": 0, "path_changes_total{cause=rtt}": 0, "path_changes_total{cause=network}": 0,
+			"network_changes_total{cause=link}": 0, "network_changes_total{cause=address}": 0, "network_changes_total{cause=route}": 0,
+			"network_changes_total{cause=resume}": 0, "network_changes_total{cause=unknown}": 0, "network_changes_total{cause=told}": 0,
 		})
 
 		b.host.Blackout(testnet.Both)

@@ -16,6 +16,9 @@ const (
 	Resume
 )
 
+// Causes are all there are.
+var Causes = []Cause{Unknown, Route, Address, Link, Resume}
+
 // none is the cause of no change.
 const none Cause = 0
 

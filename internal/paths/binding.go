@@ -86,6 +86,9 @@ const (
 	Network
 )
 
+// Causes are all there are.
+var Causes = []Cause{Failover, Upgrade, Faster, Network}
+
 // String returns the cause as a word.
 func (c Cause) String() string { return [...]string{"failover", "upgrade", "rtt", "network"}[c] }
 
