@@ -177,6 +177,28 @@ func TestDashboardAndAlertsNameWhatExists(t *testing.T) {
 	}
 }
 
+// A metric is on the dashboard or in an alert, or it is here: what it tells is asked for by hand.
+var notShown = []string{
+	"meshsync_candidates_total", "meshsync_connections_opened_total", "meshsync_formation_connections",
+	"meshsync_path_pings_total", "meshsync_path_split_packets_total", "meshsync_paths",
+	"meshsync_relay_client_connections", "meshsync_relay_client_dials_total", "meshsync_relay_client_dropped_total",
+	"meshsync_relay_client_packets_total", "meshsync_relay_watches_refused_total",
+}
+
+func TestWhatIsExportedIsShown(t *testing.T) {
+	shown := make(map[string]bool)
+	for _, q := range append(panelQueries(t), ruleQueries(t)...) {
+		for _, sel := range selectorText.FindAllStringSubmatch(q.expr, -1) {
+			shown[strings.TrimSuffix(sel[1], "_bucket")] = true
+		}
+	}
+	for name := range exported(t) {
+		if shown[name] == slices.Contains(notShown, name) {
+			t.Errorf("%s: shown: %v", name, shown[name])
+		}
+	}
+}
+
 func TestNamesThatDoNotExistAreFound(t *testing.T) {
 	s := exported(t)
 	for _, expr := range []string{
