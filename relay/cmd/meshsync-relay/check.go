@@ -138,16 +138,21 @@ func checkCode(udp, tcp error) int {
 func (c checkConfig) checkOver(ctx context.Context, carrier relay.Carrier, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	failed := func(err error) error {
+		why := likely(carrier, err)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			why = "interrupted: this says nothing of the relay"
+		}
+		fmt.Fprintf(stdout, "%s    failed: %v\n       %s\n", carrier, err, why)
+		return err
+	}
 	client, err := c.dial(ctx, carrier)
 	if err != nil {
-		fmt.Fprintf(stdout, "%s    failed: %v\n       %s\n", carrier, err, likely(carrier, err))
-		return err
+		return failed(err)
 	}
 	defer client.close()
 	if err := client.Flush(ctx); err != nil {
-		err = fmt.Errorf("no answer after the welcome: %w", err)
-		fmt.Fprintf(stdout, "%s    failed: %v\n       %s\n", carrier, err, likely(carrier, err))
-		return err
+		return failed(fmt.Errorf("no answer after the welcome: %w", err))
 	}
 	who := "its certificate is good for " + c.url.Host
 	if !c.url.ID.IsZero() {
@@ -216,9 +221,21 @@ func likely(carrier relay.Carrier, err error) string {
 		return "nothing came back: UDP is blocked on the way, the relay is down, or the address is wrong"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "nothing came back: a firewall drops TCP, the host is down, or the address is wrong"
+	case isRejected(err):
+		return "there is no route to that address, or a firewall rejects what goes there: here, or at a router on the way"
 	default:
 		return "something answers that is no relay, or cuts connections to it"
 	}
+}
+
+// isRejected reports whether this host, or a router by ICMP, says that nothing gets there.
+func isRejected(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EACCES, syscall.EPERM} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 func isCertificate(err error) bool {

@@ -2,11 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
@@ -173,6 +177,26 @@ func TestCheckFindsThatNothingListens(t *testing.T) {
 	u := p.url()
 	p.kill()
 	runCheck(t, exitError, []string{"-timeout=500ms", u.String()}, "udp    failed", "tcp    failed", "nothing listens")
+}
+
+func TestCheckTellsAMissingRouteFromAStranger(t *testing.T) {
+	for _, errno := range []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EACCES, syscall.EPERM} {
+		err := fmt.Errorf("dial relay: %w", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", errno)})
+		if why := likely(relay.CarrierTCP, err); !strings.HasPrefix(why, "there is no route") {
+			t.Errorf("%v: %s", err, why)
+		}
+	}
+}
+
+func TestCheckThatIsInterruptedSaysNothingOfTheRelay(t *testing.T) {
+	t.Parallel()
+	u := relay.URL{ID: newPeer(t).id, Host: "127.0.0.1", Port: newDoor(t, "").port}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out strings.Builder
+	if code := check(ctx, []string{u.String()}, &out, io.Discard); code != exitError || strings.Count(out.String(), "interrupted") != 2 {
+		t.Errorf("exit code %d:\n%s", code, &out)
+	}
 }
 
 func TestCheckTellsRefusalFromSilence(t *testing.T) {
