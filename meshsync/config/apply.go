@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"reflect"
 
@@ -10,24 +11,28 @@ import (
 // Changes are what Apply has done, and could not do.
 type Changes struct {
 	Added, Changed, Removed []string // names of peers
-	// Restart are the fields whose change has no effect until the service is restarted.
+	// Restart are the fields in which the Config of now differs from the first one that was applied, with which the transport was
+	// made, and which have no effect until the service is restarted. They are told again each time, until then.
 	Restart []string
 }
 
 // Apply makes the peers that are registered with t those of now, where those of old are; old is nil at first. It
 // registers the new ones, changes those that changed, and unregisters those that are gone, whose connections live on as ad hoc ones:
 // see Unregister. It leaves alone whatever stays as it is, and peers that the service has registered by itself. What cannot be changed
-// while the transport runs is in Changes.Restart; the rest is done nevertheless.
+// while the transport runs is in Changes.Restart; the rest is done nevertheless. A Config is for one transport.
 //
 // It fails with meshsync.ErrClosed, and with ErrSelf in an *Error if a peer is t itself, which changes nothing.
 func Apply(t *meshsync.MeshSyncTransport, old, now *Config) (Changes, error) {
 	if err := now.checkSelf(t.ID()); err != nil {
 		return Changes{}, err
 	}
+	var ch Changes
 	if old == nil {
 		old = &Config{}
+	} else {
+		now.source.first = cmp.Or(old.source.first, old)
+		ch.Restart = restarts(now.source.first, now)
 	}
-	ch := Changes{Restart: restarts(old, now)}
 	was, is := old.byID(), now.byID()
 	for _, p := range old.Peers {
 		if _, stays := is[p.ID]; stays {
@@ -66,9 +71,6 @@ func (c *Config) byID() map[meshsync.PeerID]Peer {
 // restarts returns the fields that differ and that a transport does not change. Reconnect is none of them: the
 // peers are registered with it.
 func restarts(old, now *Config) (names []string) {
-	if reflect.DeepEqual(old, &Config{}) {
-		return nil
-	}
 	for _, f := range []struct {
 		name     string
 		was, now any

@@ -140,6 +140,9 @@ func TestApplyFollowsTheFile(t *testing.T) {
 	second := read("seed_file: secret\nlisten: \"127.0.0.1:1\"\nformation: {id: fleet, key_file: secret}\nidle_timeout: 9s\nno_network_monitor: true\n" +
 		"peers:\n  renamed: {id: ID2, addrs: [\"127.0.0.1:2\"]}\n  c: {id: ID3, addrs: [\"127.0.0.1:3\"]}\n")
 	apply(first, second, "[c] [renamed] [a] [listen formation idle_timeout no_network_monitor]")
+	third := read("seed_file: secret\nlisten: \"127.0.0.1:1\"\nformation: {id: fleet, key_file: secret}\n" +
+		"peers:\n  renamed: {id: ID2, addrs: [\"127.0.0.1:2\"]}\n  c: {id: ID3, addrs: [\"127.0.0.1:3\"]}\n")
+	apply(second, third, "[] [] [] [listen formation]") // still, and what is as it was is not
 	names := map[string]bool{}
 	for _, p := range tr.Peers() {
 		if p.Registered {
@@ -163,10 +166,10 @@ func TestApplyFollowsTheFile(t *testing.T) {
 	}
 
 	self := read(strings.ReplaceAll("seed_file: secret\npeers:\n  me: {id: SELF, addrs: [\"h:1\"]}\n", "SELF", tr.ID().String()))
-	if _, err := Apply(tr, second, self); !errors.Is(err, meshsync.ErrSelf) || !strings.Contains(err.Error(), ":3: peers.me.id: ") {
+	if _, err := Apply(tr, third, self); !errors.Is(err, meshsync.ErrSelf) || !strings.Contains(err.Error(), ":3: peers.me.id: ") {
 		t.Errorf("itself as a peer: %v", err)
 	}
-	if _, err := Apply(tr, second, first); !errors.Is(err, meshsync.ErrClosed) {
+	if _, err := Apply(tr, third, first); !errors.Is(err, meshsync.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }

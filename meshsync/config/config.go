@@ -71,6 +71,7 @@ type source struct {
 	file   string
 	lines  map[string]int      // of the fields
 	secret *meshsync.Formation // as Load has read it
+	first  *Config             // the one that Apply applied first; nil: this one, or none
 }
 
 // An Error is one mistake in a configuration. Its text has no secret, and no name of a file or variable that holds one, as people
