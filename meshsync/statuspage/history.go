@@ -216,7 +216,7 @@ func (c *chronicle) compare(all []meshsync.PeerStatus, now time.Time) {
 	}
 	for id, h := range c.peers {
 		if !there[id] {
-			h.connected = false
+			h.connected, h.lost = false, time.Time{}
 			c.register(h, false)
 			c.settle(h, now)
 		}

@@ -177,6 +177,21 @@ func TestConnectionThatTakesThePlaceOfAnotherIsNoOutage(t *testing.T) {
 	}
 }
 
+// Its end was in events that were missed.
+func TestOutageEndsWithTheRegistrationThatMissedIt(t *testing.T) {
+	c := newChronicle(time.Now())
+	id := meshsync.PeerIDFromKey(testKey(1))
+	for i, kind := range []meshsync.EventKind{meshsync.EventRegistered, meshsync.EventConnected, meshsync.EventDisconnected} {
+		c.apply(meshsync.Event{Kind: kind, Peer: id, Time: c.start.Add(time.Duration(i) * time.Minute)})
+	}
+	c.compare(nil, c.start.Add(10*time.Minute))
+	again := c.start.Add(30 * time.Minute)
+	c.apply(meshsync.Event{Kind: meshsync.EventRegistered, Peer: id, Time: again})
+	if h := c.peers[id]; h.known || !h.lost.Equal(again) || h.mode != unwatched {
+		t.Errorf("registered again, it has been away since %v, drawn as %v", h.lost.Sub(c.start), h.mode)
+	}
+}
+
 func TestHistoriesOfStrangersAreBounded(t *testing.T) {
 	c := newChronicle(time.Now())
 	at := c.start
