@@ -12,7 +12,7 @@ import (
 )
 
 // besideConfig are the flags that go with -config: the file says nothing of what they are about.
-var besideConfig = []string{"config", "id", "metrics", "status"}
+var besideConfig = []string{"config", "id", "metrics"}
 
 // checkBeside refuses flags that say what the file says.
 func checkBeside(fs *flag.FlagSet) (err error) {
