@@ -405,11 +405,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 		if p.conn == nil {
 			g.states[w.state]++
 			g.healths[HealthNone]++
-			since := p.lost
-			if since.IsZero() {
-				since = w.registered
-			}
-			g.oldest = max(g.oldest, now.Sub(since))
+			g.oldest = max(g.oldest, now.Sub(p.awaySince()))
 		}
 	}
 }

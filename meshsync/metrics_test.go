@@ -88,6 +88,9 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 			"peers{state=connected}": 0, "connections{path=direct}": 0,
 			"connections_closed_total{reason=idle}": 1, "oldest_outage_seconds": time.Since(lost).Seconds(),
 		})
+		if st, _ := a.Status(b.ID()); !st.AwaySince.Equal(lost) {
+			t.Errorf("away since %v, want %v", st.AwaySince, lost)
+		}
 		failed := got["meshsync_dials_total{outcome=failed}{path=none}"]
 		if failed < 3 {
 			t.Errorf("%v dials failed", failed)
@@ -95,6 +98,9 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 		b.host.Restore()
 		a.await(b, 15*time.Second)
 		outage := time.Since(lost)
+		if st, _ := a.Status(b.ID()); !st.AwaySince.IsZero() {
+			t.Errorf("connected, and away since %v", st.AwaySince)
+		}
 		expect(t, "after the outage", gather(t, reg), map[string]float64{
 			"peers{state=connected}": 1, "connections{path=direct}": 1, "reconnects_total": 1, "outage_duration_seconds count": 1,
 			"outage_duration_seconds sum": outage.Seconds(), "oldest_outage_seconds": 0,

@@ -68,6 +68,9 @@ type PeerStatus struct {
 	Health Health
 	// ConnectedAt is when the connection began; zero if there is none.
 	ConnectedAt time.Time
+	// AwaySince is when the outage began that goes on, of a registered peer: its connection was lost then or,
+	// if it never had one, it was registered. Zero if it is connected.
+	AwaySince time.Time
 	// Attempts counts the dials that have failed since the last connection.
 	Attempts int
 	// Queued says that the next dial waits its turn under MaxConcurrentDials, in StateDialing;
@@ -137,10 +140,23 @@ func (p *peer) status() (PeerStatus, *Conn) {
 			st.Queued = w.queued
 		}
 	}
+	st.AwaySince = p.awaySince()
 	if c := p.conn; c != nil {
 		st.State, st.Since, st.ConnectedAt = StateConnected, c.opened, c.opened
 	}
 	return st, p.conn
+}
+
+// awaySince returns since when a registered peer has been without a connection; zero if it has one. MeshSyncTransport.mu is held.
+func (p *peer) awaySince() time.Time {
+	switch {
+	case p.watchdog == nil || p.conn != nil:
+		return time.Time{}
+	case p.lost.IsZero():
+		return p.watchdog.registered
+	default:
+		return p.lost
+	}
 }
 
 // addConn adds what a connection tells of itself; nothing, if c is nil. It may have ended meanwhile: then

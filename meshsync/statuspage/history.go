@@ -207,10 +207,7 @@ func (c *chronicle) compare(all []meshsync.PeerStatus, now time.Time) {
 		case h.connected:
 			h.known, h.lost, h.why = true, time.Time{}, ""
 		default:
-			h.why = clean(st.LastError, maxReason)
-			if h.lost.IsZero() {
-				h.lost = now
-			}
+			h.why, h.lost = clean(st.LastError, maxReason), st.AwaySince
 		}
 		c.settle(h, now)
 	}

@@ -122,6 +122,10 @@ func TestPageThatBeginsLateKnowsWhoIsThere(t *testing.T) {
 		if len(r.Peers) != 2 || r.Peers[0].Name != "c" || r.Peers[0].State != "away" || r.Peers[1].State != "direct" {
 			t.Fatalf("peers are %+v, want the one that is away first", r.Peers)
 		}
+		// Its silence was noticed 15 to 20 s after it began.
+		if o := r.Peers[0].Outage; o == nil || o.Over || o.Seconds < (5*time.Minute-20*time.Second).Seconds() || o.Seconds > (5*time.Minute).Seconds() {
+			t.Errorf("its outage is %+v, want one of nearly 5 min", o)
+		}
 		if r.Counts != (counts{Peers: 2, Away: 1, Direct: 1}) {
 			t.Errorf("counts are %+v", r.Counts)
 		}
