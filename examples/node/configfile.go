@@ -42,6 +42,18 @@ func (c *config) options() (o meshsync.Options, file *fleet.Config, err error) {
 	}, nil, err
 }
 
+// id returns the identity of the flags, or of the file.
+func (c *config) id() (meshsync.PeerID, error) {
+	if c.file != "" {
+		return fleet.ID(c.file)
+	}
+	key, err := meshsync.LoadOrCreateKey(c.keyFile)
+	if err != nil {
+		return meshsync.PeerID{}, err
+	}
+	return meshsync.PeerIDFromKey(key), nil
+}
+
 // reload reads the file again and applies what it says. It returns what is in force then: the same as before
 // if the file is bad.
 func reload(t *meshsync.MeshSyncTransport, old *fleet.Config, path string, log *slog.Logger) *fleet.Config {

@@ -2,9 +2,12 @@ package main
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/defenseunicorns/peat-mesh-go/meshsync"
 	fleet "github.com/defenseunicorns/peat-mesh-go/meshsync/config"
 )
 
@@ -15,6 +18,22 @@ func TestExampleFileIsRight(t *testing.T) {
 	}
 	if len(c.Peers) != 2 || c.Peers[0].Name != "hub" {
 		t.Errorf("peers: %+v", c.Peers)
+	}
+}
+
+func TestIDOfAFileNeedsNoSecretOfTheFormation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fleet.yaml")
+	if err := os.WriteFile(path, []byte("key_file: node.key\nformation: {id: fleet, key_file: not-here-yet}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr strings.Builder
+	code := run(t.Context(), nil, []string{"-config=" + path, "-id"}, &stdout, &stderr)
+	key, err := meshsync.LoadOrCreateKey(filepath.Join(filepath.Dir(path), "node.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := meshsync.PeerIDFromKey(key).String() + "\n"; code != exitOK || stdout.String() != want || stderr.String() != "" {
+		t.Errorf("exit code %d, printed %q and %q, want %q", code, &stdout, &stderr, want)
 	}
 }
 

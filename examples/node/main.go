@@ -152,9 +152,9 @@ func isUsage(err error) bool {
 
 // printID prints the node's identity.
 func printID(cfg config, stdout io.Writer) error {
-	opts, _, err := cfg.options()
+	id, err := cfg.id()
 	if err == nil {
-		_, err = fmt.Fprintln(stdout, meshsync.PeerIDFromKey(opts.PrivateKey))
+		_, err = fmt.Fprintln(stdout, id)
 	}
 	return err
 }

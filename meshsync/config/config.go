@@ -101,11 +101,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Load reads the file at path, of 8 MiB at most, and the secrets of the formation. It fails with one or several
 // joined *Error, and fs.ErrNotExist and the like for the file itself.
 func Load(path string) (*Config, error) {
-	data, err := readFile(path, maxFile)
-	if err != nil {
-		return nil, &Error{File: path, Err: err}
-	}
-	c, err := Parse(path, data)
+	c, err := read(path)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +110,29 @@ func Load(path string) (*Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// ID returns the identity that the file at path names. It makes the key if KeyFile names none, as Options does, and needs
+// no other secret: a node's ID is asked for before it is let into a formation. It fails as Load and Options do.
+func ID(path string) (meshsync.PeerID, error) {
+	c, err := read(path)
+	if err != nil {
+		return meshsync.PeerID{}, err
+	}
+	key, err := c.key()
+	if err != nil {
+		return meshsync.PeerID{}, err
+	}
+	return meshsync.PeerIDFromKey(key), nil
+}
+
+// read reads the file at path, and none of those that it names.
+func read(path string) (*Config, error) {
+	data, err := readFile(path, maxFile)
+	if err != nil {
+		return nil, &Error{File: path, Err: err}
+	}
+	return Parse(path, data)
 }
 
 // readFile returns the content of a regular file of a bounded size. Its errors do not name it.
