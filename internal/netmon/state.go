@@ -97,7 +97,7 @@ func (t tables) leadsOut(i int, routable bool) bool {
 }
 
 // isGuest reports whether links of the kind are what guests are attached by.
-func isGuest(kind string) bool { return kind == "veth" || kind == "tun" }
+func isGuest(kind string) bool { return kind == "veth" || kind == "tun" || kind == "macvtap" }
 
 // hasDefault reports whether a default route leads over the link.
 func (t tables) hasDefault(i int) bool {

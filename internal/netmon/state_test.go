@@ -59,6 +59,7 @@ func TestOnlyWhatLeadsToOthersIsAChange(t *testing.T) {
 			t.routes = append(t.routes, route{links: []int{9}, key: "10.244.0.9 dev cali9"})
 		}, none},
 		{"virtual machine begins", func(t *tables) { t.links[8] = link{running: true, kind: "tun", master: 3} }, none},
+		{"virtual machine with a macvtap begins", func(t *tables) { t.links[8] = link{running: true, kind: "macvtap"}; add(t, 8, "fe80::8/64") }, none},
 		{"last container ends", func(t *tables) { t.links[3] = link{kind: "bridge"}; delete(t.links, 4) }, none},
 		{"containers' bridge gets an uplink", func(t *tables) { t.links[8] = link{running: true, master: 3} }, Address},
 		{"default route over the containers' bridge", func(t *tables) {
