@@ -151,3 +151,16 @@ func TestGuideNamesEachOption(t *testing.T) {
 		t.Errorf("the guide has the options\n%v, and there are\n%v", named, fields)
 	}
 }
+
+func TestContributingNamesEachFileOfTheTransport(t *testing.T) {
+	page := read(t, "CONTRIBUTING.md")
+	files, err := filepath.Glob("../meshsync/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if name := filepath.Base(f); !strings.HasSuffix(name, "_test.go") && !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("CONTRIBUTING.md does not say what is in meshsync/%s", name)
+		}
+	}
+}
