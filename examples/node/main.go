@@ -244,6 +244,7 @@ func logEvents(events <-chan meshsync.Event, log *slog.Logger) {
 				attrs = append(attrs, a)
 			}
 		}
+		add(ev.Name != "", slog.String("name", ev.Name))
 		switch ev.Kind {
 		case meshsync.EventConnected:
 			attrs = append(attrs, pathAttrs(ev.Conn.Path())...)

@@ -33,6 +33,7 @@ func TestSIGHUPReloadsTheFileAndKeepsConnections(t *testing.T) {
 	goes.run()
 	comes.run()
 	a.awaitConnected(0, stays)
+	a.await(0, "msg=event", "kind=connected", "peer="+stays.id.Short(), "name=stays")
 	a.awaitConnected(0, goes)
 	stays.await(0, "msg=echo")
 
