@@ -85,6 +85,7 @@ func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
 			other.Probe(now)
 		}
 	}
+	b.setRoles(now) // before any of them is pinged: a path forgets what it was asked when its role changes
 	return true
 }
 

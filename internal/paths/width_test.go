@@ -326,3 +326,26 @@ func TestSilenceAfterShortPacketsAsksForNoWidth(t *testing.T) {
 		t.Errorf("%v, %d checks: %q", l.State(), l.checks(), l.log)
 	}
 }
+
+// When the active path becomes suspect, each other one is asked once whether it works and how long packets may be on it,
+// wherever it stands among them; what takes over is wide from the beginning.
+func TestPathThatTakesOverHasShownItsWidth(t *testing.T) {
+	for name, order := range map[string][]Route{"behind": {directA, relayA}, "before": {relayA, directA}} {
+		p := newPair(t, order...)
+		p.ask(handshakeWidth, time.Second)
+		p.expect(directA)
+		s := p.sides[0]
+		p.cut(directA)
+		before, began := s.sent[relayA], p.now
+		for s.Active().State() != Suspect && p.now.Sub(began) < time.Second {
+			p.ask(handshakeWidth, 20*ms)
+		}
+		if n := s.sent[relayA] - before; n != 2 {
+			t.Errorf("%s the active path: %d pings at once, want one and a long one", name, n)
+		}
+		p.ask(handshakeWidth, 200*ms)
+		if s.Active().Route() != relayA || !s.Active().Fits(handshakeWidth) || s.Active().width.failed > 0 {
+			t.Errorf("%s: packets go over %v, of which is known %+v", name, s.Active().Route().Kind, s.Active().width)
+		}
+	}
+}
