@@ -23,11 +23,13 @@ const (
 	// The width of a path in use is checked every second in which a packet was sent
 	// that is longer than MinWidth (RFC 8899 section 4.3), at the cost of one more. Where that
 	// is not answered in time, and where the path has been silent, a short ping follows the long one: if it
-	// is answered and the long one is not, that was lost. If neither is, the path is dark or slow, which says nothing
-	// of its width. Two that were lost in a row say that it is narrower now; one could
+	// is answered and the long one is not, that was lost. If neither is, the path is dark or slow, or lets no pings pass, which
+	// says nothing of its width: it is asked again if it is used still, and after mostSilent times in a row later and later, up
+	// to a minute. Two that were lost in a row say that it is narrower now; one could
 	// have been lost for any reason.
 	widthPace   = time.Second
 	widthChecks = 2
+	mostSilent  = 4
 
 	// overtakes is for how long at least the answer to the long ping may come after that to the short one, and
 	// overtakesBy the part of a round trip for which it may: packets overtake each other.
@@ -58,6 +60,7 @@ type width struct {
 	since   time.Time // when that was sent
 	paired  bool      // a short ping went with it
 	lostAt  time.Time // when it is lost, as that is answered; zero: it is not
+	silent  int       // how many in a row went with a short ping, and neither was answered
 	failed  int       // how many in a row were lost
 	least   bool      // they ask whether MinWidth passes
 	missed  int       // how many of these in a row were lost
@@ -126,11 +129,12 @@ func (w *width) isDue(now time.Time) bool {
 func (w *width) unanswered(now time.Time) {
 	w.open = false
 	switch {
+	case w.lostAt.IsZero() && w.paired:
+		w.doubted = true
+		w.silent++
+		w.checkAt = w.since.Add(backedOff(max(w.silent-mostSilent, 0)))
 	case w.lostAt.IsZero():
-		w.used, w.doubted = true, true
-		if !w.paired {
-			w.checkAt = now
-		}
+		w.used, w.doubted, w.checkAt = true, true, now
 	case w.least:
 		w.missed++
 		w.checkAt = now
@@ -161,6 +165,9 @@ func backedOff(times int) time.Duration { return min(widthPace<<min(times, 6), m
 func (w *width) answered(length int) {
 	if length > MinWidth {
 		w.proven = max(w.proven, length)
+	}
+	if w.silent > 0 {
+		w.silent, w.checkAt = 0, w.since.Add(widthPace)
 	}
 	switch {
 	case length >= w.longest:

@@ -349,3 +349,41 @@ func TestPathThatTakesOverHasShownItsWidth(t *testing.T) {
 		}
 	}
 }
+
+// A path that lets QUIC's packets pass and no pings is not asked for ever: hardly while it is idle, and less and less while
+// it is used. Once it answers, it is asked as any other.
+func TestPathThatAnswersNoPingIsHardlyChecked(t *testing.T) {
+	l := wideLine(t, 1452)
+	l.stream(1452, 3*time.Second)
+	l.passes, l.pongs = l.dead, nil
+	use := func(d time.Duration) (checks int) {
+		l.log = nil
+		for end := l.now.Add(d); l.now.Before(end); {
+			l.send(1452)
+			l.hear()
+			l.run(20 * ms)
+		}
+		return l.checks()
+	}
+	use(time.Second)
+	l.log = nil
+	if l.run(time.Hour); l.checks() > 2 {
+		t.Errorf("%d checks in an hour in which nothing was sent", l.checks())
+	}
+	use(10 * time.Minute)
+	if n := use(10 * time.Minute); n < 8 || n > 12 {
+		t.Errorf("%d checks in ten minutes", n)
+	}
+	if !l.Fits(1452) || l.State() != Valid {
+		t.Errorf("it is %v, and long packets go in one piece: %t", l.State(), l.Fits(1452))
+	}
+	l.passes = func(int) bool { return true }
+	use(time.Minute + time.Second)
+	if n := use(10 * time.Second); n < 9 || n > 11 {
+		t.Errorf("%d checks in ten seconds when pings pass again", n)
+	}
+	l.passes = func(length int) bool { return length <= 1300 }
+	if use(3 * time.Second); l.Fits(1452) {
+		t.Error("that it is narrow then is not found out")
+	}
+}
