@@ -35,8 +35,9 @@ func (p *Path) Advance(now time.Time) (d Due) {
 		p.waitForInvitation(now)
 	}
 	// The width of a path matters only while it answers, and one that is not active is
-	// not measured but when it is asked for something else as well.
-	if p.state == Valid && (d.Ping > 0 || p.role == Active) {
+	// not measured but when it is asked for something else as well; nor is one on which nothing comes but pongs, which
+	// may be so because it is narrow.
+	if p.state == Valid && p.role == Active || (p.state == Valid || p.swallows()) && d.Ping > 0 {
 		p.checkWidth(now, &d)
 	}
 	d.sooner(p.pingAt)

@@ -260,7 +260,7 @@ func (p *Path) Answered(number uint64, seen netip.AddrPort, now time.Time) (back
 			p.pingAt = p.whileHeld(now)
 		}
 	case Suspect:
-		if p.quiet.pongs > swallowed {
+		if p.swallows() {
 			return false, true // pongs are worth nothing here
 		}
 		back = true
@@ -341,6 +341,9 @@ func (p *Path) Follow(now time.Time) {
 	}
 }
 
+// swallows reports whether pongs, and nothing else, have come over it so often that they are worth nothing.
+func (p *Path) swallows() bool { return p.quiet.pongs > swallowed }
+
 // unfit reports whether the path is of no use though it answers: it does not take what a connection
 // sends, or loses too much of it.
 func (p *Path) unfit() bool { return p.width.unfit() || p.lossy }
@@ -358,7 +361,7 @@ func (p *Path) Fail(now time.Time) {
 	switch {
 	case p.lossy:
 		p.failures = max(p.failures+1, lossyWeight)
-	case p.quiet.pongs > swallowed, p.unfit():
+	case p.swallows(), p.unfit():
 		p.failures = max(p.failures+1, swallowWeight)
 	case p.failures < mostFailures:
 		p.failures++

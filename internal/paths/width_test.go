@@ -2,6 +2,7 @@ package paths
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -385,5 +386,25 @@ func TestPathThatAnswersNoPingIsHardlyChecked(t *testing.T) {
 	l.passes = func(length int) bool { return length <= 1300 }
 	if use(3 * time.Second); l.Fits(1452) {
 		t.Error("that it is narrow then is not found out")
+	}
+}
+
+// Where pongs are lost as well, a narrow path may be taken for one that swallows data before its width is known. It is
+// found out all the same: it may be the only path.
+func TestNarrowPathThatLosesPongsIsFoundOut(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		l := wideLine(t, 1452)
+		l.stream(1452, time.Second+time.Duration(seed)*7*ms)
+		l.passes = func(length int) bool { return length <= 1300 && r.IntN(10) > 2 }
+		narrowed, rest := l.now, 20*ms
+		for l.Fits(1452) {
+			l.send(1452)
+			l.run(rest)
+			rest += rest / 4 // QUIC sends less and less
+			if l.now.Sub(narrowed) > 10*time.Second {
+				t.Fatalf("seed %d: still in one piece: %q", seed, l.log)
+			}
+		}
 	}
 }
