@@ -164,6 +164,7 @@ func (b *Bound) act(do func(now time.Time) Out) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.ended {
+		b.binding.Spread(b.layer.spread())
 		b.take(do(time.Now()))
 	}
 }
@@ -245,12 +246,13 @@ func (b *Bound) stopAlarm() {
 
 // advance does what is due.
 func (b *Bound) advance() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.ended {
-		b.binding.Spread(b.layer.spread())
-		b.take(b.binding.Advance(time.Now()))
-	}
+	b.act(func(now time.Time) Out { return b.binding.Advance(now) })
+}
+
+// settle does what is due now. mu is held.
+func (b *Bound) settle(now time.Time) {
+	b.binding.Spread(b.layer.spread())
+	b.take(b.binding.Advance(now))
 }
 
 // beat says that a packet of QUIC goes or comes. It reports whether the binding has

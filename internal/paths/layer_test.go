@@ -395,3 +395,59 @@ func TestConnectionsLeaveNothing(t *testing.T) {
 		l.expect("the name", l.shownAs(initial, way), x.String())
 	})
 }
+
+// A crowd that has gone says nothing of a suspicion that begins later, for whatever reason: that is pinged as often as any
+// other, and all that may be lost is sent again.
+func TestCrowdThatHasGoneIsForgotten(t *testing.T) {
+	onBench(t, func(l *bench) {
+		all := make([]*connection, 20*crowd)
+		for i := range all {
+			name, _ := at(fmt.Sprintf("10.0.%d.%d:1", i>>8, i&255))
+			all[i] = l.bind(name)
+		}
+		for range 2 {
+			for _, c := range all {
+				l.Redirect(short, len(short), c.name)
+			}
+			time.Sleep(150 * ms)
+		}
+		time.Sleep(5 * time.Second)
+		for _, c := range all {
+			l.arrive(short, c.Active())
+		}
+		time.Sleep(time.Minute)
+		if n := l.suspects.Load(); n != 0 {
+			t.Fatalf("%d connections are suspect still", n)
+		}
+		c := all[0]
+		l.Redirect(short, len(short), c.name)
+		l.arrive(short, c.Active())
+		for range 4 {
+			l.Redirect(short, len(short), c.name)
+		}
+		l.bag.take()
+		c.Doubt(c.Active())
+		time.Sleep(time.Second)
+		pings := l.bag.take()
+		if n := len(pings); n < 6 {
+			t.Errorf("%d pings in a second", n)
+		}
+		for range 4 {
+			l.Redirect(short, len(short), c.name)
+		}
+		m, _ := c.peer.Open(pings[len(pings)-1].Bytes)
+		l.arrive(c.peer.AppendPong(nil, m.Number, c.Active().Addr), c.Active())
+		again := 0
+		for _, p := range l.bag.take() {
+			if p.Bytes[0] == short[0] {
+				again++
+			}
+		}
+		if again < 8 {
+			t.Errorf("%d packets are sent again", again)
+		}
+		for _, c := range all {
+			c.End(time.Second, func() {})
+		}
+	})
+}

@@ -58,7 +58,7 @@ func (b *Bound) send(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, e
 		via = b.via
 	}
 	if due && !b.ended {
-		b.take(b.binding.Advance(now))
+		b.settle(now)
 	}
 	return via, err
 }
@@ -196,7 +196,7 @@ func (b *Bound) hear(total int, r Route) (as *net.UDPAddr) {
 	own, due := b.binding.Hear(r, now)
 	due = b.beat(now) || due
 	if due && !b.ended {
-		b.take(b.binding.Advance(now))
+		b.settle(now)
 	}
 	if !own {
 		return nil
@@ -212,7 +212,7 @@ func (b *Bound) invite(total int, r Route) (as *net.UDPAddr) {
 	defer b.mu.Unlock()
 	told, due := b.binding.Invite(total, r)
 	if due && !b.ended {
-		b.take(b.binding.Advance(time.Now()))
+		b.settle(time.Now())
 	}
 	if !told {
 		return nil
@@ -227,6 +227,7 @@ func (b *Bound) hearPing(packet []byte, r Route) {
 		return
 	}
 	now := time.Now()
+	b.binding.Spread(b.layer.spread())
 	b.take(b.binding.HearPing(packet, r, now))
 	b.moved = b.moved || b.binding.active.quiet.pongs > 0
 	if b.binding.hasProven(r, now) {
