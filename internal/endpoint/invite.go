@@ -206,7 +206,10 @@ func (i *inviter) completed(took, rtt time.Duration) {
 		}
 	case queued > maxQueueing:
 		onTheirWay := int(2 * rtt / i.interval) // as many as are served meanwhile, and as many again as it varies
-		i.window = max(i.window-1, leastWindow, min(onTheirWay, firstWindow))
+		// What was halved grows again with those that do not take long, and not with these.
+		if i.window > max(leastWindow, min(onTheirWay, firstWindow)) {
+			i.window--
+		}
 	case 2*i.underway > i.window: // else it shows nothing
 		i.window = min(i.window+1, maxWindow)
 	}

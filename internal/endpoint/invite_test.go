@@ -200,3 +200,28 @@ func TestSlowHostInvitesFew(t *testing.T) {
 		})
 	}
 }
+
+// The window does not grow with a handshake that takes long, however far away it comes from: not after a collapse either.
+func TestSlowHandshakesDoNotWidenTheWindow(t *testing.T) {
+	for _, rtt := range []time.Duration{0, 50 * time.Millisecond, 600 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			i := newInviter()
+			for range 4 {
+				i.underway = i.window
+				i.completed(rtt+2*collapse, rtt)
+				time.Sleep(2 * time.Second)
+			}
+			if i.window != leastWindow {
+				t.Fatalf("%v away, the window is %d after a collapse", rtt, i.window)
+			}
+			for range 20 {
+				i.underway = i.window
+				i.completed(rtt+maxQueueing*3/2, rtt)
+				time.Sleep(5 * time.Millisecond)
+			}
+			if i.window != leastWindow {
+				t.Errorf("%v away, the window is %d, as handshakes take long", rtt, i.window)
+			}
+		})
+	}
+}
