@@ -23,7 +23,8 @@ type silence struct {
 
 // bareSize is the longest packet, in bytes, that has nothing in it for sure but what QUIC says on its own: that it
 // has something, or is alive (RFC 9000 section 19.2). It has a header of 10 to 13 bytes, and a seal
-// of 16. A few bytes of an application may be taken for that, and wait a second longer after a darkness.
+// of 16. A few bytes of an application may be taken for that. The path is asked less often then, and if a packet of QUIC's
+// ends the silence, they wait until QUIC sends them again.
 const bareSize = 40
 
 // sent takes note of a packet of so many bytes.
