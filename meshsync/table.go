@@ -355,4 +355,5 @@ func (t *MeshSyncTransport) seat(p *peer) {
 		t.places.Give(p.place)
 		p.place = endpoint.Place{}
 	}
+	t.windows.inboundPeers.Store(int64(t.places.Taken()))
 }

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 )
@@ -39,12 +40,25 @@ const (
 // takes about 60 bytes.
 const maxReaders = 4096
 
-// windows are the configurations of connections, which differ in their windows.
+// A side to which as many peers as hubSize are connected by their own dialing leaves it to those that dial from then on to keep their
+// connections alive: its own keep-alives come by a quarter of KeepAlive after theirs. While all is well one of two asks, and the
+// other answers. And a hub that is behind with reading does not ask each of thousands, again and again (RFC 9002
+// section 6.2.4), whether it is there, which would keep it from reading that it is. Where there are fewer, both sides ask: so one of them
+// sooner notices, and shows the other one, that it is elsewhere.
+const (
+	hubSize     = 1024
+	hubPatience = 4 // the part of KeepAlive
+)
+
+// windows are the configurations of connections, which differ in their windows, and in when they are kept alive.
 type windows struct {
-	// direct is for hosts whose data has been read, and for dials through relays.
-	direct *quic.Config
+	// direct is for hosts whose data has been read, and for dials through relays; hub is the same for
+	// those that come to a hub.
+	direct, hub *quic.Config
 	// dial is direct with the patience of other dials.
 	dial *quic.Config
+
+	inboundPeers atomic.Int64 // how many peers are connected by their own dialing
 
 	mu   sync.Mutex
 	read map[netip.Addr]struct{} // the hosts, real or virtual, whose data has been read
@@ -66,7 +80,9 @@ func newWindows(o Options) *windows {
 	// A dial has an end of its own, which may be later than DialTimeout.
 	dial := direct.Clone()
 	dial.HandshakeIdleTimeout = o.DialTimeout + maxBusy
-	return &windows{direct: direct, dial: dial, read: make(map[netip.Addr]struct{})}
+	hub := direct.Clone()
+	hub.KeepAlivePeriod = max(o.KeepAlive, o.KeepAlive+o.KeepAlive/hubPatience) // the sum may overflow
+	return &windows{direct: direct, hub: hub, dial: dial, read: make(map[netip.Addr]struct{})}
 }
 
 // begin sets the windows that a connection begins with, as far as they may grow
@@ -100,6 +116,9 @@ func (w *windows) noteDialed(addr net.Addr) {
 // inbound returns the configuration of a connection that comes from an address.
 func (w *windows) inbound(from net.Addr) *quic.Config {
 	c := w.direct
+	if w.inboundPeers.Load() >= hubSize {
+		c = w.hub
+	}
 	host, ok := hostAt(from)
 	if !ok {
 		return c

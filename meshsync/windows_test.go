@@ -146,6 +146,41 @@ func TestHostsWhoseDataWasReadAreBounded(t *testing.T) {
 	}
 }
 
+// A hub leaves it to the peers that dial it to keep their connections alive.
+func TestHubKeepsConnectionsAliveLater(t *testing.T) {
+	w := newWindows(Options{KeepAlive: 4 * time.Second})
+	known, unknown := &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}, &net.UDPAddr{IP: net.IPv4(10, 0, 0, 2), Port: 1}
+	w.inbound(known).AllowConnectionWindowIncrease(nil, 1)
+	for peers, want := range map[int64]time.Duration{hubSize - 1: 4 * time.Second, hubSize: 5 * time.Second} {
+		w.inboundPeers.Store(peers)
+		for _, from := range []net.Addr{known, unknown} {
+			if got := w.inbound(from).KeepAlivePeriod; got != want {
+				t.Errorf("with %d peers the keep-alive to %v comes after %v, want %v", peers, from, got, want)
+			}
+		}
+	}
+}
+
+func TestPeersConnectedByTheirOwnDialingAreCounted(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		hub, a, b := w.node(1), w.node(2), w.node(3)
+		for i, peer := range []*node{a, b} {
+			peer.connectTo(hub)
+			time.Sleep(settled)
+			if n := hub.windows.inboundPeers.Load(); n != int64(i+1) {
+				t.Errorf("%d peers are counted, want %d", n, i+1)
+			}
+		}
+		a.stop()
+		time.Sleep(settled)
+		if n := hub.windows.inboundPeers.Load(); n != 1 {
+			t.Errorf("%d peers are counted, want the one that is left", n)
+		}
+		hub.stop()
+		b.stop()
+	})
+}
+
 // A connection that sends more than a hello before it is let in ends at once, and
 // not when the time for the hello has passed.
 func TestMoreThanAHelloEndsAConnectionAtOnce(t *testing.T) {
