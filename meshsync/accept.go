@@ -10,6 +10,7 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
 // acceptLoop takes inbound connections, before their handshakes are complete,
@@ -147,7 +148,7 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 
 // hello returns this side's hello for a connection with the given binding, which proves the given key.
 func (t *MeshSyncTransport) hello(seq uint64, r role, k formationKey, binding []byte) hello {
-	h := hello{instance: t.instance, seq: seq}
+	h := hello{offer: collision.Offer{Instance: t.instance, Seq: seq}}
 	if f := t.opts.Formation; f != nil {
 		h.formation = f.ID
 		h.proof = f.prove(k, r, binding)

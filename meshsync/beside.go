@@ -47,16 +47,16 @@ func (t *MeshSyncTransport) awaitPaths(ctx context.Context, id PeerID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.peers[id]
-	if p == nil || p.conn == nil || !p.conn.isSuspect() {
+	if p == nil || p.conn() == nil || !p.conn().isSuspect() {
 		return
 	}
-	c := p.conn
+	c := p.conn()
 	t.mu.Unlock()
 	c.paths.Ask() // which sends
 	t.mu.Lock()
 	ctx, cancel := context.WithTimeout(ctx, max(besideGrace, 3*c.Stats().RTT))
 	defer cancel()
-	for p.conn == c && c.isSuspect() && t.await(ctx, p) == nil {
+	for p.conn() == c && c.isSuspect() && t.await(ctx, p) == nil {
 	}
 }
 
@@ -114,5 +114,5 @@ func (w *watchdog) foundAddresses(found []netip.AddrPort) {
 func (w *watchdog) conn() *Conn {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	return w.t.peers[w.peer].conn
+	return w.t.peers[w.peer].conn()
 }

@@ -305,8 +305,8 @@ func (t *MeshSyncTransport) tellSoon(c *Conn, must bool) {
 // tellAll is tellSoon for all connections. mu is held.
 func (t *MeshSyncTransport) tellAll(must bool) {
 	for _, p := range t.peers {
-		if p.conn != nil {
-			t.tellSoon(p.conn, must)
+		if p.conn() != nil {
+			t.tellSoon(p.conn(), must)
 		}
 	}
 }

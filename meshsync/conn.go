@@ -26,16 +26,13 @@ type Conn struct {
 	initiator bool
 	over      paths.Route // that of the handshake
 
-	// instance and seq place the connection among those to the same peer; see
-	// table.go. They, and what follows, are set before the connection is shown, then fixed.
-	instance instanceID
-	seq      uint64
-	opened   time.Time
-	paths    *paths.Bound // nil: it has the one of its handshake only
-	twin     string       // where another process with the peer's key connected from, if that is to be told
-	proven   formationKey // what both sides have proven
-	rekeyed  bool         // the peer's last connection was proven with another one
-	asked    uint64       // MeshSyncTransport.rules of when Authorize was asked
+	// These are set before the connection is shown, then fixed.
+	opened  time.Time
+	paths   *paths.Bound // nil: it has the one of its handshake only
+	twin    string       // where another process with the peer's key connected from, if that is to be told
+	proven  formationKey // what both sides have proven
+	rekeyed bool         // the peer's last connection was proven with another one
+	asked   uint64       // MeshSyncTransport.rules of when Authorize was asked
 
 	// cause is why the connection ends: the first reason of this side to end it,
 	// or what endCause found first.

@@ -85,8 +85,8 @@ func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, relay string, fi
 	if p.refused {
 		return nil, false, nil, ErrDisconnected
 	}
-	if p.conn != nil {
-		return nil, false, p.conn, nil
+	if p.conn() != nil {
+		return nil, false, p.conn(), nil
 	}
 	d = p.connect
 	if d != nil && d.abandoned {
@@ -167,7 +167,7 @@ func (t *MeshSyncTransport) Disconnect(id PeerID) error {
 	}
 	p := t.peerFor(id)
 	p.refused = true
-	w, d, c, offered := p.watchdog, p.connect, p.conn, p.offered
+	w, d, c, offered := p.watchdog, p.connect, p.conn(), p.pair.Awaiting()
 	if w != nil {
 		w.halt()
 	}
@@ -211,10 +211,10 @@ func (t *MeshSyncTransport) Conn(id PeerID) (*Conn, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.peers[id]
-	if p == nil || p.conn == nil {
+	if p == nil || p.conn() == nil {
 		return nil, false
 	}
-	return p.conn, true
+	return p.conn(), true
 }
 
 // WaitConn returns the connection to the peer as soon as there is one, whoever
@@ -246,8 +246,8 @@ func (t *MeshSyncTransport) WaitConn(ctx context.Context, id PeerID) (*Conn, err
 		if p.refused {
 			return nil, peerError("wait for peer", id, ErrDisconnected)
 		}
-		if p.conn != nil {
-			return p.conn, nil
+		if p.conn() != nil {
+			return p.conn(), nil
 		}
 		if w := p.watchdog; w != nil && first {
 			signal(w.demands)
@@ -311,7 +311,7 @@ func (t *MeshSyncTransport) ConnectedPeers() []PeerID {
 	t.mu.Lock()
 	ids := make([]PeerID, 0, len(t.peers))
 	for id, p := range t.peers {
-		if p.conn != nil {
+		if p.conn() != nil {
 			ids = append(ids, id)
 		}
 	}

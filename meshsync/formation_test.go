@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
 var (
@@ -89,7 +91,7 @@ func TestFormationErrorTellsNoKey(t *testing.T) {
 // The bytes were computed by another program: versions that know of no next key send and expect them.
 func TestHelloWithFormationIsWhatItWas(t *testing.T) {
 	f := &Formation{ID: "alpha", Key: oldSecret}
-	tr := &MeshSyncTransport{instance: instanceID{1, 2, 3}, opts: Options{Formation: f}}
+	tr := &MeshSyncTransport{instance: collision.Instance{1, 2, 3}, opts: Options{Formation: f}}
 	got := hex.EncodeToString(tr.hello(7, roleDialer, f.keys()[0], []byte("binding")).frame())
 	if want := "004101010102030000000000000000000000000000000000000000070005616c706861229271694ae85327a2809416ebb83c9c1d62b732641cd3192004b30306fd53d4"; got != want {
 		t.Errorf("hello is %s, want %s", got, want)

@@ -104,8 +104,8 @@ func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, err e
 		p := t.peers[id] // there while the turn is ours
 		switch {
 		case p.holds():
-			return p.conn, nil
-		case p.offered == nil:
+			return p.conn(), nil
+		case p.pair.Awaiting() == nil:
 			return nil, err
 		}
 		if err := t.await(ctx, p); err != nil {

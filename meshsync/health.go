@@ -27,7 +27,7 @@ func (t *MeshSyncTransport) feelPulse(c *Conn, now time.Time) {
 func (t *MeshSyncTransport) healthNews(c *Conn) {
 	t.mu.Lock()
 	var changed bool
-	if p := t.peers[c.peer]; p != nil && p.conn == c {
+	if p := t.peers[c.peer]; p != nil && p.conn() == c {
 		changed = t.tellHealth(c)
 	}
 	felt := c.felt

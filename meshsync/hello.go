@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
 // The control stream is the first bidirectional stream of a connection, opened
@@ -29,7 +31,7 @@ import (
 // mapped to IPv6 (RFC 4291 section 2.5.5.2).
 //
 // Integers are big-endian. seq comes from one counter per transport: a hello
-// or active with a higher one was decided later (see table.go). A side that
+// or active with a higher one was decided later (see internal/collision). A side that
 // does not like what it gets closes the connection with a code (errors.go).
 const (
 	kindHello      = 1
@@ -56,13 +58,8 @@ const (
 	maxMessage = maxToldMessage
 )
 
-// An instanceID names one run of one transport: it is random, and so tells a
-// restarted peer from one that was there all along.
-type instanceID [16]byte
-
 type hello struct {
-	instance  instanceID
-	seq       uint64
+	offer     collision.Offer // the sender's instance and seq
 	active    bool
 	formation string // "" is none
 	proof     [proofSize]byte
@@ -143,8 +140,8 @@ func parseHello(b []byte) (hello, error) {
 		return hello{}, fmt.Errorf("%w: hello version %d, want %d", ErrProtocol, b[0], helloVersion)
 	}
 	b = b[1:]
-	b = b[copy(h.instance[:], b):]
-	h.seq = binary.BigEndian.Uint64(b)
+	b = b[copy(h.offer.Instance[:], b):]
+	h.offer.Seq = binary.BigEndian.Uint64(b)
 	flags, n, rest := b[8], int(b[9]), b[10:]
 	if flags&^flagActive != 0 {
 		return hello{}, fmt.Errorf("%w: hello flags %#x", ErrProtocol, flags)
@@ -175,8 +172,8 @@ func frame(kind uint8, body []byte) []byte {
 func (h hello) frame() []byte {
 	b := make([]byte, 0, maxHello)
 	b = append(b, helloVersion)
-	b = append(b, h.instance[:]...)
-	b = binary.BigEndian.AppendUint64(b, h.seq)
+	b = append(b, h.offer.Instance[:]...)
+	b = binary.BigEndian.AppendUint64(b, h.offer.Seq)
 	var flags uint8
 	if h.active {
 		flags |= flagActive

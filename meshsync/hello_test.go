@@ -8,13 +8,15 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
 var testHellos = []hello{
-	{instance: instanceID{1, 2}, seq: 1},
-	{instance: instanceID{3}, seq: 1<<64 - 1, active: true},
-	{instance: instanceID{4}, seq: 7, formation: "alpha", proof: [proofSize]byte{9}},
-	{instance: instanceID{5}, active: true, formation: strings.Repeat("x", maxFormationID), proof: [proofSize]byte{1}},
+	{offer: collision.Offer{Instance: collision.Instance{1, 2}, Seq: 1}},
+	{offer: collision.Offer{Instance: collision.Instance{3}, Seq: 1<<64 - 1}, active: true},
+	{offer: collision.Offer{Instance: collision.Instance{4}, Seq: 7}, formation: "alpha", proof: [proofSize]byte{9}},
+	{offer: collision.Offer{Instance: collision.Instance{5}}, active: true, formation: strings.Repeat("x", maxFormationID), proof: [proofSize]byte{1}},
 }
 
 func TestHelloSurvivesTheWire(t *testing.T) {

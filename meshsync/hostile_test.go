@@ -91,7 +91,7 @@ func closeCode(qc *quic.Conn, d time.Duration) (quic.ApplicationErrorCode, error
 }
 
 func TestAnythingButAHelloEndsThatConnectionOnly(t *testing.T) {
-	good := hello{instance: instanceID{1}, seq: 1}.frame()
+	good := helloOf(1, 1).frame()
 	for name, attack := range map[string]func(qc *quic.Conn, s *quic.Stream){
 		"silence":              func(*quic.Conn, *quic.Stream) {},
 		"half a hello":         func(_ *quic.Conn, s *quic.Stream) { s.Write(good[:10]) },
@@ -141,7 +141,7 @@ func TestPeerThatNeverReadsItsControlStreamHoldsNothingUp(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.Write(hello{instance: instanceID{1}, seq: 1}.frame())
+			s.Write(helloOf(1, 1).frame())
 			time.Sleep(20 * time.Second)
 			if n := victim.endpoint.Unknown.Count(); n != 0 {
 				t.Errorf("%d unknown connections after 20 s", n)
@@ -179,7 +179,7 @@ func TestFloodOfControlMessagesIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Write(hello{instance: instanceID{1}, seq: 1}.frame())
+		s.Write(helloOf(1, 1).frame())
 		go func() {
 			for {
 				if _, err := s.Write(frame(kindDrain, nil)); err != nil {
@@ -215,7 +215,7 @@ func TestPeerThatConnectsInALoopCostsNothingThatStays(t *testing.T) {
 		for seq := range uint64(100) { // each replaces the one before
 			last = a.mustDial(victim)
 			s, _ := last.OpenStream()
-			s.Write(hello{instance: instanceID{1}, seq: seq + 1}.frame())
+			s.Write(helloOf(1, seq+1).frame())
 		}
 		time.Sleep(time.Second)
 		victim.mustPing(friend, time.Second)

@@ -390,7 +390,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.peers {
-		if c := p.conn; c != nil {
+		if c := p.conn(); c != nil {
 			g.paths[c.pathKind()]++
 			g.proven[c.proven]++
 			c.addPaths(g.ways)
@@ -402,7 +402,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 			continue
 		}
 		g.registered++
-		if p.conn == nil {
+		if p.conn() == nil {
 			g.states[w.state]++
 			g.healths[HealthNone]++
 			g.oldest = max(g.oldest, now.Sub(p.awaySince()))

@@ -16,7 +16,7 @@ func (a *attacker) offerTo(victim *node, seq uint64) (*quic.Conn, *quic.Stream) 
 	if err != nil {
 		a.w.t.Fatal(err)
 	}
-	s.Write(hello{instance: instanceID{1}, seq: seq}.frame())
+	s.Write(helloOf(1, seq).frame())
 	return qc, s
 }
 

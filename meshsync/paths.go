@@ -120,7 +120,7 @@ func direct(addrs []netip.AddrPort) []paths.Route {
 func (c *Conn) knowRelays(told *relayUse) {
 	t, routes := c.transport, told.routes()
 	t.mu.Lock()
-	if p := t.peers[c.peer]; p != nil && p.conn == c { // else leavePaths has released them
+	if p := t.peers[c.peer]; p != nil && p.conn() == c { // else leavePaths has released them
 		for _, r := range routes {
 			c.use = c.use.keep(t.relays, r)
 		}
@@ -217,7 +217,7 @@ func (t *MeshSyncTransport) tellNews(c *Conn) (told []pathMove, felt Health, cha
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.peers[c.peer]
-	if p == nil || p.conn != c {
+	if p == nil || p.conn() != c {
 		return nil, 0, false
 	}
 	moves, _ := c.paths.Take() // with mu held, so that they are told in order
@@ -255,8 +255,8 @@ func (c *Conn) stir() {
 func (t *MeshSyncTransport) relayHas(l *relayLink, id PeerID, there bool) {
 	t.mu.Lock()
 	var bound *paths.Bound
-	if p := t.peers[id]; p != nil && p.conn != nil {
-		bound = p.conn.paths
+	if p := t.peers[id]; p != nil && p.conn() != nil {
+		bound = p.conn().paths
 	}
 	t.mu.Unlock()
 	bound.Heed(l.routeTo(id), there)
@@ -277,8 +277,8 @@ func (t *MeshSyncTransport) conns() []*Conn {
 	defer t.mu.Unlock()
 	all := make([]*Conn, 0, len(t.peers))
 	for _, p := range t.peers {
-		if p.conn != nil {
-			all = append(all, p.conn)
+		if p.conn() != nil {
+			all = append(all, p.conn())
 		}
 	}
 	return all

@@ -54,11 +54,11 @@ func (t *MeshSyncTransport) register(id PeerID, r registration) (ending <-chan s
 	if w == nil {
 		w = newWatchdog(t, id, r)
 		w.setState(StateDisconnected)
-		if p.conn != nil {
+		if p.conn() != nil {
 			w.setState(StateConnected)
 		}
 		p.watchdog = w
-		w.series = t.newSeriesEntry(r.name, p.conn == nil)
+		w.series = t.newSeriesEntry(r.name, p.conn() == nil)
 		t.publish(Event{Kind: EventRegistered, Peer: id})
 		t.seat(p)
 		t.wg.Go(w.run)

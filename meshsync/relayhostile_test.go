@@ -124,7 +124,7 @@ func TestRelayedPeerMustBeWhoTheRelaySays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.Write(hello{seq: 1}.frame())
+			s.Write(helloOf(0, 1).frame())
 			return qc
 		}
 		other := dial(67)

@@ -6,21 +6,23 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
-// show makes c the connection to p: the only place where one begins to count.
+// show makes c the connection to p, by what the peer said last for it: the only place where one begins to count.
 // mu is held, and t is not closed.
-func (t *MeshSyncTransport) show(p *peer, c *Conn) {
-	if old := p.conn; old != nil {
+func (t *MeshSyncTransport) show(p *peer, c *Conn, by collision.Offer) {
+	if old := p.conn(); old != nil {
 		t.end(p, old, ErrSuperseded, true)
 		t.wg.Go(func() { old.close(ErrSuperseded) })
 	}
-	c.twin = t.noteRun(p, c)
+	c.twin = t.noteRun(p, c, by.Instance)
 	c.rekeyed = p.proven != noKey && p.proven != c.proven
 	p.proven = c.proven
 	c.opened, c.felt = time.Now(), HealthGood
 	t.findPaths(c)
-	p.conn = c
+	p.pair.Count(c, by)
 	t.seat(p)
 	t.known.Note(t.endpoint.Real(c.qc.RemoteAddr()), t.named(p, c))
 	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c, Path: c.Path()}
@@ -50,10 +52,9 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn) {
 // where one ceases to. If it is replaced, another takes its place before mu is
 // given up, so the peer is not lost. mu is held. Closing c is the caller's.
 func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
-	if p.conn != c {
+	if !p.pair.End(c) {
 		return
 	}
-	p.conn = nil
 	if !replaced {
 		t.book.note(p.id, netip.AddrPort{})
 		t.seat(p)

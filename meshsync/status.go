@@ -90,7 +90,7 @@ type PeerStatus struct {
 func (t *MeshSyncTransport) Status(id PeerID) (PeerStatus, bool) {
 	t.mu.Lock()
 	p := t.peers[id]
-	if p == nil || (p.watchdog == nil && p.conn == nil) {
+	if p == nil || (p.watchdog == nil && p.conn() == nil) {
 		t.mu.Unlock()
 		return PeerStatus{}, false
 	}
@@ -107,7 +107,7 @@ func (t *MeshSyncTransport) Peers() []PeerStatus {
 	all := make([]PeerStatus, 0, len(t.peers))
 	conns := make([]*Conn, 0, len(t.peers))
 	for _, p := range t.peers {
-		if p.watchdog != nil || p.conn != nil {
+		if p.watchdog != nil || p.conn() != nil {
 			st, c := p.status()
 			all, conns = append(all, st), append(conns, c)
 		}
@@ -141,16 +141,16 @@ func (p *peer) status() (PeerStatus, *Conn) {
 		}
 	}
 	st.AwaySince = p.awaySince()
-	if c := p.conn; c != nil {
+	if c := p.conn(); c != nil {
 		st.State, st.Since, st.ConnectedAt = StateConnected, c.opened, c.opened
 	}
-	return st, p.conn
+	return st, p.conn()
 }
 
 // awaySince returns since when a registered peer has been without a connection; zero if it has one. MeshSyncTransport.mu is held.
 func (p *peer) awaySince() time.Time {
 	switch {
-	case p.watchdog == nil || p.conn != nil:
+	case p.watchdog == nil || p.conn() != nil:
 		return time.Time{}
 	case p.lost.IsZero():
 		return p.watchdog.registered

@@ -7,52 +7,19 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
 // The connection table holds at most one connection per peer, and both sides
-// hold the same one.
-//
-// Of any two peers the one with the lower PeerID decides; the other follows. A
-// connection counts once the decider says so: in its hello if it accepted, in
-// an active message if it dialed. So each pair has one place where decisions
-// are made, one after another.
-//
-// What the decider needs to know is whether the follower, which offers a new
-// connection, still holds the one that counts. Every hello carries the sender's
-// seq, and a follower sends a hello as a dialer only while it holds no
-// connection to the peer, not even one that waits for the decider's word.
-// Therefore, for a follower's dial with the hello h, and the connection c that
-// counts, for which the follower sent its last hello with c.seq:
-//
-//	another instance   the follower was restarted: h replaces c at once
-//	h.seq > c.seq      it sent h after it had c: it lost c, h replaces it at once
-//	h.seq < c.seq      both dialed at the same time: h is the duplicate
-//
-// A decider's dial comes only when it holds nothing, so it replaces whatever
-// the follower still has.
-//
-// A connection that is suspect, as nothing comes over any of its paths, counts as lost
-// for who wants to dial: the peer may have been restarted, or be elsewhere. If it
-// turns out to work after all before a hello was sent, it stays; after that the rules above
-// decide, and c ends.
-//
-// The follower takes the decider's word in the order of
-// the decider's seq, since two connections may deliver it in another one.
-//
-// docs/adr/0002 tells why.
+// hold the same one: internal/collision has the rule, which is carried out here. docs/adr/0002 tells why it is as it is.
 
 // peer is what the transport knows of one peer. MeshSyncTransport.mu guards
 // all of it. It exists while there is something to know.
 type peer struct {
 	id PeerID
-	// conn is the connection that counts, shown to the service.
-	conn *Conn
-	// offered is an inbound connection that we, the follower, have answered and
-	// that waits for the decider's word.
-	offered *Conn
-	// greeting is set while a hello of ours waits for its answer; there is
-	// never more than one.
-	greeting bool
+	// pair has the connection that counts, shown to the service, and what is under way to
+	// one that will.
+	pair collision.Pair[*Conn]
 	// refused is set by Disconnect: the peer's dials are turned away.
 	refused bool
 	// replacing bounds how often the peer's dials replace what it has; nil if none
@@ -73,8 +40,8 @@ type peer struct {
 	// is when they were last told of as twins, see twins.go.
 	run, lastRun run
 	warned       time.Time
-	// changed is closed at the next change of conn, of what its paths say, of offered,
-	// greeting or refused; nil if nobody waits for it. waiters counts who does.
+	// changed is closed at the next change of pair, of what its connection's paths say, or of
+	// refused; nil if nobody waits for it. waiters counts who does.
 	changed chan struct{}
 	waiters int
 }
@@ -96,7 +63,7 @@ func (t *MeshSyncTransport) decides(id PeerID) bool { return t.id.Compare(id) < 
 func (t *MeshSyncTransport) peerFor(id PeerID) *peer {
 	p := t.peers[id]
 	if p == nil {
-		p = &peer{id: id}
+		p = &peer{id: id, pair: collision.New[*Conn](t.decides(id))}
 		t.peers[id] = p
 	}
 	return p
@@ -104,7 +71,7 @@ func (t *MeshSyncTransport) peerFor(id PeerID) *peer {
 
 // tidy forgets p if nothing is left to know of it. mu is held.
 func (t *MeshSyncTransport) tidy(p *peer) {
-	if p.conn == nil && p.offered == nil && !p.greeting && !p.refused &&
+	if p.pair.IsIdle() && !p.refused &&
 		p.watchdog == nil && p.connect == nil && p.waiters == 0 {
 		delete(t.peers, p.id)
 	}
@@ -149,9 +116,15 @@ func (t *MeshSyncTransport) nextSeq() uint64 {
 	return t.seq
 }
 
+// conn returns the connection that counts, or nil. mu is held.
+func (p *peer) conn() *Conn { return p.pair.Current() }
+
+// suspect reports whether there is a connection that counts, and it is suspect. mu is held.
+func (p *peer) suspect() bool { c := p.conn(); return c != nil && c.isSuspect() }
+
 // holds reports whether this side holds a connection to p that is not suspect. mu is
 // held.
-func (p *peer) holds() bool { return p.conn != nil && !p.conn.isSuspect() }
+func (p *peer) holds() bool { return p.pair.Turn(p.suspect()) == collision.Never }
 
 // takeTurn returns the seq for a dialer's hello to p once this side holds no
 // connection to it and no other hello of it is out; beside says that there is one that
@@ -171,11 +144,13 @@ func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID) (seq uint64
 			return 0, false, nil, ErrClosed
 		case p.refused:
 			return 0, false, nil, ErrDisconnected
-		case p.holds():
-			return 0, false, p.conn, nil
-		case p.offered == nil && !p.greeting:
-			p.greeting = true
-			return t.nextSeq(), p.conn != nil, nil, nil
+		}
+		switch p.pair.Turn(p.suspect()) {
+		case collision.Never:
+			return 0, false, p.conn(), nil
+		case collision.Now:
+			p.pair.BeginHello()
+			return t.nextSeq(), p.conn() != nil, nil, nil
 		}
 		if err := t.await(ctx, p); err != nil {
 			return 0, false, nil, err
@@ -188,7 +163,7 @@ func (t *MeshSyncTransport) giveBackTurn(id PeerID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.peers[id]
-	p.greeting = false
+	p.pair.EndHello()
 	p.notify()
 	t.tidy(p)
 }
@@ -211,16 +186,13 @@ func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown
 	case c.asked != t.rules:
 		return nil, 0, errAskAgain
 	}
-	if t.decides(c.peer) {
-		if p.holds() {
-			return p.conn, 0, nil
-		}
-		tell = t.nextSeq()
-	} else if p.isStale(h.instance, h.seq) {
-		return p.conn, 0, nil
+	if p.pair.Dialed(h.offer, p.suspect()) == collision.Duplicate {
+		return p.conn(), 0, nil
 	}
-	c.instance, c.seq = h.instance, h.seq
-	t.show(p, c)
+	if p.pair.Decides() {
+		tell = t.nextSeq()
+	}
+	t.show(p, c, h.offer)
 	return c, tell, nil
 }
 
@@ -243,29 +215,19 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 	if err := t.checkRoom(p, c); err != nil {
 		return 0, false, err
 	}
-	if t.decides(c.peer) {
-		if p.isStale(h.instance, h.seq) {
-			return 0, false, errDuplicate
-		}
-		if !p.mayReplace() {
-			return 0, false, errHasty
-		}
-		c.instance, c.seq = h.instance, h.seq
-		t.show(p, c)
+	verdict := p.pair.Inbound(h.offer)
+	switch {
+	case verdict == collision.Duplicate:
+		return 0, false, errDuplicate
+	case !p.mayReplace():
+		return 0, false, errHasty
+	case verdict == collision.Count:
+		t.show(p, c, h.offer)
 		return t.nextSeq(), true, nil
 	}
-	o := p.offered
-	if o != nil && o.instance == h.instance && h.seq < o.seq {
-		return 0, false, errDuplicate
+	if displaced := p.pair.Hold(c, h.offer); displaced != nil {
+		t.wg.Go(func() { displaced.close(errDuplicate) })
 	}
-	if !p.mayReplace() {
-		return 0, false, errHasty
-	}
-	if o != nil {
-		t.wg.Go(func() { o.close(errDuplicate) })
-	}
-	c.instance, c.seq = h.instance, h.seq
-	p.offered = c
 	p.notify()
 	return t.nextSeq(), false, nil
 }
@@ -273,7 +235,7 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 // mayReplace reports whether an inbound connection may take the place of another
 // one of the same peer, if there is one. mu is held.
 func (p *peer) mayReplace() bool {
-	if p.conn == nil && p.offered == nil {
+	if p.conn() == nil && p.pair.Awaiting() == nil {
 		return true
 	}
 	if p.replacing == nil {
@@ -297,15 +259,15 @@ func (t *MeshSyncTransport) confirm(c *Conn, seq uint64) error {
 		return ErrDisconnected
 	case c.asked != t.rules:
 		return errAskAgain
-	case p.offered != c, p.isStale(c.instance, seq):
+	}
+	word, verdict := p.pair.Decided(c, seq)
+	if verdict == collision.Duplicate {
 		return errDuplicate
 	}
 	if err := t.checkRoom(p, c); err != nil {
 		return err
 	}
-	p.offered = nil
-	c.seq = seq
-	t.show(p, c)
+	t.show(p, c, word)
 	return nil
 }
 
@@ -313,23 +275,16 @@ func (t *MeshSyncTransport) confirm(c *Conn, seq uint64) error {
 func (t *MeshSyncTransport) withdraw(c *Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.peers[c.peer]; p != nil && p.offered == c {
-		p.offered = nil
+	if p := t.peers[c.peer]; p != nil && p.pair.Withdraw(c) {
 		p.notify()
 		t.tidy(p)
 	}
 }
 
-// isStale reports whether something that the peer said with seq is older than
-// what it said for the connection that counts.
-func (p *peer) isStale(instance instanceID, seq uint64) bool {
-	return p.conn != nil && p.conn.instance == instance && seq < p.conn.seq
-}
-
 // checkRoom returns an ErrBusy if c, by which p dials, finds no room: of
 // MaxInboundPeers, or of what strangers of its host may have of them. mu is held.
 func (t *MeshSyncTransport) checkRoom(p *peer, c *Conn) error {
-	if p.conn != nil || p.watchdog != nil {
+	if p.conn() != nil || p.watchdog != nil {
 		return nil
 	}
 	if err := t.places.Check(t.endpoint.Real(c.qc.RemoteAddr()), !t.named(p, c)); err != nil {
@@ -347,10 +302,10 @@ func (t *MeshSyncTransport) named(p *peer, c *Conn) bool {
 // seat gives p a place as long as it is connected by its own dialing and not
 // registered. It is called after each change of that. mu is held.
 func (t *MeshSyncTransport) seat(p *peer) {
-	inbound := p.conn != nil && !p.conn.initiator && p.watchdog == nil
+	inbound := p.conn() != nil && !p.conn().initiator && p.watchdog == nil
 	switch {
 	case inbound && !p.place.IsTaken():
-		p.place = t.places.Take(t.endpoint.Real(p.conn.qc.RemoteAddr()))
+		p.place = t.places.Take(t.endpoint.Real(p.conn().qc.RemoteAddr()))
 	case !inbound:
 		t.places.Give(p.place)
 		p.place = endpoint.Place{}

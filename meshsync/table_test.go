@@ -126,20 +126,6 @@ func TestSideThatLostItsEndIsLetInAgain(t *testing.T) {
 	}
 }
 
-// The follower takes the decider's word in the order in which it was given.
-func TestStaleWordOfTheDeciderIsIgnored(t *testing.T) {
-	p := &peer{conn: &Conn{instance: instanceID{1}, seq: 7}}
-	for _, tc := range []struct {
-		instance byte
-		seq      uint64
-		stale    bool
-	}{{1, 6, true}, {1, 8, false}, {2, 1, false}} {
-		if got := p.isStale(instanceID{tc.instance}, tc.seq); got != tc.stale {
-			t.Errorf("instance %d, seq %d after instance 1, seq 7: stale is %v", tc.instance, tc.seq, got)
-		}
-	}
-}
-
 func TestInboundPeersAreBounded(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		hub := w.node(0, func(o *Options) { o.MaxInboundPeers = 3 })

@@ -131,7 +131,7 @@ func (t *MeshSyncTransport) useToldRelay(c *Conn, told string) bool {
 	}
 	t.mu.Lock()
 	p := t.peers[c.peer]
-	ok = p != nil && p.conn == c && t.named(p, c)
+	ok = p != nil && p.conn() == c && t.named(p, c)
 	if ok {
 		c.use = c.use.keep(t.relays, r)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
 // PeerID names a peer: its Ed25519 public key.
@@ -48,7 +49,7 @@ const alpn = "meshsync/1"
 type MeshSyncTransport struct {
 	opts     Options // with defaults, read only
 	id       PeerID
-	instance instanceID
+	instance collision.Instance
 	cert     tls.Certificate
 	log      *slog.Logger
 
@@ -267,8 +268,8 @@ func (t *MeshSyncTransport) beginClose() (conns []*Conn, first bool) {
 	}
 	t.closed = true
 	for _, p := range t.peers {
-		if p.conn != nil {
-			conns = append(conns, p.conn)
+		if p.conn() != nil {
+			conns = append(conns, p.conn())
 		}
 	}
 	t.stop()

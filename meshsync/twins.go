@@ -3,6 +3,8 @@ package meshsync
 import (
 	"cmp"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
 // Two processes that run with one key are one peer to everybody else: each takes
@@ -12,7 +14,7 @@ import (
 
 // A run is one run of a peer: its instance, and where it connected from.
 type run struct {
-	instance instanceID
+	instance collision.Instance
 	from     string // as Path has it
 }
 
@@ -23,12 +25,12 @@ const (
 	twinsApart = 10 * time.Second
 )
 
-// noteRun takes note of the run of p that c is to. If another one runs at the same
+// noteRun takes note of the run of p that c is to, which has the given instance. If another one runs at the same
 // time, and it is time to say so, it returns from where that connected, else "". mu
 // is held.
-func (t *MeshSyncTransport) noteRun(p *peer, c *Conn) (twin string) {
+func (t *MeshSyncTransport) noteRun(p *peer, c *Conn, instance collision.Instance) (twin string) {
 	path := c.Path()
-	this := run{c.instance, cmp.Or(path.Remote, path.Relay)}
+	this := run{instance, cmp.Or(path.Remote, path.Relay)}
 	if this.instance == p.run.instance {
 		p.run = this
 		return ""

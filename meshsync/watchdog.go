@@ -180,7 +180,7 @@ func (w *watchdog) finish() {
 func (w *watchdog) connection() *Conn {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	c := w.t.peers[w.peer].conn
+	c := w.t.peers[w.peer].conn()
 	w.connected, w.seen, w.upSince = c != nil, w.shown, w.opened
 	w.suspect = c != nil && c.isSuspect()
 	return c
@@ -339,7 +339,7 @@ func (w *watchdog) setState(s PeerState) {
 func (w *watchdog) enterState(s PeerState) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if p := w.t.peers[w.peer]; p.conn == nil { // else the table has the say
+	if p := w.t.peers[w.peer]; p.conn() == nil { // else the table has the say
 		w.setState(s)
 		w.queued = w.slot != nil && !w.slot.isGranted()
 	}

@@ -238,7 +238,7 @@ func TestALateHelloIsGood(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Write(hello{instance: instanceID{1}, seq: 1}.frame())
+		s.Write(helloOf(1, 1).frame())
 		if m, err := readMessage(s); err != nil || m.kind != kindHello {
 			t.Errorf("answered with %v, %v", m, err)
 		}

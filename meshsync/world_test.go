@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
 // A world is a network with nodes on it, inside a synctest bubble.
@@ -378,4 +379,9 @@ func (l *eventLog) before(moment time.Time) (events []Event) {
 		}
 	}
 	return events
+}
+
+// helloOf returns the hello of a run of a peer that has no formation.
+func helloOf(run byte, seq uint64) hello {
+	return hello{offer: collision.Offer{Instance: collision.Instance{run}, Seq: seq}}
 }
