@@ -26,11 +26,11 @@ func (w *watchdog) pathsChanged(was bool) {
 	case w.suspect:
 		w.searchBeside()
 	default:
-		w.leave()
+		w.enter(&connectedState{})
 		w.search.stop()
 		w.onAnswer = false
 	}
-	if w.timer == nil {
+	if w.waited() == nil && w.lookAgain() == nil {
 		w.findAddresses()
 	}
 }
@@ -64,7 +64,7 @@ func (t *MeshSyncTransport) awaitPaths(ctx context.Context, id PeerID) {
 // ending before they are stable has to wait until this one is lost, and then for the
 // backoff.
 func (w *watchdog) searchBeside() {
-	w.leave()
+	w.enter(&connectedState{})
 	if (w.failures > 0 || w.unstable) && time.Since(w.upSince) < w.policy.StableAfter {
 		return
 	}
@@ -78,6 +78,7 @@ func (w *watchdog) searchBeside() {
 // dialedBeside goes on after a dial that has not replaced the suspect connection.
 func (w *watchdog) dialedBeside() {
 	if !w.suspect {
+		w.enter(&connectedState{})
 		return
 	}
 	w.onAnswer = false
@@ -92,14 +93,16 @@ func (w *watchdog) findAddresses() {
 		return
 	}
 	w.stopLocating()
-	w.t.mu.Lock()
-	addrs := w.registration.addrs
-	w.t.mu.Unlock()
 	c.knowRelays(w.rendezvous.relayUse())
-	if c.pathKind() == PathRelay && slices.ContainsFunc(addrs, isName) && !w.suspect {
-		w.wait(blindAfter) // before locate, as it ends a lookup
+	addrs := w.addrs()
+	if !w.suspect {
+		s := &connectedState{}
+		if c.pathKind() == PathRelay && slices.ContainsFunc(addrs, isName) {
+			s.lookAgain = time.NewTimer(blindAfter)
+		}
+		w.enter(s) // before locate, as it ends a lookup
 	}
-	w.locate()
+	w.locate(addrs)
 }
 
 // foundAddresses makes the addresses that were found paths of the connection, instead of those

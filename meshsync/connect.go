@@ -266,8 +266,8 @@ func (p *peer) whyNot(err error) error {
 	switch w := p.watchdog; {
 	case w == nil && p.connect == nil:
 		return fmt.Errorf("%w: %w (%w, and did not dial)", ErrNotConnected, err, ErrNotRegistered)
-	case w != nil && w.lastErr != nil:
-		return fmt.Errorf("%w: %w (last: %w)", ErrNotConnected, err, w.lastErr)
+	case w != nil && w.status.lastErr != nil:
+		return fmt.Errorf("%w: %w (last: %w)", ErrNotConnected, err, w.status.lastErr)
 	default:
 		return fmt.Errorf("%w: %w", ErrNotConnected, err)
 	}

@@ -84,39 +84,6 @@ func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried
 	return c, r.seen, err
 }
 
-// dialQuietly is a dial to a peer that is known to answer probes and does not:
-// it resolves the addresses, sends one probe to each with send, and lets the
-// time of a dial pass. An answer makes its caller call it off and dial, and so
-// does errNewAddress, which an address brings about that is not known.
-func (t *MeshSyncTransport) dialQuietly(ctx context.Context, to target, known []netip.AddrPort, send func([]netip.AddrPort)) (tried []netip.AddrPort, err error) {
-	dialCtx, cancel := context.WithTimeout(ctx, t.opts.DialTimeout)
-	defer cancel()
-	r := race{t: t, target: to, ctx: dialCtx}
-	r.locate()
-	if !slices.ContainsFunc(r.seen, func(ap netip.AddrPort) bool { return !slices.Contains(known, ap) }) {
-		send(r.seen)
-		<-dialCtx.Done()
-	} else if ctx.Err() == nil {
-		return r.seen, errNewAddress
-	}
-	for _, ap := range r.seen {
-		r.failed = append(r.failed, CandidateError{Addr: ap.String(), Err: r.silence(context.Cause(dialCtx))})
-	}
-	if to.use != nil {
-		r.failed = append(r.failed, to.use.whyNot()...)
-	}
-	err = r.failure()
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	t.metrics.dialed(ctx, nil, err, 0)
-	return r.seen, err
-}
-
-// errNewAddress ends a quiet dial that has found an address at which the peer was
-// never looked for.
-var errNewAddress = errors.New("new address")
-
 // maxLookups bounds the lookups at once for peers that wait for their turn to be
 // dialed: as many as may be dialed at once, each of which looks up its own.
 const maxLookups = 64

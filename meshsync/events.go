@@ -33,7 +33,8 @@ type Event struct {
 	// EventDisconnected and EventDialFailed. After a loss that is at once,
 	// unless the peer refuses us or its connections keep ending early.
 	WillRetry bool
-	// Retry is the wait until then, of EventDialFailed.
+	// Retry is the wait until then, of EventDialFailed, unless the peer shows before that it
+	// is there. One that answers probes when it is there is left to them, and dialed after four minutes at the latest.
 	Retry time.Duration
 	// Outage is how long a registered peer was without a connection, of
 	// EventConnected; zero for the first one.

@@ -19,10 +19,10 @@ const (
 // lost. MeshSyncTransport.mu is held.
 func (w *watchdog) toDial() []string {
 	if lost := w.t.peers[w.peer].lost; lost.IsZero() || time.Since(lost) > goodLasts {
-		return w.registration.addrs
+		return w.status.registration.addrs
 	}
-	addrs := slices.Clone(w.registration.addrs)
-	for _, a := range w.good {
+	addrs := slices.Clone(w.status.registration.addrs)
+	for _, a := range w.status.good {
 		if !slices.Contains(addrs, a) {
 			addrs = append(addrs, a)
 		}

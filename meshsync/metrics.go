@@ -403,7 +403,7 @@ func (t *MeshSyncTransport) addTo(g *gauges, now time.Time) {
 		}
 		g.registered++
 		if p.conn() == nil {
-			g.states[w.state]++
+			g.states[w.status.state]++
 			g.healths[HealthNone]++
 			g.oldest = max(g.oldest, now.Sub(p.awaySince()))
 		}

@@ -289,8 +289,53 @@ func TestProbesDoNotUndoTheBackoffOfAFlappingPeer(t *testing.T) {
 	}
 }
 
-// RetryNow dials for real, also while a quiet dial only waits for an answer.
-func TestRetryNowDuringAQuietDial(t *testing.T) {
+// A peer that answers probes when it is there is not dialed while it does not, but every four minutes; and what is told of as a
+// dial is one.
+func TestSilentPeerIsLeftToProbes(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		b.host.Blackout(testnet.Both)
+		a.awaitState(b, StateWaiting, time.Minute)
+		st, _ := a.Status(b.ID())
+		time.Sleep(time.Until(st.NextAttempt) + time.Second)
+		a.stop()
+		b.stop()
+
+		lost, failed := a.log.first(EventDisconnected).Time, a.log.first(EventDialFailed)
+		if failed.Time.Add(failed.Retry) != st.NextAttempt {
+			t.Errorf("a dial failed at %v and is to be repeated in %v, and the status says at %v", failed.Time, failed.Retry, st.NextAttempt)
+		}
+		var dials []time.Duration // after the loss
+		for _, ev := range a.log.events {
+			if ev.Kind == EventDialing && !ev.Time.Before(lost) {
+				dials = append(dials, ev.Time.Sub(lost))
+			}
+		}
+		if len(dials) != 2 || dials[1]-dials[0] != blindAfter {
+			t.Errorf("dials %v after the loss, want two that are %v apart", dials, blindAfter)
+		}
+	})
+}
+
+// Where dials are counted until the peer is given up, it is not left to probes.
+func TestPeerWithMaxAttemptsIsGivenUpInTime(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair(func(o *Options) { o.Reconnect.MaxAttempts = 3 })
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		b.host.Blackout(testnet.Both)
+		a.awaitState(b, StateGaveUp, time.Minute)
+		a.stop()
+		b.stop()
+	})
+}
+
+// RetryNow dials, also a peer that is left to probes.
+func TestRetryNowDialsAPeerThatIsLeftToProbes(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		a, b := w.pair()
 		var drop atomic.Bool
@@ -302,7 +347,6 @@ func TestRetryNowDuringAQuietDial(t *testing.T) {
 		b.host.Blackout(testnet.Both)
 		time.Sleep(time.Minute)
 		a.awaitState(b, StateWaiting, time.Minute)
-		a.awaitState(b, StateDialing, time.Minute)
 		b.host.Restore()
 		if err := a.RetryNow(b.ID()); err != nil {
 			t.Fatal(err)

@@ -90,7 +90,7 @@ func checkName(name string) error {
 // nameOf returns the name of a registered peer, "" if it has none. mu is held.
 func (t *MeshSyncTransport) nameOf(id PeerID) string {
 	if p := t.peers[id]; p != nil && p.watchdog != nil {
-		return p.watchdog.registration.name
+		return p.watchdog.status.registration.name
 	}
 	return ""
 }

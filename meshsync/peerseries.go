@@ -209,10 +209,10 @@ func (t *MeshSyncTransport) addVitals(to map[string]*nameVitals) {
 	defer t.mu.Unlock()
 	now := time.Now()
 	for _, p := range t.peers {
-		if p.watchdog == nil || p.conn() == nil || p.watchdog.series.names == nil {
+		if p.watchdog == nil || p.conn() == nil || p.watchdog.status.series.names == nil {
 			continue
 		}
-		if v := to[p.watchdog.series.name]; v != nil {
+		if v := to[p.watchdog.status.series.name]; v != nil {
 			v.connected[p.conn().pathKind()]++
 			v.rtt = max(v.rtt, p.conn().Stats().RTT)
 			v.loss = max(v.loss, p.conn().vitals.loss(now))

@@ -32,7 +32,8 @@ type ReconnectPolicy struct {
 	Jitter float64
 	// MaxAttempts is how many dials may fail in a row before the watchdog
 	// gives up, until RetryNow, NetworkChanged, a new registration or an
-	// inbound connection revives it; default 0: it never gives up.
+	// inbound connection revives it; default 0: it never gives up. With it, a peer
+	// that answers probes when it is there is dialed as often as any other.
 	MaxAttempts int
 	// StableAfter is how long a connection must have lasted to reset the
 	// backoff, so that a peer that keeps connecting and dying is dialed less

@@ -242,6 +242,9 @@ func TestFirstWaitAfterALossIsMinDelay(t *testing.T) {
 	for _, lasted := range []time.Duration{settled, time.Second} {
 		inWorld(t, 1, func(w *world) {
 			a, b := w.pair()
+			var drop atomic.Bool
+			drop.Store(true)
+			a.dropProbes(&drop) // else it is left to them
 			a.register(b)
 			a.await(b, time.Second)
 			time.Sleep(lasted)

@@ -47,31 +47,31 @@ func (t *MeshSyncTransport) register(id PeerID, r registration) (ending <-chan s
 	}
 	p := t.peerFor(id)
 	w := p.watchdog
-	if w != nil && w.stopping {
+	if w != nil && w.status.stopping {
 		return w.done, nil
 	}
 	t.admitAgain(p)
 	if w == nil {
 		w = newWatchdog(t, id, r)
-		w.setState(StateDisconnected)
+		w.status.enter(StateDisconnected)
 		if p.conn() != nil {
-			w.setState(StateConnected)
+			w.status.enter(StateConnected)
 		}
 		p.watchdog = w
-		w.series = t.newSeriesEntry(r.name, p.conn() == nil)
+		w.status.series = t.newSeriesEntry(r.name, p.conn() == nil)
 		t.publish(Event{Kind: EventRegistered, Peer: id})
 		t.seat(p)
 		t.wg.Go(w.run)
 		return nil, nil
 	}
-	was := w.registration
-	w.registration = r // the order of addresses may be another
-	w.series.rename(r.name)
+	was := w.status.registration
+	w.status.registration = r // the order of addresses may be another
+	w.status.series.rename(r.name)
 	same := r.dialsAs(was)
-	if !same || r.name != was.name || w.state == StateGaveUp {
+	if !same || r.name != was.name || w.status.state == StateGaveUp {
 		t.publish(Event{Kind: EventRegistered, Peer: id})
 	}
-	if !same || w.state == StateGaveUp {
+	if !same || w.status.state == StateGaveUp {
 		signal(w.updates)
 	}
 	return nil, nil

@@ -17,7 +17,7 @@ type rendezvous struct {
 // follow does what the registration says of the policy and of relays.
 func (w *watchdog) follow() {
 	w.t.mu.Lock()
-	r := w.registration
+	r := w.status.registration
 	w.t.mu.Unlock()
 	w.policy, w.search.policy = r.policy, r.policy
 	old, through := w.rendezvous, r.relays
@@ -70,19 +70,21 @@ func (r *rendezvous) isOver() {
 // goes nor a relay that lies makes this side dial without pause.
 func (w *watchdog) peerArrived() {
 	r, policy := w.rendezvous, w.policy
-	switch {
-	case w.connected && !w.suspect:
+	if w.connected && !w.suspect {
 		if c := w.conn(); c != nil && c.pathKind() == PathRelay {
 			w.verify(c)
 		}
-	case w.cancelDial != nil && !w.quiet:
+		return
+	}
+	switch s := w.state.(type) {
+	case *dialingState:
 		signal(r.arrival)
-	case w.slot != nil:
+	case *queuedState:
 		r.isThere = true
-		if w.slot.priority != priorityAnswered {
+		if s.slot.priority != priorityAnswered {
 			w.dial(priorityAnswered)
 		}
-	case w.timer != nil, w.cancelDial != nil, w.suspect:
+	case *waitingState, *connectedState:
 		r.isThere = true
 		if !w.budget.allows(policy.MaxDelay) {
 			return

@@ -27,11 +27,11 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn, by collision.Offer) {
 	t.known.Note(t.endpoint.Real(c.qc.RemoteAddr()), t.named(p, c))
 	ev := Event{Kind: EventConnected, Peer: p.id, Conn: c, Path: c.Path()}
 	if w := p.watchdog; w != nil {
-		w.attempts, w.announced, w.lastErr = 0, 0, nil
-		w.shown++
-		w.opened = c.opened
-		w.setState(StateConnected)
-		w.series.setAway(false)
+		w.status.attempts, w.status.announced, w.status.lastErr = 0, 0, nil
+		w.status.connections++
+		w.status.opened = c.opened
+		w.status.enter(StateConnected)
+		w.status.series.setAway(false)
 		signal(w.conns)
 		if !p.lost.IsZero() {
 			ev.Outage = c.opened.Sub(p.lost)
@@ -62,13 +62,13 @@ func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
 	ev := Event{Kind: EventDisconnected, Peer: p.id, Conn: c, Err: cause, Connected: time.Since(c.opened)}
 	if w := p.watchdog; w != nil && !replaced {
 		p.lost = time.Now()
-		w.lastErr, w.good = cause, c.goodAddrs()
-		w.setState(StateDisconnected)
+		w.status.lastErr, w.status.good = cause, c.goodAddrs()
+		w.status.enter(StateDisconnected)
 		signal(w.conns)
-		if !w.stopping && !t.closed { // else its registration ends, which is no outage
-			w.series.setAway(true)
+		if !w.status.stopping && !t.closed { // else its registration ends, which is no outage
+			w.status.series.setAway(true)
 		}
-		ev.WillRetry = !w.registration.policy.Disabled && !w.stopping && !t.closed
+		ev.WillRetry = !w.status.registration.policy.Disabled && !w.status.stopping && !t.closed
 	}
 	t.metrics.closed(cause)
 	t.publish(ev)

@@ -208,7 +208,7 @@ func TestSocketClosedUnderneathIsSaid(t *testing.T) {
 						t.Errorf("the connection ended with %v", cause)
 					}
 				}
-				time.Sleep(20 * time.Second) // what was under way is over: a quiet dial, and the wait after it
+				time.Sleep(20 * time.Second) // what was under way is over: a wait for the answer to a probe
 				for range 10 {
 					time.Sleep(10 * time.Second)
 					st, _ := a.Status(b.ID())

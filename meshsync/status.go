@@ -76,7 +76,7 @@ type PeerStatus struct {
 	// Queued says that the next dial waits its turn under MaxConcurrentDials, in StateDialing;
 	// else it is under way.
 	Queued bool
-	// NextAttempt is when the next dial is due, in StateWaiting.
+	// NextAttempt is when the next dial is due, in StateWaiting, unless the peer shows before that it is there.
 	NextAttempt time.Time
 	// LastError is why the last dial failed or the last connection ended,
 	// since the peer is registered; nil while it is connected.
@@ -126,18 +126,18 @@ func (p *peer) status() (PeerStatus, *Conn) {
 	st := PeerStatus{Peer: p.id}
 	if w := p.watchdog; w != nil {
 		st.Registered = true
-		st.State, st.Since = w.state, w.since
-		r := w.registration
+		st.State, st.Since = w.status.state, w.status.since
+		r := w.status.registration
 		st.Name, st.Addrs, st.Relays = r.name, slices.Clone(r.addrs), slices.Clone(r.relays)
 		if len(st.Relays) > 0 {
 			st.Relay = st.Relays[0]
 		}
-		st.Attempts, st.LastError = w.attempts, w.lastErr
-		switch w.state {
+		st.Attempts, st.LastError = w.status.attempts, w.status.lastErr
+		switch w.status.state {
 		case StateWaiting:
-			st.NextAttempt = w.next
+			st.NextAttempt = w.status.next
 		case StateDialing:
-			st.Queued = w.queued
+			st.Queued = w.status.queued
 		}
 	}
 	st.AwaySince = p.awaySince()
@@ -153,7 +153,7 @@ func (p *peer) awaySince() time.Time {
 	case p.watchdog == nil || p.conn() != nil:
 		return time.Time{}
 	case p.lost.IsZero():
-		return p.watchdog.registered
+		return p.watchdog.status.registered
 	default:
 		return p.lost
 	}

@@ -100,7 +100,7 @@ func (n *node) dialsSoFar(p *node) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if e := n.peers[p.ID()]; e != nil && e.watchdog != nil {
-		return e.watchdog.attempts + 1
+		return e.watchdog.status.attempts + 1
 	}
 	return 0
 }

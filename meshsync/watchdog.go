@@ -1,26 +1,13 @@
 package meshsync
 
 import (
-	"context"
 	"net/netip"
 	"sync/atomic"
 	"time"
 )
 
 // A watchdog keeps one registered peer connected. Its goroutine, run, sleeps
-// until one of the events below happens.
-//
-// It is in one of five states, each with what belongs to it:
-//
-//	connected   connected is set
-//	queueing    slot is set: it waits for its turn under MaxConcurrentDials, and
-//	            probes find out whether it should come earlier
-//	dialing     cancelDial is set, and one dial runs in a goroutine of its own
-//	waiting     timer is set; probes look for a peer that did not answer
-//	resting     none of these: it gave up, or the policy is Disabled
-//
-// While its connection is suspect, as nothing comes over any of its paths, it queues,
-// dials and waits beside it: the peer may have been restarted, or be elsewhere.
+// until one of the events below happens, and is always in one of the states of watchstate.go.
 type watchdog struct {
 	t    *MeshSyncTransport
 	peer PeerID
@@ -35,54 +22,53 @@ type watchdog struct {
 
 	done chan struct{} // closed when run has returned
 
-	// MeshSyncTransport.mu guards these. The table sets them when a connection
-	// comes or goes, run at all other times.
-	registered   time.Time
-	registration registration
-	state        PeerState
-	since        time.Time
-	next         time.Time
-	queued       bool     // in StateDialing: the dial has not begun
-	attempts     int      // failed dials since the last connection
-	announced    int      // the attempt that EventDialing was last published for
-	good         []string // where the last connection's packets could go, when it ended
-	lastErr      error
-	shown        uint64    // how many connections there have been
-	opened       time.Time // when the last of them began
-	stopping     bool      // by Unregister or Disconnect: stop is closed
-	series       seriesEntry
+	status watchdogStatus // MeshSyncTransport.mu guards it
 
 	// The goroutine of run owns these.
+	state      watchState
 	policy     *ReconnectPolicy // of the registration that it knows of
 	connected  bool
 	suspect    bool        // connected, and nothing comes over any path
 	upSince    time.Time   // when the last connection that it knows of began
 	rendezvous *rendezvous // nil: the peer is registered without a relay
-	seen       uint64      // how many of the shown it knows of
-	slot       *slotRequest
-	locating   *locating // while slot is set: the lookup of the addresses
-	cancelDial context.CancelFunc
-	dialed     chan dialResult // of the dial that runs
-	timer      *time.Timer
-	failures   int  // failed dials and short-lived connections since a stable one
-	unstable   bool // the last connection was short-lived
+	seen       uint64      // how many of the connections it knows of
+	locating   *locating   // the lookup of the addresses; nil: there is none
+	failures   int         // failed dials and short-lived connections since a stable one
+	unstable   bool        // the last connection was short-lived
 	search     probing
-	quiet      bool                 // the last dial only waits for an answer to a probe
-	reached    *atomic.Bool         // the last dial has got a handshake done
-	onAnswer   bool                 // there was an answer for the last dial
-	answeredAt netip.AddrPort       // where the peer last answered a probe
-	extend     chan<- time.Duration // of the dial that runs: how much longer it may take
-	busySince  time.Time            // when the peer began to say that it is busy
-	busyUntil  time.Time            // until when it said so last
-	refused    bool                 // the last dial, or connection, ended with the peer's refusal
-	refusal    string               // what was logged of the peer's refusals
-	budget     dialBudget           // of the dials that signs of life bring about
-	wakeups    atomic.Uint64        // how often run had something to do; for tests
+	onAnswer   bool           // there was an answer for the last dial
+	answeredAt netip.AddrPort // where the peer last answered a probe
+	busySince  time.Time      // when the peer began to say that it is busy
+	busyUntil  time.Time      // until when it said so last
+	refused    bool           // the last dial, or connection, ended with the peer's refusal
+	refusal    string         // what was logged of the peer's refusals
+	budget     dialBudget     // of the dials that signs of life bring about
+	wakeups    atomic.Uint64  // how often run had something to do; for tests
+}
+
+// watchdogStatus is what others know of a watchdog, or tell it. The table sets it when a connection
+// comes or goes, run at all other times.
+type watchdogStatus struct {
+	registered   time.Time
+	registration registration
+	state        PeerState
+	since        time.Time // state
+	next         time.Time // in StateWaiting: the next dial, if nothing brings one about before
+	queued       bool      // in StateDialing: the dial has not begun
+	attempts     int       // failed dials since the last connection
+	announced    int       // the attempt that EventDialing was last published for
+	good         []string  // where the last connection's packets could go, when it ended
+	lastErr      error
+	connections  uint64    // how many there have been
+	opened       time.Time // when the last of them began
+	stopping     bool      // by Unregister or Disconnect: stop is closed
+	series       seriesEntry
 }
 
 func newWatchdog(t *MeshSyncTransport, id PeerID, r registration) *watchdog {
 	w := &watchdog{
-		t: t, peer: id, registration: r, policy: r.policy, registered: time.Now(),
+		t: t, peer: id, policy: r.policy, state: &restingState{StateDisconnected},
+		status:  watchdogStatus{registration: r, registered: time.Now()},
 		conns:   make(chan struct{}, 1),
 		updates: make(chan struct{}, 1),
 		retries: make(chan struct{}, 1),
@@ -124,12 +110,14 @@ func (w *watchdog) run() {
 			w.connChanged()
 		case <-w.turn():
 			w.dialNow()
-		case found := <-w.located():
-			w.searchWhileQueueing(found)
-		case r := <-w.dialed:
+		case r := <-w.dialed():
 			w.dialEnded(r)
-		case <-w.due():
+		case <-w.waited():
 			w.dialAgain()
+		case <-w.lookAgain():
+			w.findAddresses()
+		case found := <-w.located():
+			w.found(found)
 		case <-w.search.fired():
 			w.search.next()
 		case a := <-w.search.answers:
@@ -154,8 +142,8 @@ func (w *watchdog) run() {
 
 // halt makes run end. MeshSyncTransport.mu is held.
 func (w *watchdog) halt() {
-	if !w.stopping {
-		w.stopping = true
+	if !w.status.stopping {
+		w.status.stopping = true
 		close(w.stop)
 	}
 }
@@ -167,7 +155,7 @@ func (w *watchdog) finish() {
 	p := w.t.peers[w.peer]
 	w.t.publish(Event{Kind: EventUnregistered, Peer: w.peer})
 	p.watchdog = nil
-	w.series.rename("")
+	w.status.series.rename("")
 	w.t.seat(p)
 	p.lost = time.Time{}
 	w.t.tidy(p)
@@ -181,7 +169,7 @@ func (w *watchdog) connection() *Conn {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	c := w.t.peers[w.peer].conn()
-	w.connected, w.seen, w.upSince = c != nil, w.shown, w.opened
+	w.connected, w.seen, w.upSince = c != nil, w.status.connections, w.status.opened
 	w.suspect = c != nil && c.isSuspect()
 	return c
 }
@@ -207,7 +195,7 @@ func (w *watchdog) connChanged() {
 // connectionUp ends all efforts, now that there is a connection, but for those beside
 // one that is suspect.
 func (w *watchdog) connectionUp(c *Conn) {
-	w.leave() // an inbound connection calls the dial off
+	w.enter(&connectedState{}) // an inbound connection calls the dial off
 	w.refused, w.refusal = false, ""
 	w.busyUntil = time.Time{}
 	w.onAnswer = false
@@ -234,7 +222,7 @@ func (w *watchdog) connLost() {
 	flapping := w.unstable && again
 	w.onAnswer, w.refused = false, isRefusal(cause)
 	w.busyUntil = time.Time{}
-	w.leave() // what was beside the connection
+	w.enter(&restingState{StateDisconnected}) // what was beside the connection is over
 	w.search.stop()
 	w.search.began, w.search.lost = time.Now(), true
 	switch {
@@ -262,7 +250,7 @@ func (w *watchdog) connLost() {
 func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	return w.t.peers[w.peer].lost.Sub(w.opened), w.lastErr
+	return w.t.peers[w.peer].lost.Sub(w.status.opened), w.status.lastErr
 }
 
 // startAnew forgets past failures and dials now, if the peer is not connected.
@@ -273,74 +261,29 @@ func (w *watchdog) startAnew(redial bool) {
 		w.connectionUp(c)
 		return
 	}
-	if w.cancelDial != nil && !w.quiet && !redial {
+	if _, dials := w.state.(*dialingState); dials && !redial {
 		return
 	}
 	w.t.mu.Lock()
-	w.attempts, w.announced = 0, 0
+	w.status.attempts, w.status.announced = 0, 0
 	w.t.mu.Unlock()
 	w.search.began = time.Now()
 	w.onAnswer, w.refused = false, false
 	w.dial(priorityBlind)
 }
 
-// leave ends what belongs to the present state: it gives up its place in the
-// queue, calls the dial off and waits for its end, and stops the timer.
-func (w *watchdog) leave() {
-	if w.slot != nil {
-		w.t.slots.release(w.slot)
-		w.slot = nil
-	}
-	w.stopLocating()
-	if w.cancelDial != nil {
-		w.cancelDial()
-		w.remember(<-w.dialed)
-		w.cancelDial, w.dialed = nil, nil
-	}
-	if w.timer != nil {
-		w.timer.Stop()
-		w.timer = nil
-	}
-}
-
 // wait dials after d.
-func (w *watchdog) wait(d time.Duration) {
-	w.leave()
-	w.timer = time.NewTimer(d)
-	w.t.mu.Lock()
-	w.next = time.Now().Add(d)
-	w.t.mu.Unlock()
-	w.enterState(StateWaiting)
-}
+func (w *watchdog) wait(d time.Duration) { w.enter(&waitingState{wait: d}) }
 
 // rest leaves the peer alone until something revives it.
 func (w *watchdog) rest(s PeerState) {
-	w.leave()
+	w.enter(&restingState{s})
 	w.search.stop()
-	w.enterState(s)
 }
 
-// due is when the wait is over: never, if there is none.
-func (w *watchdog) due() <-chan time.Time {
-	if w.timer == nil {
-		return nil
-	}
-	return w.timer.C
-}
-
-// setState is called with MeshSyncTransport.mu held.
-func (w *watchdog) setState(s PeerState) {
-	if w.state != s || w.since.IsZero() {
-		w.state, w.since = s, time.Now()
-	}
-}
-
-// enterState takes MeshSyncTransport.mu for setState.
-func (w *watchdog) enterState(s PeerState) {
-	w.t.mu.Lock()
-	defer w.t.mu.Unlock()
-	if p := w.t.peers[w.peer]; p.conn() == nil { // else the table has the say
-		w.setState(s)
-		w.queued = w.slot != nil && !w.slot.isGranted()
+// enter is called with MeshSyncTransport.mu held.
+func (s *watchdogStatus) enter(state PeerState) {
+	if s.state != state || s.since.IsZero() {
+		s.state, s.since = state, time.Now()
 	}
 }

@@ -18,31 +18,26 @@ type dialResult struct {
 // dial queues for a dial. While it has to wait for its turn, probes find out
 // whether the peer would answer.
 func (w *watchdog) dial(p dialPriority) {
-	w.leave()
-	w.quiet = false
 	if w.rendezvous.relayUse().isThere() {
 		p = priorityAnswered
 	}
-	w.slot = w.t.slots.request(p, w.failures)
-	w.enterState(StateDialing)
-	if p != priorityAnswered && !w.slot.isGranted() && !w.connected {
-		w.locate()
+	q := &queuedState{priority: p}
+	w.enter(q)
+	if p != priorityAnswered && !q.slot.isGranted() && !w.connected {
+		w.locate(w.addrs())
 	}
 }
 
-// locating is the lookup of a queueing peer's addresses.
+// locating is a lookup of the peer's addresses.
 type locating struct {
 	found  chan []netip.AddrPort // holds the result
 	cancel context.CancelFunc
 }
 
-// locate looks up the peer's addresses, for searchWhileQueueing.
-func (w *watchdog) locate() {
-	w.t.mu.Lock()
-	addrs := w.registration.addrs
-	w.t.mu.Unlock()
+// locate looks up addresses of the peer, for found.
+func (w *watchdog) locate(addrs []string) {
 	if !slices.ContainsFunc(addrs, isName) {
-		w.searchWhileQueueing(w.t.locate(w.t.ctx, w.peer, addrs))
+		w.found(w.t.locate(w.t.ctx, w.peer, addrs))
 		return
 	}
 	ctx, cancel := context.WithCancel(w.t.ctx)
@@ -68,45 +63,47 @@ func (w *watchdog) stopLocating() {
 	}
 }
 
-// searchWhileQueueing looks for a peer at the addresses that were found for it. A
-// connected one has more paths then.
-func (w *watchdog) searchWhileQueueing(found []netip.AddrPort) {
+// addrs returns the addresses of the registration.
+func (w *watchdog) addrs() []string {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	return w.status.registration.addrs
+}
+
+// found looks for the peer at the addresses that were found for it. A connected one has more paths then. One that was
+// left to probes, and may be where none were sent, is dialed.
+func (w *watchdog) found(addrs []netip.AddrPort) {
 	if w.locating != nil {
 		w.locating.cancel()
 		w.locating = nil
 	}
-	if len(found) > 0 { // else what was found before may still be good
-		w.search.aim(found)
+	_, waits := w.state.(*waitingState)
+	isNew := slices.ContainsFunc(addrs, func(ap netip.AddrPort) bool { return !slices.Contains(w.search.targets, ap) })
+	if len(addrs) > 0 { // else what was found before may still be good
+		w.search.aim(addrs)
 	}
-	if w.connected {
-		w.foundAddresses(found)
-		return
+	switch {
+	case w.connected:
+		w.foundAddresses(addrs)
+	case !waits:
+		w.search.startNow()
+	case isNew:
+		w.dial(priorityBlind)
 	}
-	w.search.startNow()
-}
-
-// turn is when the peer's turn has come: never, if it does not queue.
-func (w *watchdog) turn() <-chan struct{} {
-	if w.slot == nil {
-		return nil
-	}
-	return w.slot.granted
 }
 
 // dialNow starts the dial that it is the peer's turn for.
 func (w *watchdog) dialNow() {
-	slot := w.slot
-	w.slot = nil
-	w.stopLocating()
-	w.reached = new(atomic.Bool)
+	q := w.state.(*queuedState)
+	slot := q.slot
+	q.slot = nil       // the dial gives it back
 	w.search.freshen() // an answer from now on is one that the handshake should have had
 	w.search.dialed = time.Now()
 	w.budget.spend(w.policy.MaxDelay)
-	extend := make(chan time.Duration, 1)
-	w.extend = extend
-	to := target{peer: w.peer, answered: w.answeredAt, beside: w.connected, reached: w.reached, extend: extend}
+	reached, extend := new(atomic.Bool), make(chan time.Duration, 1)
+	to := target{peer: w.peer, answered: w.answeredAt, beside: w.connected, reached: reached, extend: extend}
 	w.rendezvous.addTo(&to)
-	w.startDial(func(ctx context.Context) dialResult {
+	w.enter(&dialingState{reached: reached, extend: extend, dial: func(ctx context.Context) dialResult {
 		defer w.t.slots.release(slot)
 		var ok bool
 		if to.addrs, ok = w.announceDial(ctx, to.beside); !ok {
@@ -114,49 +111,37 @@ func (w *watchdog) dialNow() {
 		}
 		_, tried, err := w.t.dial(ctx, to)
 		return dialResult{tried, err}
-	})
+	}})
 }
 
-// dialAgain dials after a wait. A peer that is known to answer probes, and that
-// neither the search has found nor a relay may know, gets no handshake, except
-// now and then; but on a closed socket a dial says what is wrong. While the peer is
-// connected, its addresses are looked up again.
+// dialAgain dials after a wait, unless the peer is left to probes.
 func (w *watchdog) dialAgain() {
-	if w.connected && !w.suspect {
-		w.leave()
-		w.findAddresses()
-		return
-	}
-	if w.suspect || w.search.timer == nil || w.t.endpoint.Lost() || !w.search.isProven() || time.Since(w.search.dialed) > blindAfter || w.rendezvous.relayUse().mayReach() {
+	if !w.isLeftToProbes() {
 		w.dial(priorityBlind)
 		return
 	}
-	w.leave()
-	w.quiet = true
-	w.enterState(StateDialing)
-	send, known, use := w.search.sender(), w.search.targets, w.rendezvous.relayUse()
-	w.startDial(func(ctx context.Context) dialResult { return w.probeOnce(ctx, use, known, send) })
-}
-
-// startDial runs a dial in a goroutine, whose end dialEnded hears of.
-func (w *watchdog) startDial(dial func(context.Context) dialResult) {
-	var ctx context.Context
-	ctx, w.cancelDial = context.WithCancel(w.t.ctx)
-	dialed := make(chan dialResult, 1)
-	w.dialed = dialed
-	go func() { dialed <- dial(ctx) }() // leave or dialEnded waits for it
-}
-
-// probeOnce is the dial of a peer that only gets probes. It takes no turn: it
-// costs nothing.
-func (w *watchdog) probeOnce(ctx context.Context, use *relayUse, known []netip.AddrPort, send func([]netip.AddrPort)) dialResult {
-	addrs, ok := w.announceDial(ctx, false)
-	if !ok {
-		return dialResult{err: context.Cause(ctx)}
+	w.waitForAnswer()
+	w.t.mu.Lock()
+	addrs := w.toDial()
+	w.t.mu.Unlock()
+	if slices.ContainsFunc(addrs, isName) {
+		w.locate(addrs)
 	}
-	to := target{peer: w.peer, addrs: addrs, use: use}
-	tried, err := w.t.dialQuietly(ctx, to, known, send)
-	return dialResult{tried, err}
+}
+
+// isLeftToProbes reports whether a peer is not to be dialed although it is time to: it is known to answer probes, the search has not found
+// it, and no relay may know it. Now and then it is dialed nevertheless; and on a closed socket, as a dial says what is wrong; and where
+// dials are counted until it is given up.
+func (w *watchdog) isLeftToProbes() bool {
+	return !w.suspect && w.policy.MaxAttempts == 0 && w.search.timer != nil && !w.t.endpoint.Lost() && w.search.isProven() &&
+		time.Since(w.search.dialed) < blindAfter && !w.rendezvous.relayUse().mayReach()
+}
+
+// waitForAnswer waits for the answer to a probe; until the next dial that needs none, its names are looked up each MaxDelay, and
+// it is seen whether it is still to be left to probes.
+func (w *watchdog) waitForAnswer() {
+	dial := w.search.dialed.Add(blindAfter)
+	w.enter(&waitingState{wait: min(w.policy.jitter(w.policy.MaxDelay), time.Until(dial)), dial: dial})
 }
 
 // answered dials a peer that has answered a probe, within its budget. A dial under
@@ -170,13 +155,24 @@ func (w *watchdog) answered(from netip.AddrPort) {
 	case w.connected && !w.suspect:
 		w.search.stop()
 	case w.onAnswer: // one answer is enough for a dial
-	case w.suspect && w.cancelDial == nil, w.timer != nil, w.slot != nil, w.cancelDial != nil && (w.quiet || !w.reached.Load()):
-		if !w.budget.allows(w.policy.MaxDelay) {
-			w.search.stop()
-			return
-		}
+	case !w.isToBeDialed():
+	case !w.budget.allows(w.policy.MaxDelay):
+		w.search.stop()
+	default:
 		w.onAnswer = true // the search goes on, in case the peer becomes busy
 		w.dial(priorityAnswered)
+	}
+}
+
+// isToBeDialed reports whether a dial that begins now comes earlier than what is under way or planned, if anything is.
+func (w *watchdog) isToBeDialed() bool {
+	switch s := w.state.(type) {
+	case *restingState:
+		return false
+	case *dialingState:
+		return !s.reached.Load()
+	default:
+		return true
 	}
 }
 
@@ -219,14 +215,14 @@ func (w *watchdog) awaitBusy(a probeAnswer) {
 	wait := w.policy.jitter(busyWait(a.wait))
 	w.busyUntil = time.Now().Add(wait + busyGrace)
 	w.search.askAgain(wait)
-	switch limit := wait + w.t.opts.DialTimeout; {
-	case w.connected && !w.suspect:
-	case w.cancelDial != nil && !w.quiet:
+	limit := wait + w.t.opts.DialTimeout
+	switch s := w.state.(type) {
+	case *dialingState:
 		select {
-		case w.extend <- limit:
+		case s.extend <- limit:
 		default: // it has yet to look at the last
 		}
-	case w.timer != nil, w.slot != nil, w.cancelDial != nil:
+	case *queuedState, *waitingState:
 		w.onAnswer = false
 		w.wait(limit) // in case it answers no more
 	}
@@ -237,7 +233,8 @@ func (w *watchdog) awaitBusy(a probeAnswer) {
 // earliest. A peer that refuses us is left to think.
 func (w *watchdog) demanded() {
 	policy := w.policy
-	if w.connected || w.refused || w.onAnswer || (w.slot == nil && w.cancelDial == nil && w.timer == nil) {
+	_, rests := w.state.(*restingState)
+	if w.connected || w.refused || w.onAnswer || rests {
 		return
 	}
 	if time.Now().Before(w.busyUntil) {
@@ -245,11 +242,12 @@ func (w *watchdog) demanded() {
 	}
 	w.rendezvous.relayUse().wantNow()
 	last := w.search.probed
-	if w.cancelDial != nil && w.search.dialed.After(last) { // the answer to the handshake may still come
+	if _, dials := w.state.(*dialingState); dials && w.search.dialed.After(last) { // the answer to the handshake may still come
 		last = w.search.dialed
 	}
 	w.search.startIn(max(0, policy.MinDelay-time.Since(last)))
-	if rested := time.Since(w.search.dialed) >= policy.MinDelay; rested && (w.timer != nil || w.quiet) && w.budget.allows(policy.MaxDelay) {
+	_, waits := w.state.(*waitingState)
+	if rested := time.Since(w.search.dialed) >= policy.MinDelay; rested && waits && w.budget.allows(policy.MaxDelay) {
 		w.dial(priorityLost)
 	}
 }
@@ -260,21 +258,19 @@ func (w *watchdog) demanded() {
 func (w *watchdog) announceDial(ctx context.Context, beside bool) (addrs []string, ok bool) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if ctx.Err() != nil || w.stopping || w.t.peers[w.peer].holds() {
+	if ctx.Err() != nil || w.status.stopping || w.t.peers[w.peer].holds() {
 		return nil, false
 	}
-	w.queued = false
-	if !beside && w.announced != w.attempts+1 { // else it goes on after an answer to a probe
-		w.announced = w.attempts + 1
-		w.t.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.announced})
+	if !beside && w.status.announced != w.status.attempts+1 { // else it goes on after an answer to a probe
+		w.status.announced = w.status.attempts + 1
+		w.t.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.status.announced})
 	}
 	return w.toDial(), true
 }
 
 // dialEnded takes the result of a dial that was not called off.
 func (w *watchdog) dialEnded(r dialResult) {
-	w.cancelDial()
-	w.cancelDial, w.dialed = nil, nil
+	w.state.(*dialingState).ended = nil
 	w.remember(r)
 	had, knew := w.connected, w.seen
 	switch c := w.connection(); {
@@ -288,25 +284,27 @@ func (w *watchdog) dialEnded(r dialResult) {
 		w.connLost()
 		return
 	}
-	if errors.Is(r.err, errNewAddress) {
-		w.dial(priorityBlind)
-		return
-	}
 	w.failures++
 	w.searchAfter(r.err)
 	w.onAnswer = false
 	policy := w.policy
-	wait := policy.delay(w.failures)
+	wait, left := policy.delay(w.failures), w.isLeftToProbes()
 	if w.refused = isRefusal(r.err); w.refused {
 		w.logRefusal(r.err)
 		wait = policy.jitter(policy.MaxDelay)
 	}
+	if left {
+		wait = time.Until(w.search.dialed.Add(blindAfter))
+	}
 	switch attempts, ok := w.noteFailure(r.err, wait); {
-	case !ok: // run is about to hear of the connection
+	case !ok:
+		w.enter(&restingState{StateDisconnected}) // until run hears of the connection
 	case policy.Disabled:
 		w.rest(StateDisconnected)
 	case policy.MaxAttempts > 0 && attempts >= policy.MaxAttempts:
 		w.giveUp(attempts, r.err)
+	case left:
+		w.waitForAnswer()
 	default:
 		w.wait(wait)
 	}
@@ -340,14 +338,14 @@ func (w *watchdog) searchAfter(err error) {
 func (w *watchdog) noteFailure(err error, wait time.Duration) (attempts int, ok bool) {
 	policy := w.policy
 	w.t.mu.Lock()
-	if w.shown != w.seen {
+	if w.status.connections != w.seen {
 		w.t.mu.Unlock()
 		return 0, false
 	}
-	w.attempts++
-	w.lastErr = err
-	ev := Event{Kind: EventDialFailed, Peer: w.peer, Attempt: w.attempts, Err: err}
-	if !policy.Disabled && (policy.MaxAttempts == 0 || w.attempts < policy.MaxAttempts) {
+	w.status.attempts++
+	w.status.lastErr = err
+	ev := Event{Kind: EventDialFailed, Peer: w.peer, Attempt: w.status.attempts, Err: err}
+	if !policy.Disabled && (policy.MaxAttempts == 0 || w.status.attempts < policy.MaxAttempts) {
 		ev.WillRetry, ev.Retry = true, wait
 	}
 	w.t.publish(ev)
@@ -359,7 +357,7 @@ func (w *watchdog) noteFailure(err error, wait time.Duration) (attempts int, ok 
 func (w *watchdog) giveUp(attempts int, err error) {
 	w.rest(StateGaveUp)
 	w.t.mu.Lock()
-	ok := w.shown == w.seen
+	ok := w.status.connections == w.seen
 	if ok {
 		w.t.publish(Event{Kind: EventGaveUp, Peer: w.peer, Attempt: attempts, Err: err})
 	}
