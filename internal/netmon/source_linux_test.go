@@ -137,6 +137,20 @@ func TestKernelTellsOfWhatCounts(t *testing.T) {
 	})
 }
 
+// In a namespace in which nothing else happens, so that it is the rule of which the kernel tells.
+func TestKernelTellsOfRules(t *testing.T) {
+	inNamespace(t, func(func(...string)) {
+		for _, rule := range [][]string{{"-4", "rule", "add", "from", "192.0.2.5", "lookup", "100"}, {"-6", "rule", "add", "from", "2001:db8::5", "lookup", "100"}} {
+			was := stateNow(t)
+			told(t, func() {
+				if out, err := exec.Command("ip", rule...).CombinedOutput(); err != nil {
+					t.Errorf("ip %q: %v: %s", rule, err, out)
+				}
+			}, func() bool { return was.change(stateNow(t)) == Route })
+		}
+	})
+}
+
 // An address that somebody else may have is not one to send from, until that is known.
 func TestTentativeAddressDoesNotCount(t *testing.T) {
 	inNamespace(t, func(ip func(...string)) {
