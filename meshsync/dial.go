@@ -124,7 +124,7 @@ type race struct {
 
 	seen   []netip.AddrPort
 	queue  []netip.AddrPort // not yet tried
-	relays []*relayLink     // those at which the peer is, or may be
+	relays []*relayConn     // those at which the peer is, or may be
 	tried  int              // how many of them are
 	failed []CandidateError
 	won    *Conn // that of an attempt, not one that came otherwise
@@ -142,7 +142,7 @@ type attemptResult struct {
 	won     bool // conn is the attempt's own
 	relayed bool
 	awaited bool // it is what the wait for the peer has found: relays
-	relays  []*relayLink
+	relays  []*relayConn
 	failed  []CandidateError
 }
 
@@ -217,7 +217,7 @@ func (r *race) run() (*Conn, error) {
 }
 
 // addRelays adds relays that have not been tried.
-func (r *race) addRelays(found []*relayLink) {
+func (r *race) addRelays(found []*relayConn) {
 	for _, l := range found {
 		if !slices.Contains(r.relays, l) {
 			r.relays = append(r.relays, l)
@@ -311,7 +311,7 @@ func (r *race) awaitRelays() {
 }
 
 // attemptRelay reaches the peer through a relay.
-func (r *race) attemptRelay(l *relayLink) {
+func (r *race) attemptRelay(l *relayConn) {
 	r.running++
 	go func() { // run or cleanUp waits for it
 		a := attemptResult{relayed: true}

@@ -252,7 +252,7 @@ func (c *Conn) stir() {
 }
 
 // relayHas takes note of what a relay says: a peer is there, or is not.
-func (t *MeshSyncTransport) relayHas(l *relayLink, id PeerID, there bool) {
+func (t *MeshSyncTransport) relayHas(l *relayConn, id PeerID, there bool) {
 	t.mu.Lock()
 	var bound *paths.Bound
 	if p := t.peers[id]; p != nil && p.conn() != nil {
@@ -263,7 +263,7 @@ func (t *MeshSyncTransport) relayHas(l *relayLink, id PeerID, there bool) {
 }
 
 // relayLost makes the connections that go through a relay look for another path at once.
-func (t *MeshSyncTransport) relayLost(l *relayLink) {
+func (t *MeshSyncTransport) relayLost(l *relayConn) {
 	for _, c := range t.conns() {
 		if r := l.routeTo(c.peer); c.route() == r {
 			c.paths.Doubt(r)

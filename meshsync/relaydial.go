@@ -11,7 +11,7 @@ import (
 )
 
 // dialDue dials after a wait.
-func (l *relayLink) dialDue() {
+func (l *relayConn) dialDue() {
 	if forNew := l.again; l.client != nil || forNew {
 		l.dial(l.client != nil)
 		l.forNew = forNew
@@ -21,10 +21,10 @@ func (l *relayLink) dialDue() {
 }
 
 // dial begins a dial by all URLs, instead of one that is under way.
-func (l *relayLink) dial(udpOnly bool) { l.begin(udpOnly, true) }
+func (l *relayConn) dial(udpOnly bool) { l.begin(udpOnly, true) }
 
 // begin begins a dial, by all URLs or by the next one.
-func (l *relayLink) begin(udpOnly, all bool) {
+func (l *relayConn) begin(udpOnly, all bool) {
 	l.leave()
 	l.budget.spend(l.rs.t.opts.Reconnect.MaxDelay)
 	l.udpOnly, l.forNew, l.again = udpOnly, false, false
@@ -46,7 +46,7 @@ func (l *relayLink) begin(udpOnly, all bool) {
 }
 
 // connect dials as o says, which has what is particular to this dial.
-func (l *relayLink) connect(ctx context.Context, o relay.ClientOptions) linkDial {
+func (l *relayConn) connect(ctx context.Context, o relay.ClientOptions) linkDial {
 	t := l.rs.t
 	source := new(linkSource)
 	d := linkDial{found: make(map[relay.URL][]netip.AddrPort)}
@@ -71,7 +71,7 @@ func (l *relayLink) connect(ctx context.Context, o relay.ClientOptions) linkDial
 type linkSource struct{ client *relay.Client }
 
 // dialEnded takes the result of a dial.
-func (l *relayLink) dialEnded(d linkDial) {
+func (l *relayConn) dialEnded(d linkDial) {
 	l.cancelDial()
 	l.cancelDial, l.dialed = nil, nil
 	l.rs.t.metrics.relayDialed(d.err)
@@ -107,7 +107,7 @@ func (l *relayLink) dialEnded(d linkDial) {
 }
 
 // lost goes on after the end of the connection.
-func (l *relayLink) lost() {
+func (l *relayConn) lost() {
 	select {
 	case d := <-l.dialed: // perhaps there is another one already
 		l.dialEnded(d)
@@ -139,7 +139,7 @@ func (l *relayLink) lost() {
 
 // account takes note of the end of the connection, before the next is dialed.
 // It reports whether connections keep ending before they are stable.
-func (l *relayLink) account() (flapping bool) {
+func (l *relayConn) account() (flapping bool) {
 	l.search.began = time.Now()
 	again := l.failures > 0 || l.unstable
 	l.unstable = time.Since(l.opened) < l.rs.t.opts.Reconnect.StableAfter

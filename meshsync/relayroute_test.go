@@ -273,7 +273,7 @@ func TestLinkTakesAFinishedDialWhenItsConnectionEnds(t *testing.T) {
 		r := w.relay(1)
 		a := w.node(1, home(r))
 		time.Sleep(time.Second)
-		l := newRelayLink(a.relays, mustURL(r.url()), 1000) // one that does not run
+		l := newRelayConn(a.relays, mustURL(r.url()), 1000) // one that does not run
 		other := func() *relay.Client {
 			d := l.connect(context.Background(), relay.ClientOptions{URL: l.url})
 			if d.err != nil {
@@ -296,7 +296,7 @@ func TestLinkTakesAFinishedDialWhenItsConnectionEnds(t *testing.T) {
 	})
 }
 
-func (n *node) link(r *relayNode) *relayLink {
+func (n *node) link(r *relayNode) *relayConn {
 	n.relays.mu.Lock()
 	defer n.relays.mu.Unlock()
 	return n.relays.links[linkKey(mustURL(r.url()))]

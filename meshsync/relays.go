@@ -32,10 +32,10 @@ type relays struct {
 
 	mu      sync.Mutex
 	closed  bool
-	links   map[relay.URL]*relayLink // by linkKey
-	numbers map[uint64]*relayLink    // by the number of their routes
+	links   map[relay.URL]*relayConn // by linkKey
+	numbers map[uint64]*relayConn    // by the number of their routes
 	number  uint64                   // the last one given out
-	home    []*relayLink
+	home    []*relayConn
 	peers   map[PeerID]*relayedPeer // those that somebody uses relays for
 	clients map[*relay.Client]struct{}
 	overUDP []udpRelay  // those of clients that may forward packets beside QUIC
@@ -46,7 +46,7 @@ type relays struct {
 type udpRelay struct {
 	addr   netip.AddrPort // the relay's
 	client *relay.Client
-	link   *relayLink
+	link   *relayConn
 }
 
 // A relayedPeer is a peer for which somebody uses relays. relays.mu guards it.
@@ -59,8 +59,8 @@ type relayedPeer struct {
 func newRelays(t *MeshSyncTransport) *relays {
 	return &relays{
 		t:       t,
-		links:   make(map[relay.URL]*relayLink),
-		numbers: make(map[uint64]*relayLink),
+		links:   make(map[relay.URL]*relayConn),
+		numbers: make(map[uint64]*relayConn),
 		peers:   make(map[PeerID]*relayedPeer),
 		clients: make(map[*relay.Client]struct{}),
 	}
@@ -103,14 +103,14 @@ func (rs *relays) close() {
 
 // linkTo returns the link to a relay, which it makes if there is none, and names
 // the URL for it until forget. mu is held.
-func (rs *relays) linkTo(u relay.URL) *relayLink {
+func (rs *relays) linkTo(u relay.URL) *relayConn {
 	l := rs.links[linkKey(u)]
 	if l != nil {
 		l.name(u)
 		return l
 	}
 	rs.number++
-	l = newRelayLink(rs, u, rs.number)
+	l = newRelayConn(rs, u, rs.number)
 	l.name(u)
 	if rs.closed {
 		return l // it never runs
@@ -121,7 +121,7 @@ func (rs *relays) linkTo(u relay.URL) *relayLink {
 }
 
 // drop ends a link that nobody uses. mu is held.
-func (rs *relays) drop(l *relayLink) {
+func (rs *relays) drop(l *relayConn) {
 	if l.users--; l.users == 0 && rs.links[l.key] == l {
 		delete(rs.links, l.key)
 		delete(rs.numbers, l.number)
@@ -140,7 +140,7 @@ func (rs *relays) peerFor(id PeerID) *relayedPeer {
 }
 
 // routeTo returns the route to a peer through the relay.
-func (l *relayLink) routeTo(id PeerID) paths.Route {
+func (l *relayConn) routeTo(id PeerID) paths.Route {
 	return paths.Route{Kind: paths.Relayed, Relay: l.number, Peer: id}
 }
 
@@ -165,12 +165,12 @@ func (rs *relays) Relayed(r paths.Route, b []byte, size int, asks bool) error {
 
 // Direct implements paths.Carrier.
 func (rs *relays) Direct(b []byte, to *net.UDPAddr) {
-	rs.t.endpoint.WriteRun(b, len(b), to, nil) // lost is lost
+	rs.t.endpoint.WriteRun(b, len(b), to, nil) // a packet may be lost
 }
 
 // receive takes a packet that came over l from a peer, as the relay says, inside
 // the connection to the relay.
-func (rs *relays) receive(l *relayLink, from PeerID, b []byte) {
+func (rs *relays) receive(l *relayConn, from PeerID, b []byte) {
 	if packet, as := rs.arrived(l, from, b); as != nil && !rs.t.endpoint.Inject(packet, as) {
 		rs.refused.Add(1)
 	}
@@ -191,7 +191,7 @@ func (rs *relays) unwrap(b []byte, from *net.UDPAddr) (packet []byte, as *net.UD
 
 // unwrapped returns whose packet came beside QUIC from the address of a relay, and
 // through which one; nil if it is from none of ours.
-func (rs *relays) unwrapped(b []byte, addr netip.AddrPort) (sender PeerID, packet []byte, l *relayLink) {
+func (rs *relays) unwrapped(b []byte, addr netip.AddrPort) (sender PeerID, packet []byte, l *relayConn) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, r := range rs.overUDP {
@@ -207,7 +207,7 @@ func (rs *relays) unwrapped(b []byte, addr netip.AddrPort) (sender PeerID, packe
 
 // arrived takes a packet of a peer that came over l, as the relay says: QUIC finds out
 // whether it did. It returns what QUIC is to be shown, and from where; nil: nothing.
-func (rs *relays) arrived(l *relayLink, from PeerID, b []byte) (packet []byte, as *net.UDPAddr) {
+func (rs *relays) arrived(l *relayConn, from PeerID, b []byte) (packet []byte, as *net.UDPAddr) {
 	if from == rs.t.id || len(b) == 0 {
 		return nil, nil
 	}

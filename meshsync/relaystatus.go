@@ -101,7 +101,7 @@ func (t *MeshSyncTransport) Relays() []RelayStatus {
 }
 
 // status is called with relays.mu held.
-func (l *relayLink) status(home bool) RelayStatus {
+func (l *relayConn) status(home bool) RelayStatus {
 	st := RelayStatus{URL: l.url.String(), Home: home, State: l.state, Since: l.since, LastError: l.trouble}
 	if l.client != nil {
 		st.Carrier, st.Observed = l.client.Carrier(), l.client.Observed()
@@ -112,7 +112,7 @@ func (l *relayLink) status(home bool) RelayStatus {
 // become sets the state and, unless there is a connection, why that is so. A
 // state that was not there before is logged, as is another reason of a relay that
 // refuses, but none of the tries in between.
-func (l *relayLink) become(s RelayState, err error) {
+func (l *relayConn) become(s RelayState, err error) {
 	refusal := l.refusalIn(err)
 	l.rs.mu.Lock()
 	same := s == l.state && refusal == l.refusal
@@ -138,7 +138,7 @@ func (l *relayLink) become(s RelayState, err error) {
 }
 
 // logger returns a logger that names the relay.
-func (l *relayLink) logger() *slog.Logger {
+func (l *relayConn) logger() *slog.Logger {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	return l.log.With("relay", l.url.HostPort())
@@ -167,7 +167,7 @@ func refusalOf(err error) error {
 
 // refusalIn returns the refusal in err. That somebody else is at the one URL that
 // was tried is none, unless it was so at all of them.
-func (l *relayLink) refusalIn(err error) error {
+func (l *relayConn) refusalIn(err error) error {
 	reason := refusalOf(err)
 	if reason == ErrIdentityMismatch && l.alone && l.refusal != reason {
 		return nil

@@ -30,7 +30,7 @@ const maxURLs = 8
 
 // name takes a URL that somebody names, which becomes the newest. One that is new
 // is dialed at once if there is no connection. relays.mu is held.
-func (l *relayLink) name(u relay.URL) {
+func (l *relayConn) name(u relay.URL) {
 	known := l.find(u)
 	if known == nil {
 		known = l.newURL(u)
@@ -46,7 +46,7 @@ func (l *relayLink) name(u relay.URL) {
 }
 
 // newURL returns a URL that nobody names yet.
-func (l *relayLink) newURL(u relay.URL) *namedURL {
+func (l *relayConn) newURL(u relay.URL) *namedURL {
 	n := &namedURL{url: u}
 	if ip, err := netip.ParseAddr(u.Host); err == nil && l.rs.t.endpoint.Reaches(ip.Unmap()) {
 		n.addrs = []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), u.Port)} // can be probed before it is dialed
@@ -55,12 +55,12 @@ func (l *relayLink) newURL(u relay.URL) *namedURL {
 }
 
 // forget ends what one name began. relays.mu is held.
-func (l *relayLink) forget(u relay.URL) {
+func (l *relayConn) forget(u relay.URL) {
 	l.find(u).users--
 	l.prune()
 }
 
-func (l *relayLink) find(u relay.URL) *namedURL {
+func (l *relayConn) find(u relay.URL) *namedURL {
 	for _, n := range l.urls {
 		if n.url == u {
 			return n
@@ -72,7 +72,7 @@ func (l *relayLink) find(u relay.URL) *namedURL {
 // prune drops the URLs that nobody names, but for the connection's, and but for
 // one that is the last: a connection to a peer may need the relay when whoever
 // named it has gone. relays.mu is held.
-func (l *relayLink) prune() {
+func (l *relayConn) prune() {
 	last := l.urls[:1:1]
 	l.urls = slices.DeleteFunc(slices.Clone(l.urls), func(n *namedURL) bool {
 		return n.users == 0 && (l.client == nil || n.url != l.url)
@@ -87,7 +87,7 @@ func (l *relayLink) prune() {
 
 // toDial returns the URLs to try in the next dial, and those to look up beside it:
 // either the newest is tried, and others with it, or the one whose turn it is.
-func (l *relayLink) toDial(all bool) (try, lookUp []relay.URL) {
+func (l *relayConn) toDial(all bool) (try, lookUp []relay.URL) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	urls := l.urls
@@ -106,7 +106,7 @@ func (l *relayLink) toDial(all bool) (try, lookUp []relay.URL) {
 
 // located takes note of where URLs led, and returns where to look for the relay:
 // the first address of each URL, then the second of each, and so on.
-func (l *relayLink) located(found map[relay.URL][]netip.AddrPort) (targets []netip.AddrPort) {
+func (l *relayConn) located(found map[relay.URL][]netip.AddrPort) (targets []netip.AddrPort) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	most := 0
@@ -129,7 +129,7 @@ func (l *relayLink) located(found map[relay.URL][]netip.AddrPort) (targets []net
 // urlOf returns which URL leads to the address of a connection: of several the
 // one that has been known for the longest, which does not change from connection
 // to connection. relays.mu is held.
-func (l *relayLink) urlOf(remote netip.AddrPort) relay.URL {
+func (l *relayConn) urlOf(remote netip.AddrPort) relay.URL {
 	for _, n := range slices.Backward(l.urls) {
 		if slices.Contains(n.addrs, remote) {
 			return n.url

@@ -14,7 +14,7 @@ import (
 type relayUse struct {
 	rs    *relays
 	peer  *relayedPeer
-	links []*relayLink
+	links []*relayConn
 	// forget forgets the URLs that the use named.
 	forget []func()
 	// ofConn says that it is a connection's, and nobody's wish to reach the peer.
@@ -78,7 +78,7 @@ func (u *relayUse) keep(rs *relays, over paths.Route) *relayUse {
 }
 
 // add adds a relay. mu is held.
-func (u *relayUse) add(l *relayLink) {
+func (u *relayUse) add(l *relayConn) {
 	if !slices.Contains(u.links, l) {
 		u.links = append(u.links, l)
 		l.users++
@@ -86,7 +86,7 @@ func (u *relayUse) add(l *relayLink) {
 	}
 }
 
-func (u *relayUse) addAll(links []*relayLink) {
+func (u *relayUse) addAll(links []*relayConn) {
 	for _, l := range links {
 		u.add(l)
 	}
@@ -128,12 +128,12 @@ func (u *relayUse) routes() []paths.Route {
 }
 
 // best returns the relays at which the peer is, or may be, the likeliest first.
-func (u *relayUse) best() []*relayLink {
+func (u *relayUse) best() []*relayConn {
 	u.rs.mu.Lock()
 	defer u.rs.mu.Unlock()
 	id := u.peer.id
-	all := slices.DeleteFunc(slices.Clone(u.links), func(l *relayLink) bool { return l.worth(id) == worthNothing })
-	slices.SortStableFunc(all, func(a, b *relayLink) int { return cmp.Compare(b.worth(id), a.worth(id)) })
+	all := slices.DeleteFunc(slices.Clone(u.links), func(l *relayConn) bool { return l.worth(id) == worthNothing })
+	slices.SortStableFunc(all, func(a, b *relayConn) int { return cmp.Compare(b.worth(id), a.worth(id)) })
 	return all
 }
 
@@ -145,7 +145,7 @@ func (u *relayUse) mayReach() bool {
 	}
 	u.rs.mu.Lock()
 	defer u.rs.mu.Unlock()
-	return slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.worth(u.peer.id) > worthNothing })
+	return slices.ContainsFunc(u.links, func(l *relayConn) bool { return l.worth(u.peer.id) > worthNothing })
 }
 
 // isThere reports whether one of the relays says that the peer is there.
@@ -155,7 +155,7 @@ func (u *relayUse) isThere() bool {
 	}
 	u.rs.mu.Lock()
 	defer u.rs.mu.Unlock()
-	return slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.worth(u.peer.id) == worthMost })
+	return slices.ContainsFunc(u.links, func(l *relayConn) bool { return l.worth(u.peer.id) == worthMost })
 }
 
 // presenceWait is how long a relay that is connected may take to say whether a
@@ -171,7 +171,7 @@ func (u *relayUse) await(ctx context.Context) []CandidateError {
 	for {
 		u.rs.mu.Lock()
 		there, pending, failed := u.look()
-		mute := !there && slices.ContainsFunc(u.links, func(l *relayLink) bool { return l.isMute(u.peer.id) })
+		mute := !there && slices.ContainsFunc(u.links, func(l *relayConn) bool { return l.isMute(u.peer.id) })
 		if !there && pending && u.peer.changed == nil {
 			u.peer.changed = make(chan struct{})
 		}

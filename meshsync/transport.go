@@ -53,22 +53,22 @@ type MeshSyncTransport struct {
 	cert     tls.Certificate
 	log      *slog.Logger
 
-	endpoint *endpoint.Endpoint
-	local    *localAddr // nil: the socket is the service's, or has all addresses
-	book     *addressBook
-	known    *endpoint.Known // from where peers have authenticated
-	quic     *quic.Transport // the endpoint's
-	listener *quic.EarlyListener
-	windows  *windows
-	relays   *relays
-	paths    *paths.Layer
-	slots    *dialSlots
-	waits    *waitList
-	probes   *probeBudget
-	lookups  chan struct{} // full while maxLookups are under way
-	events   *eventHub
-	metrics  *metrics
-	lines    *lineLimit
+	endpoint  *endpoint.Endpoint
+	local     *localAddr // nil: the socket is the service's, or has all addresses
+	book      *addressBook
+	known     *endpoint.Known // from where peers have authenticated
+	quic      *quic.Transport // the endpoint's
+	listener  *quic.EarlyListener
+	windows   *windows
+	relays    *relays
+	paths     *paths.Layer
+	dialQueue *dialQueue
+	waits     *waitList
+	probes    *probeBudget
+	lookups   chan struct{} // full while maxLookups are under way
+	events    *eventHub
+	metrics   *metrics
+	lines     *lineLimit
 
 	// ctx ends when Close or Shutdown begins: nothing new starts after it.
 	ctx  context.Context
@@ -106,20 +106,20 @@ func New(o Options) (_ *MeshSyncTransport, err error) {
 		return nil, err
 	}
 	t := &MeshSyncTransport{
-		opts:     opts,
-		id:       identity.FromKey(opts.PrivateKey),
-		cert:     cert,
-		windows:  newWindows(opts),
-		slots:    newDialSlots(opts.MaxConcurrentDials),
-		events:   newEventHub(),
-		lines:    newLineLimit(),
-		waits:    newWaitList(),
-		probes:   &probeBudget{fastest: 2 * opts.Reconnect.MinDelay},
-		lookups:  make(chan struct{}, maxLookups),
-		known:    endpoint.NewKnown(),
-		finished: make(chan struct{}),
-		peers:    make(map[PeerID]*peer),
-		places:   endpoint.NewPlaces(opts.MaxInboundPeers),
+		opts:      opts,
+		id:        identity.FromKey(opts.PrivateKey),
+		cert:      cert,
+		windows:   newWindows(opts),
+		dialQueue: newDialQueue(opts.MaxConcurrentDials),
+		events:    newEventHub(),
+		lines:     newLineLimit(),
+		waits:     newWaitList(),
+		probes:    &probeBudget{fastest: 2 * opts.Reconnect.MinDelay},
+		lookups:   make(chan struct{}, maxLookups),
+		known:     endpoint.NewKnown(),
+		finished:  make(chan struct{}),
+		peers:     make(map[PeerID]*peer),
+		places:    endpoint.NewPlaces(opts.MaxInboundPeers),
 	}
 	rand.Read(t.instance[:])
 	t.log = opts.Logger.With("transport", t.id.Short())

@@ -271,7 +271,7 @@ func TestNothingIsLeftWhenUnregisterReturns(t *testing.T) {
 				t.Errorf("left: watchdog %v, dial %v", p.watchdog != nil, p.connect != nil)
 			}
 			a.mu.Unlock()
-			if a.slots.taken != 0 {
+			if a.dialQueue.taken != 0 {
 				t.Error("a dial is running")
 			}
 			a.stop()

@@ -30,12 +30,12 @@ type watchdog struct {
 	connected  bool
 	suspect    bool        // connected, and nothing comes over any path
 	upSince    time.Time   // when the last connection that it knows of began
-	rendezvous *rendezvous // nil: the peer is registered without a relay
+	relays     *peerRelays // nil: the peer is registered without a relay
 	seen       uint64      // how many of the connections it knows of
 	locating   *locating   // the lookup of the addresses; nil: there is none
 	failures   int         // failed dials and short-lived connections since a stable one
 	unstable   bool        // the last connection was short-lived
-	search     probing
+	search     prober
 	onAnswer   bool           // there was an answer for the last dial
 	answeredAt netip.AddrPort // where the peer last answered a probe
 	busySince  time.Time      // when the peer began to say that it is busy
@@ -77,7 +77,7 @@ func newWatchdog(t *MeshSyncTransport, id PeerID, r registration) *watchdog {
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
-	w.search = newProbing(t, id, r.policy)
+	w.search = newProber(t, id, r.policy)
 	return w
 }
 
@@ -122,7 +122,7 @@ func (w *watchdog) run() {
 			w.search.next()
 		case a := <-w.search.answers:
 			w.heard(a)
-		case <-w.rendezvous.arrivals():
+		case <-w.relays.arrivals():
 			w.peerArrived()
 		case <-w.demands:
 			w.demanded()
@@ -130,10 +130,10 @@ func (w *watchdog) run() {
 			w.follow()
 			w.startAnew(true)
 		case <-w.network:
-			w.search.doubt() // the new network may drop probes
+			w.search.forgetProven() // the new network may drop probes
 			w.startAnew(true)
 		case <-w.retries:
-			w.rendezvous.relayUse().wantNow()
+			w.relays.relayUse().wantNow()
 			w.startAnew(false)
 		}
 		w.wakeups.Add(1)
@@ -150,7 +150,7 @@ func (w *watchdog) halt() {
 
 // finish ends the registration.
 func (w *watchdog) finish() {
-	w.rendezvous.relayUse().release()
+	w.relays.relayUse().release()
 	w.t.mu.Lock()
 	p := w.t.peers[w.peer]
 	w.t.publish(Event{Kind: EventUnregistered, Peer: w.peer})
@@ -199,7 +199,7 @@ func (w *watchdog) connectionUp(c *Conn) {
 	w.refused, w.refusal = false, ""
 	w.busyUntil = time.Time{}
 	w.onAnswer = false
-	w.rendezvous.isOver()
+	w.relays.isOver()
 	w.search.stop()
 	w.search.check(c.over.Addr)
 	w.findAddresses()

@@ -18,7 +18,7 @@ type dialResult struct {
 // dial queues for a dial. While it has to wait for its turn, probes find out
 // whether the peer would answer.
 func (w *watchdog) dial(p dialPriority) {
-	if w.rendezvous.relayUse().isThere() {
+	if w.relays.relayUse().isThere() {
 		p = priorityAnswered
 	}
 	q := &queuedState{priority: p}
@@ -102,9 +102,9 @@ func (w *watchdog) dialNow() {
 	w.budget.spend(w.policy.MaxDelay)
 	reached, extend := new(atomic.Bool), make(chan time.Duration, 1)
 	to := target{peer: w.peer, answered: w.answeredAt, beside: w.connected, reached: reached, extend: extend}
-	w.rendezvous.addTo(&to)
+	w.relays.addTo(&to)
 	w.enter(&dialingState{reached: reached, extend: extend, dial: func(ctx context.Context) dialResult {
-		defer w.t.slots.release(slot)
+		defer w.t.dialQueue.release(slot)
 		var ok bool
 		if to.addrs, ok = w.announceDial(ctx, to.beside); !ok {
 			return dialResult{err: context.Cause(ctx)}
@@ -134,7 +134,7 @@ func (w *watchdog) dialAgain() {
 // dials are counted until it is given up.
 func (w *watchdog) isLeftToProbes() bool {
 	return !w.suspect && w.policy.MaxAttempts == 0 && w.search.timer != nil && !w.t.endpoint.Lost() && w.search.isProven() &&
-		time.Since(w.search.dialed) < blindAfter && !w.rendezvous.relayUse().mayReach()
+		time.Since(w.search.dialed) < blindAfter && !w.relays.relayUse().mayReach()
 }
 
 // waitForAnswer waits for the answer to a probe; until the next dial that needs none, its names are looked up each MaxDelay, and
@@ -240,7 +240,7 @@ func (w *watchdog) demanded() {
 	if time.Now().Before(w.busyUntil) {
 		return // it will be asked then
 	}
-	w.rendezvous.relayUse().wantNow()
+	w.relays.relayUse().wantNow()
 	last := w.search.probed
 	if _, dials := w.state.(*dialingState); dials && w.search.dialed.After(last) { // the answer to the handshake may still come
 		last = w.search.dialed
@@ -326,7 +326,7 @@ func (w *watchdog) searchAfter(err error) {
 		// It answers probes but no handshake: perhaps large packets do not
 		// pass. Answers must not set the pace, then.
 		w.search.stop()
-		w.search.doubt()
+		w.search.forgetProven()
 	default:
 		w.search.start()
 	}

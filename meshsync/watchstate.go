@@ -26,7 +26,7 @@ type (
 	// queuedState: it waits for its turn under MaxConcurrentDials, and probes find out whether that should come earlier.
 	queuedState struct {
 		priority dialPriority
-		slot     *slotRequest // nil: the dial has it now
+		slot     *dialSlot // nil: the dial has it now
 	}
 	// dialingState: a dial runs in a goroutine of its own.
 	dialingState struct {
@@ -74,12 +74,12 @@ func (s *connectedState) end(*watchdog) {
 	}
 }
 
-func (s *queuedState) begin(w *watchdog) { s.slot = w.t.slots.request(s.priority, w.failures) }
+func (s *queuedState) begin(w *watchdog) { s.slot = w.t.dialQueue.request(s.priority, w.failures) }
 func (s *queuedState) shown() PeerState  { return StateDialing }
 
 func (s *queuedState) end(w *watchdog) {
 	if s.slot != nil {
-		w.t.slots.release(s.slot)
+		w.t.dialQueue.release(s.slot)
 	}
 }
 

@@ -167,8 +167,8 @@ func (n *node) stop() {
 	if left := len(n.waits.searches) + len(n.waits.conns) + n.probes.probedAddrs(); left != 0 {
 		n.w.t.Errorf("%d answers, %d gone packets are waited for, %d addresses probed after Close", len(n.waits.searches), len(n.waits.conns), n.probes.probedAddrs())
 	}
-	if n.slots.taken != 0 || len(n.slots.waiting) != 0 {
-		n.w.t.Errorf("%d slots are taken, %d wait after Close", n.slots.taken, len(n.slots.waiting))
+	if n.dialQueue.taken != 0 || len(n.dialQueue.waiting) != 0 {
+		n.w.t.Errorf("%d slots are taken, %d wait after Close", n.dialQueue.taken, len(n.dialQueue.waiting))
 	}
 	if left := n.endpoint.Unknown.Count(); left != 0 {
 		n.w.t.Errorf("%d unknown connections after Close", left)

@@ -205,7 +205,7 @@ func TestRefusedUDPFallsBackToTCP(t *testing.T) {
 // Also one that reconnects.
 func TestOneIdentityGetsHalfAQueue(t *testing.T) {
 	var pool buffers
-	o := &outbox{pool: &pool, owner: deafOwner{}, limit: maxForwarded, limitEach: maxForwarded / 2, running: true}
+	o := &sendQueue{pool: &pool, owner: deafOwner{}, limit: maxForwarded, limitEach: maxForwarded / 2, running: true}
 	taken := 0
 	for range 2 {
 		for o.put(outgoing{frame: pool.get(), from: testID(1)}) {
@@ -317,8 +317,8 @@ func TestFullQueuesLeaveRoomToOthers(t *testing.T) {
 	var pool buffers
 	const most = 1000
 	shared := &budget{most: most}
-	fill := func(watched bool) (o *outbox, taken int) {
-		o = &outbox{pool: &pool, owner: deafOwner{}, limit: maxForwarded, running: true, budget: shared}
+	fill := func(watched bool) (o *sendQueue, taken int) {
+		o = &sendQueue{pool: &pool, owner: deafOwner{}, limit: maxForwarded, running: true, budget: shared}
 		for o.put(outgoing{frame: pool.get(), watched: watched}) {
 			taken++
 		}

@@ -8,7 +8,7 @@ import (
 // A channel is one connection of a client and a relay, as both sides have it.
 type channel struct {
 	link link
-	out  outbox
+	out  sendQueue
 	pool *buffers
 	path path // of forwarded packets
 	// ctx ends with the channel; its cause says why.
@@ -19,10 +19,10 @@ type channel struct {
 }
 
 // open makes a channel of a link that both sides have agreed on.
-func (c *channel) open(l link, owner outboxOwner, pool *buffers, wg *sync.WaitGroup) {
+func (c *channel) open(l link, owner sendQueueOwner, pool *buffers, wg *sync.WaitGroup) {
 	c.link, c.pool, c.wg = l, pool, wg
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
-	c.out = outbox{link: l, owner: owner, pool: pool, wg: wg}
+	c.out = sendQueue{link: l, owner: owner, pool: pool, wg: wg}
 }
 
 // end ends the channel and tells the other side why. The first cause counts.

@@ -192,13 +192,13 @@ func (c *Client) failed(err error) {
 	c.end(fmt.Errorf("relay %s over %s: %w", c.remote, c.Carrier(), err))
 }
 
-// unsent is told by the outbox of packets that it dropped.
+// unsent is told by the send queue of packets that it dropped.
 func (c *Client) unsent(n int) { c.counters.dropped.Add(uint64(n)) }
 
-// sent is told by the outbox of packets that it wrote, which Send has counted.
+// sent is told by the send queue of packets that it wrote, which Send has counted.
 func (c *Client) sent(int, uint64) {}
 
-// appendControl is asked by the outbox for what waits to be written.
+// appendControl is asked by the send queue for what waits to be written.
 func (c *Client) appendControl(b []byte) []byte {
 	if c.pongDue {
 		b, c.pongDue = appendNonce(b, kindPong, c.pong), false

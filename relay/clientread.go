@@ -65,7 +65,7 @@ func (c *Client) readTCP(l *tcpLink) {
 		}
 		return err
 	})
-	c.ended(err) // the outbox closes the connection
+	c.ended(err) // the send queue closes the connection
 }
 
 // ended ends the client with why its reading did.

@@ -40,7 +40,7 @@ const (
 )
 
 // flows are all flows of a relay. Its lock is taken after the table's, and before
-// that of an outbox.
+// that of a send queue.
 type flows struct {
 	most  int // clients
 	began time.Time

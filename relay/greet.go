@@ -19,7 +19,7 @@ func clientTLS(o *ClientOptions, cert tls.Certificate) *tls.Config {
 	if !o.URL.ID.IsZero() {
 		conf := identity.ClientTLS(cert, alpn, o.URL.ID)
 		conf.ServerName = pinnedName
-		conf.DynamicRecordSizingDisabled = true // the outbox decides about records
+		conf.DynamicRecordSizingDisabled = true // the send queue decides about records
 		return conf
 	}
 	conf := o.TLS.Clone()

@@ -88,7 +88,7 @@ func TestRateLimit(t *testing.T) {
 // all the room.
 func TestQueuesAreBoundedAndShared(t *testing.T) {
 	var pool buffers
-	o := &outbox{pool: &pool, owner: deafOwner{}, limit: maxForwarded, limitEach: maxForwarded / 2, running: true}
+	o := &sendQueue{pool: &pool, owner: deafOwner{}, limit: maxForwarded, limitEach: maxForwarded / 2, running: true}
 	flooder, quiet := testID(1), testID(2)
 	taken := 0
 	for range 2 * maxForwarded {
@@ -114,7 +114,7 @@ func TestQueuesAreBoundedAndShared(t *testing.T) {
 func TestAnUnsendablePacketDropsOnlyItself(t *testing.T) {
 	var wg sync.WaitGroup
 	l := &pickyLink{}
-	o := &outbox{link: l, pool: new(buffers), wg: &wg, owner: deafOwner{}, limit: 10}
+	o := &sendQueue{link: l, pool: new(buffers), wg: &wg, owner: deafOwner{}, limit: 10}
 	for i := range 5 {
 		o.put(outgoing{frame: make([]byte, packetHeader+i)})
 	}
@@ -186,12 +186,12 @@ func TestRings(t *testing.T) {
 			}
 			want++
 		}
-		r.rest()
+		r.release()
 	}
 	for r.n > 0 {
 		want += r.take(out)
 	}
-	if r.rest(); next != want || len(r.items) > ringKeep {
+	if r.release(); next != want || len(r.items) > ringKeep {
 		t.Errorf("%d in, %d out, %d places kept", next, want, len(r.items))
 	}
 }

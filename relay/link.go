@@ -8,7 +8,7 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// A link is what one connection's frames are written to. Its outbox is the only
+// A link is what one connection's frames are written to. Its send queue is the only
 // one that writes; abort may be called from any goroutine.
 type link interface {
 	// writeControl writes whole messages. It may block.
@@ -21,7 +21,7 @@ type link interface {
 	// abort begins the end, with a reason for the other side. What is blocked
 	// in writing returns soon.
 	abort(code closeCode)
-	// finish is what the outbox does last, after abort.
+	// finish is what the send queue does last, after abort.
 	finish(code closeCode)
 
 	// received grows while anything at all comes in.
@@ -39,7 +39,7 @@ type quicLink struct {
 	qc      *quic.Conn
 	control *quic.Stream
 
-	// The outbox's goroutine owns these.
+	// The send queue's goroutine owns these.
 	splitter splitter
 	limit    int // bytes of a datagram, when a packet last was longer
 }

@@ -134,7 +134,7 @@ func (c *session) overrun() bool {
 	return len(c.channels) > 2*maxWatches
 }
 
-// appendControl is asked by the outbox for what waits to be written.
+// appendControl is asked by the send queue for what waits to be written.
 func (c *session) appendControl(b []byte) []byte {
 	if !c.greeted {
 		c.toldAddr.Store(c.udpAddr())

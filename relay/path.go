@@ -36,7 +36,7 @@ type path struct {
 	testing int
 	checked time.Time
 
-	// The outbox's mu guards it, of the other direction: the longest test that came and
+	// The send queue's mu guards it, of the other direction: the longest test that came and
 	// has yet to be answered; 0: none.
 	came int
 }
@@ -176,7 +176,7 @@ func (c *channel) testCame(size int) {
 	c.out.notify()
 }
 
-// append appends the answer that is due. The outbox's mu is held.
+// append appends the answer that is due. The send queue's mu is held.
 func (p *path) append(b []byte) []byte {
 	if p.came != 0 {
 		b, p.came = appendFits(b, uint16(p.came)), 0

@@ -71,7 +71,7 @@ func (r *ring[T]) take(out []T) int {
 }
 
 // rest gives up what an empty ring has grown to.
-func (r *ring[T]) rest() {
+func (r *ring[T]) release() {
 	if r.n == 0 && len(r.items) > ringKeep {
 		r.items, r.head = nil, 0
 	}

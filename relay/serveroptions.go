@@ -107,7 +107,7 @@ func serverTLS(o ServerOptions) (*tls.Config, error) {
 	}
 	pinned := identity.ServerTLS(cert, alpn)
 	pinned.NextProtos = append(pinned.NextProtos, alpnBefore)
-	pinned.DynamicRecordSizingDisabled = true // the outbox decides about records
+	pinned.DynamicRecordSizingDisabled = true // the send queue decides about records
 	if o.TLS == nil {
 		return pinned, nil
 	}

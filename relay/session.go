@@ -305,14 +305,14 @@ func (c *session) failed(err error) {
 	c.end(explain(err))
 }
 
-// unsent is told by the outbox of packets that it dropped.
+// unsent is told by the send queue of packets that it dropped.
 func (c *session) unsent(n int) { c.drop(droppedUnsent, n) }
 
-// sent is told by the outbox of packets that it wrote.
+// sent is told by the send queue of packets that it wrote.
 func (c *session) sent(n int, bytes uint64) {
 	c.server.counts.packets.Add(uint64(n))
 	c.server.counts.bytes.Add(bytes)
 }
 
-// queued is told by the outbox that a packet was put in.
+// queued is told by the send queue that a packet was put in.
 func (c *session) queued() {}

@@ -41,7 +41,7 @@ type tcpLink struct {
 
 	heard   atomic.Uint64 // messages that came in whole
 	aborted atomic.Bool
-	batch   []byte // not flushed; nil if empty; the outbox's goroutine owns it
+	batch   []byte // not flushed; nil if empty; the send queue's goroutine owns it
 }
 
 var _ link = (*tcpLink)(nil)

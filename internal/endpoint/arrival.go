@@ -70,7 +70,7 @@ func (a *arrival) keep(m *ipv4.Message, packet []byte, from net.Addr) bool {
 // arrived takes note of what one read brought, and returns what is left of it to
 // look at. Nobody out there has a virtual address, so what claims to come from one
 // is dropped.
-func (d *duties) arrived(b []byte, size int, from net.Addr) arrival {
+func (d *socketBase) arrived(b []byte, size int, from net.Addr) arrival {
 	if size <= 0 || size > len(b) {
 		size = len(b)
 	}
@@ -84,7 +84,7 @@ func (d *duties) arrived(b []byte, size int, from net.Addr) arrival {
 
 // read does so with a message of datagrams of the given size, or of one if that is 0.
 // One that was cut short is dropped.
-func (d *duties) read(m *ipv4.Message, size int) arrival {
+func (d *socketBase) read(m *ipv4.Message, size int) arrival {
 	a := d.arrived(m.Buffers[0][:m.N], size, m.Addr)
 	if m.Flags&truncated != 0 {
 		return arrival{}

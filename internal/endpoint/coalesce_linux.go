@@ -54,7 +54,7 @@ var readBuffers = sync.Pool{New: func() any {
 
 // A coalescer reads from one socket. The one goroutine that reads owns it.
 type coalescer struct {
-	*duties
+	*socketBase
 	raw   syscall.RawConn
 	fd    *borrowed
 	batch *ipv4.PacketConn             // reads from fd
@@ -70,8 +70,8 @@ type coalescer struct {
 	arrival arrival // what is left of ms[0]
 }
 
-func newCoalescer(u *net.UDPConn, raw syscall.RawConn, d *duties) *coalescer {
-	c := &coalescer{duties: d, raw: raw, fd: new(borrowed)}
+func newCoalescer(u *net.UDPConn, raw syscall.RawConn, d *socketBase) *coalescer {
+	c := &coalescer{socketBase: d, raw: raw, fd: new(borrowed)}
 	c.batch = ipv4.NewPacketConn(lent{u, c.fd})
 	c.try = c.receiveNow
 	return c

@@ -106,7 +106,7 @@ func coalescing(t *testing.T, pc *net.UDPConn) (*udpSocket, *coalescer) {
 		t.Skip("the system does not coalesce")
 	}
 	u := s.conn.Load()
-	c := newCoalescer(pc, u.system.raw, s.duties)
+	c := newCoalescer(pc, u.system.raw, s.socketBase)
 	u.readBatch = c.readBatch
 	return s, c
 }
@@ -242,7 +242,7 @@ func singly(t *testing.T, pc *net.UDPConn) *udpSocket {
 	t.Helper()
 	s := readingSocket(pc)
 	s.detach()
-	s.conn.Load().readBatch = (&singles{ipv4.NewPacketConn(pc), s.duties}).readBatch
+	s.conn.Load().readBatch = (&singles{ipv4.NewPacketConn(pc), s.socketBase}).readBatch
 	return s
 }
 

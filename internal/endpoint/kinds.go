@@ -45,7 +45,7 @@ func isBeside(b []byte) bool { return b[0]&0xc0 == 0 }
 // nextForQUIC takes packets off until there is one for QUIC, and returns it and the
 // address from which QUIC is to see it come. It returns false when there is none
 // left.
-func (d *duties) nextForQUIC(a *arrival) (packet []byte, from net.Addr, ok bool) {
+func (d *socketBase) nextForQUIC(a *arrival) (packet []byte, from net.Addr, ok bool) {
 	for len(a.b) > 0 {
 		if d.forward != nil {
 			if run := a.nextForwarded(); len(run) > 0 {
@@ -78,7 +78,7 @@ func (d *duties) nextForQUIC(a *arrival) (packet []byte, from net.Addr, ok bool)
 
 // unwrapped returns what a forwarded packet holds and from where QUIC is to see it
 // come, or nil if it is to be dropped.
-func (d *duties) unwrapped(b []byte, from net.Addr) ([]byte, net.Addr) {
+func (d *socketBase) unwrapped(b []byte, from net.Addr) ([]byte, net.Addr) {
 	u, ok := from.(*net.UDPAddr)
 	if !ok || d.unwrap == nil || len(b) <= ForwardedHeader {
 		return nil, nil
@@ -92,7 +92,7 @@ func (d *duties) unwrapped(b []byte, from net.Addr) ([]byte, net.Addr) {
 
 // admit takes note of a packet that QUIC is to be shown. It returns false for one
 // to drop, and for one beside QUIC, which is dealt with. See shown for from and named.
-func (d *duties) admit(b []byte, from net.Addr, named bool) bool {
+func (d *socketBase) admit(b []byte, from net.Addr, named bool) bool {
 	if len(b) == 0 {
 		return false
 	}
@@ -107,7 +107,7 @@ func (d *duties) admit(b []byte, from net.Addr, named bool) bool {
 // takeSmall deals with a packet beside QUIC that is no forwarded one, or has been
 // forwarded: a probe, which is answered at once, or one for Config.Small. Of those
 // that one host sends only so many are looked at.
-func (d *duties) takeSmall(b []byte, from net.Addr) {
+func (d *socketBase) takeSmall(b []byte, from net.Addr) {
 	if len(b) != ProbeSize {
 		return
 	}
@@ -126,6 +126,6 @@ func (d *duties) takeSmall(b []byte, from net.Addr) {
 	if b[0] != TypeProbe {
 		d.toSmall(b, from)
 	} else if answer := d.invites.answerProbe(b, from, d.id); answer != nil {
-		d.writeTo(answer, from) // lost is lost
+		d.writeTo(answer, from) // a packet may be lost
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 // A sink is where what is read from anywhere goes to.
 type sink struct {
-	duties
+	socketBase
 	forwards, smalls []string
 }
 
@@ -22,7 +22,7 @@ type sink struct {
 // Hooks note what they get. The client's one knows the channels whose number ends in
 // a byte below 0x80.
 func newSink(forward, unwrap, small bool) *sink {
-	s := &sink{duties: duties{
+	s := &sink{socketBase: socketBase{
 		resets: &resetter{}, small: newSmallRate(), invites: newInviter(), log: slog.New(slog.DiscardHandler),
 		pc: silent{},
 	}}

@@ -5,7 +5,7 @@ import "net"
 // packetSocket is any other packet connection.
 type packetSocket struct {
 	net.PacketConn
-	*duties
+	*socketBase
 }
 
 // SetReadBuffer passes on quic-go's wish for a larger buffer.

@@ -20,7 +20,7 @@ import (
 // way returns the address to which packets go that are sent to another with the control
 // messages oob. It returns nil if they are not to be sent, for they are taken or lost,
 // and then what quic-go is to be told.
-func (d *duties) way(b, oob []byte, to *net.UDPAddr) (via *net.UDPAddr, err error) {
+func (d *socketBase) way(b, oob []byte, to *net.UDPAddr) (via *net.UDPAddr, err error) {
 	_, virtual := VirtualNumber(to)
 	if !virtual && (d.redirect == nil || len(b) == 0 || isBeside(b)) {
 		return to, nil
@@ -46,7 +46,7 @@ func (d *duties) way(b, oob []byte, to *net.UDPAddr) (via *net.UDPAddr, err erro
 // arrivesAs returns the packet that QUIC is to be shown for one of its own that came, or for
 // one of a path, with which total bytes of an arrival began, and the address from which
 // QUIC is to see it come. It returns nil if there is none.
-func (d *duties) arrivesAs(packet []byte, total int, a *arrival) ([]byte, net.Addr) {
+func (d *socketBase) arrivesAs(packet []byte, total int, a *arrival) ([]byte, net.Addr) {
 	from, ok := a.from.(*net.UDPAddr)
 	if !ok || d.arrive == nil {
 		if isBeside(packet) {

@@ -29,12 +29,12 @@ func (s *side) written(b []byte, to *net.UDPAddr) (err error) {
 	return err
 }
 
-// duties returns those of the side's socket, whatever that is.
-func (s *side) duties() *duties {
+// socketBase returns those of the side's socket, whatever that is.
+func (s *side) socketBase() *socketBase {
 	if u, ok := s.socket.(*udpSocket); ok {
-		return u.duties
+		return u.socketBase
 	}
-	return s.socket.(*packetSocket).duties
+	return s.socket.(*packetSocket).socketBase
 }
 
 func TestPacketsGoWhereTheyAreRedirected(t *testing.T) {
@@ -70,7 +70,7 @@ func TestPacketsGoWhereTheyAreRedirected(t *testing.T) {
 			if err := s.written(tc.b, tc.to); err != nil {
 				t.Errorf("%s, plain %v: %v", tc.what, plain, err)
 			}
-			if via, _ := s.duties().way(tc.b, nil, tc.to); (via == nil) != (tc.at == nil) {
+			if via, _ := s.socketBase().way(tc.b, nil, tc.to); (via == nil) != (tc.at == nil) {
 				t.Errorf("%s, plain %v: it is written to %v", tc.what, plain, via)
 			}
 			want := map[*net.UDPConn]string{name: "end", path: "end"}
@@ -78,7 +78,7 @@ func TestPacketsGoWhereTheyAreRedirected(t *testing.T) {
 				want[tc.at] = string(tc.b)
 			}
 			for _, pc := range []*net.UDPConn{name, path} {
-				s.duties().send([]byte("end"), pc.LocalAddr())
+				s.socketBase().send([]byte("end"), pc.LocalAddr())
 				pc.SetReadDeadline(time.Now().Add(patience))
 				got := make([]byte, 10)
 				n, _, err := pc.ReadFrom(got)

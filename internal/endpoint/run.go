@@ -6,7 +6,7 @@ import (
 
 // writeEach sends datagrams of the given size, the last of which may be shorter, one
 // by one, until one cannot be sent.
-func (d *duties) writeEach(b []byte, size int, write func(p []byte) error) (sent int, err error) {
+func (d *socketBase) writeEach(b []byte, size int, write func(p []byte) error) (sent int, err error) {
 	for rest := (arrival{b: b, size: size}); len(rest.b) > 0; sent++ {
 		p := rest.next()
 		if err := write(p); err != nil {

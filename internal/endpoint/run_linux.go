@@ -40,7 +40,7 @@ func newRunWriter() *runWriter {
 }
 
 // writeRun hands as many datagrams to each call as the system takes.
-func (c *udpConn) writeRun(d *duties, b []byte, size int, to, local net.Addr) (sent int, err error) {
+func (c *udpConn) writeRun(d *socketBase, b []byte, size int, to, local net.Addr) (sent int, err error) {
 	if c.system.raw == nil {
 		return 0, net.ErrClosed
 	}

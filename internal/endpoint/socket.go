@@ -38,7 +38,7 @@ type traffic struct {
 // connections that QUIC does not know, and i says what probes are answered.
 func newSocket(c Config, r *resetter, i *inviter) socket {
 	pc := c.PacketConn
-	d := &duties{
+	d := &socketBase{
 		pc: pc, id: identity.FromKey(c.Key), resets: r, invites: i, small: newSmallRate(),
 		log: c.Log, redirect: c.Redirect, arrive: c.Arrive, forward: c.Forward, unwrap: c.Unwrap, toSmall: c.Small,
 	}
@@ -46,12 +46,12 @@ func newSocket(c Config, r *resetter, i *inviter) socket {
 		return newUDPSocket(u, d)
 	}
 	d.injected = newInjector(pc)
-	return &packetSocket{PacketConn: pc, duties: d}
+	return &packetSocket{PacketConn: pc, socketBase: d}
 }
 
-// duties is what every kind of socket does with the packets of a packet
+// socketBase is what every kind of socket does with the packets of a packet
 // connection, besides carrying them.
-type duties struct {
+type socketBase struct {
 	pc      net.PacketConn
 	id      identity.PeerID
 	invites *inviter
@@ -78,22 +78,22 @@ type duties struct {
 	lost atomic.Bool
 }
 
-func (d *duties) traffic() *traffic { return &d.counts }
+func (d *socketBase) traffic() *traffic { return &d.counts }
 
-func (d *duties) inject(b []byte, from *net.UDPAddr) bool { return d.injected.put(b, from) }
+func (d *socketBase) inject(b []byte, from *net.UDPAddr) bool { return d.injected.put(b, from) }
 
-func (d *duties) beginClose() {
+func (d *socketBase) beginClose() {
 	d.closing.Store(true)
 	d.injected.end()
 }
 
-func (d *duties) isLost() bool { return d.lost.Load() }
+func (d *socketBase) isLost() bool { return d.lost.Load() }
 
 // resetUnknown resets the connections that QUIC did not know when it was shown
 // the packets of the last read.
-func (d *duties) resetUnknown() {
+func (d *socketBase) resetUnknown() {
 	d.resets.settle(func(p shown) {
-		switch reset := d.resets.packet(p.id); { // lost is lost
+		switch reset := d.resets.packet(p.id); { // a packet may be lost
 		case !d.small.allow(p.from):
 		case p.named:
 			d.writeTo(reset, p.from)
@@ -104,7 +104,7 @@ func (d *duties) resetUnknown() {
 }
 
 // take reads an injected packet, if there is one.
-func (d *duties) take(b []byte) (n int, from *net.UDPAddr, ok bool) {
+func (d *socketBase) take(b []byte) (n int, from *net.UDPAddr, ok bool) {
 	for {
 		if n, from, ok = d.injected.take(b); !ok || d.admit(b[:n], from, true) {
 			return n, from, ok
@@ -114,7 +114,7 @@ func (d *duties) take(b []byte) (n int, from *net.UDPAddr, ok bool) {
 
 // sent takes note of what was written with the control messages oob, of which n
 // bytes went out, and of what quic-go is to be told.
-func (d *duties) sent(b, oob []byte, n int, err error) error {
+func (d *socketBase) sent(b, oob []byte, n int, err error) error {
 	d.counts.sent.Add(uint64(n))
 	if isLoss(b, oob, err) {
 		return nil
@@ -134,7 +134,7 @@ const (
 // everything for good; but a read that fails with anything other than a closed
 // socket or a passed deadline may work the next time: an interface went down,
 // the system is out of memory, an ICMP error was reported.
-func (d *duties) again(err error) bool {
+func (d *socketBase) again(err error) bool {
 	if err != nil && d.injected.settle() && !d.closing.Load() {
 		return true
 	}
@@ -184,7 +184,7 @@ const (
 	shortRead = time.Millisecond
 )
 
-func (d *duties) readFrom(b []byte) (int, net.Addr, error) {
+func (d *socketBase) readFrom(b []byte) (int, net.Addr, error) {
 	d.resetUnknown()
 	for {
 		if d.run < maxRun {
@@ -211,7 +211,7 @@ func (d *duties) readFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
+func (d *socketBase) writeTo(b []byte, addr net.Addr) (int, error) {
 	if to, ok := addr.(*net.UDPAddr); ok {
 		switch via, err := d.way(b, nil, to); {
 		case err != nil:
@@ -226,7 +226,7 @@ func (d *duties) writeTo(b []byte, addr net.Addr) (int, error) {
 }
 
 // send writes a packet to a real address as it is.
-func (d *duties) send(b []byte, to net.Addr) (int, error) {
+func (d *socketBase) send(b []byte, to net.Addr) (int, error) {
 	n, err := d.pc.WriteTo(b, to)
 	if err = d.sent(b, nil, n, err); err != nil {
 		return n, err

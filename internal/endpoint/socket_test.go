@@ -19,7 +19,7 @@ func TestSingleReadFailuresDoNotAddUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pc.Close()
-	d := &duties{log: slog.New(slog.DiscardHandler), injected: newInjector(pc)}
+	d := &socketBase{log: slog.New(slog.DiscardHandler), injected: newInjector(pc)}
 	for range 5 * readFailures {
 		if !d.again(errors.New("foreign error")) || d.again(nil) || d.failed != 0 {
 			t.Fatalf("after a failure and a success: %d failures in a row", d.failed)

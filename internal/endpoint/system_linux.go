@@ -18,7 +18,7 @@ type system struct {
 }
 
 // setUp finds out what the system can, and makes it coalesce what comes in.
-func (c *udpConn) setUp(d *duties) {
+func (c *udpConn) setUp(d *socketBase) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return

@@ -12,13 +12,13 @@ import (
 // system is what a udpConn knows of the operating system: nothing here.
 type system struct{}
 
-func (c *udpConn) setUp(*duties) {}
+func (c *udpConn) setUp(*socketBase) {}
 
 // writeNow leaves every write to net.
 func (c *udpConn) writeNow(b, oob []byte, to *net.UDPAddr) bool { return false }
 
 // writeRun sends one by one: segmentation offload is Linux's.
-func (c *udpConn) writeRun(d *duties, b []byte, size int, to, local net.Addr) (sent int, err error) {
+func (c *udpConn) writeRun(d *socketBase, b []byte, size int, to, local net.Addr) (sent int, err error) {
 	u, ok := to.(*net.UDPAddr)
 	if !ok {
 		return 0, &net.AddrError{Err: "no UDP address", Addr: to.String()}

@@ -12,7 +12,7 @@ import (
 // segmentation offload. Only ReadBatch may read where the system coalesces datagrams.
 type udpSocket struct {
 	*rebindable
-	*duties
+	*socketBase
 }
 
 // udpConn is that socket, with what this package knows of it.
@@ -24,7 +24,7 @@ type udpConn struct {
 	system    system
 }
 
-func newUDPSocket(u *net.UDPConn, d *duties) *udpSocket {
+func newUDPSocket(u *net.UDPConn, d *socketBase) *udpSocket {
 	s := &udpSocket{new(rebindable), d}
 	s.conn.Store(s.prepare(u))
 	d.pc, d.injected = s.rebindable, newInjector(s.rebindable)
@@ -34,9 +34,9 @@ func newUDPSocket(u *net.UDPConn, d *duties) *udpSocket {
 // prepare finds out what the system can do with u.
 func (s *udpSocket) prepare(u *net.UDPConn) *udpConn {
 	c := &udpConn{UDPConn: u}
-	c.setUp(s.duties)
+	c.setUp(s.socketBase)
 	if c.readBatch == nil {
-		c.readBatch = (&singles{ipv4.NewPacketConn(u), s.duties}).readBatch
+		c.readBatch = (&singles{ipv4.NewPacketConn(u), s.socketBase}).readBatch
 	}
 	return c
 }
@@ -65,7 +65,7 @@ func (s *udpSocket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 // singles reads each datagram to where QUIC wants it.
 type singles struct {
 	batch *ipv4.PacketConn // reads IPv6 as well
-	*duties
+	*socketBase
 }
 
 // readBatch closes the gaps that packets leave which are not for QUIC.
@@ -153,7 +153,7 @@ func (c *udpConn) writeMsg(b, oob []byte, to *net.UDPAddr) (n int, err error) {
 
 func (s *udpSocket) writeRun(b []byte, size int, to, local net.Addr) (sent int, err error) {
 	err = s.retried(func(c *udpConn) error {
-		n, err := c.writeRun(s.duties, b, size, to, local)
+		n, err := c.writeRun(s.socketBase, b, size, to, local)
 		sent += n
 		b = b[min(n*size, len(b)):]
 		return err

@@ -199,7 +199,7 @@ func TestInjectIsBounded(t *testing.T) {
 // What claims to come from a virtual address does not get to QUIC over the
 // network, and nobody is told to dial there.
 func TestVirtualAddressesAreNotOnTheNetwork(t *testing.T) {
-	d := &duties{resets: &resetter{}}
+	d := &socketBase{resets: &resetter{}}
 	if a := d.arrived([]byte{0x40}, 1, VirtualAddr(3)); len(a.b) != 0 {
 		t.Error("a packet from a virtual address is taken")
 	}

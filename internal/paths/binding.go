@@ -193,9 +193,9 @@ func (b *Binding) Join(part []byte) (packet []byte, complete bool) { return b.jo
 
 // Rest lets go of memory that is not in use any more. It is called each Pace while packets go or come.
 func (b *Binding) Rest() {
-	b.session.in.rest()
-	b.session.out.rest()
-	b.tail.rest()
+	b.session.in.release()
+	b.session.out.release()
+	b.tail.release()
 }
 
 // Hear takes note of a packet of QUIC, or what looks like one, that came over a route. If the other side has moved

@@ -342,7 +342,7 @@ func (b *Bound) syncRoutes() {
 // carry sends a packet over a route. mu is held.
 func (b *Bound) carry(r Route, packet []byte) {
 	if r.Kind == Relayed {
-		b.layer.carrier.Relayed(r, packet, len(packet), false) // lost is lost
+		b.layer.carrier.Relayed(r, packet, len(packet), false) // a packet may be lost
 	} else {
 		b.layer.carrier.Direct(packet, net.UDPAddrFromAddrPort(r.Addr))
 	}

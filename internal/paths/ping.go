@@ -121,9 +121,9 @@ func (d *direction) sealer() cipher.AEAD {
 	return d.aead
 }
 
-// rest lets go of what is made from the key again in microseconds: its tables take 1.3 KB, more than most
+// release lets go of what is made from the key again in microseconds: its tables take 1.3 KB, more than most
 // else that an idle connection has here.
-func (d *direction) rest() {
+func (d *direction) release() {
 	if !d.used {
 		d.aead = nil
 	}

@@ -80,8 +80,8 @@ func (t *tail) heard(now time.Time, rtt time.Duration) {
 // least before any is let go.
 const restSize = 256
 
-// rest lets go of memory that only longer packets have needed.
-func (t *tail) rest() {
+// release lets go of memory that only longer packets have needed.
+func (t *tail) release() {
 	if n := len(t.bytes); cap(t.bytes) > max(restSize, 4*n) {
 		t.packets, t.bytes = slices.Clone(t.packets), slices.Clone(t.bytes)
 	}

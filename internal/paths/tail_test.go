@@ -52,7 +52,7 @@ func TestTailIsBounded(t *testing.T) {
 				t.Errorf("packets %v", got)
 			}
 			last.heard(epoch.Add(time.Second), 0)
-			if last.rest(); cap(last.bytes) > restSize {
+			if last.release(); cap(last.bytes) > restSize {
 				t.Errorf("%d bytes are held for nothing", cap(last.bytes))
 			}
 		})

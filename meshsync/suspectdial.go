@@ -70,7 +70,7 @@ func (w *watchdog) searchBeside() {
 	}
 	w.search.began, w.search.lost = time.Now(), true
 	w.search.start()
-	if !w.policy.Disabled && (!w.search.isProven() || w.rendezvous.relayUse().mayReach()) {
+	if !w.policy.Disabled && (!w.search.isProven() || w.relays.relayUse().mayReach()) {
 		w.wait(besideDelay)
 	}
 }
@@ -93,7 +93,7 @@ func (w *watchdog) findAddresses() {
 		return
 	}
 	w.stopLocating()
-	c.knowRelays(w.rendezvous.relayUse())
+	c.knowRelays(w.relays.relayUse())
 	addrs := w.addrs()
 	if !w.suspect {
 		s := &connectedState{}

@@ -37,7 +37,7 @@ type peer struct {
 	// lost is when the connection of a registered peer ended, until the next.
 	lost time.Time
 	// run is the one that conn is to, or was, and lastRun the one before; warned
-	// is when they were last told of as twins, see twins.go.
+	// is when they were last told of as twins, see samekey.go.
 	run, lastRun run
 	warned       time.Time
 	// changed is closed at the next change of pair, of what its connection's paths say, or of

@@ -38,7 +38,7 @@ const minStall = 1500 * time.Millisecond
 // link takes a multiple of the round trip that was last measured.
 func (p *probe) stallAfter() time.Duration { return max(minStall, 4*p.rtt) }
 
-// next numbers a new ping, to be written. The caller notifies the outbox.
+// next numbers a new ping, to be written. The caller notifies the send queue.
 func (p *probe) next() uint64 {
 	p.pinged++
 	p.due = true
@@ -101,7 +101,7 @@ func (c *Client) asks() {
 	}
 }
 
-// queued is told by the outbox that a packet was put in.
+// queued is told by the send queue that a packet was put in.
 func (c *Client) queued() {
 	c.probe.active++
 	if !c.probe.asking && !c.probe.stalled {

@@ -19,23 +19,23 @@ const (
 	priorityBlind
 )
 
-// dialSlots bounds the dials that run at once. A dial into the void holds its
+// dialQueue bounds the dials that run at once. A dial into the void holds its
 // slot for DialTimeout, one that is answered for a few round trips. So that the
 // latter never waits for the former, a dial gets a slot only while fewer are
 // taken than its priority may fill, and those that wait get theirs in the order
 // of priority, then of failures, fewest first, then of arrival.
-type dialSlots struct {
+type dialQueue struct {
 	most int
 
 	mu      sync.Mutex
 	taken   int
 	arrived uint64
-	waiting slotQueue
+	waiting dialHeap
 }
 
-// A slotRequest becomes a slot when granted is closed. The holder gives it back
+// A dialSlot is held when granted is closed. The holder gives it back
 // with release, in either state.
-type slotRequest struct {
+type dialSlot struct {
 	granted chan struct{}
 
 	priority dialPriority
@@ -44,14 +44,14 @@ type slotRequest struct {
 	index    int // in the queue, -1 once out of it
 }
 
-func newDialSlots(n int) *dialSlots { return &dialSlots{most: n} }
+func newDialQueue(n int) *dialQueue { return &dialQueue{most: n} }
 
 // room returns how many slots may be taken before one is granted to a dial of the
 // given priority. A quarter of them is kept for peers that answer, and another
 // one for those and the ones just lost: with the default of 64 slots and a round
 // trip of 100 ms, 16 slots serve some 80 peers a second that answer, while all
 // the others are taken. With fewer than four slots there is nothing to keep.
-func (s *dialSlots) room(p dialPriority) int {
+func (s *dialQueue) room(p dialPriority) int {
 	switch p {
 	case priorityAnswered:
 		return s.most
@@ -62,8 +62,8 @@ func (s *dialSlots) room(p dialPriority) int {
 	}
 }
 
-func (s *dialSlots) request(p dialPriority, failures int) *slotRequest {
-	r := &slotRequest{priority: p, failures: failures, granted: make(chan struct{})}
+func (s *dialQueue) request(p dialPriority, failures int) *dialSlot {
+	r := &dialSlot{priority: p, failures: failures, granted: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.arrived = s.arrived
@@ -73,7 +73,7 @@ func (s *dialSlots) request(p dialPriority, failures int) *slotRequest {
 	return r
 }
 
-func (s *dialSlots) release(r *slotRequest) {
+func (s *dialQueue) release(r *dialSlot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.index >= 0 {
@@ -87,38 +87,38 @@ func (s *dialSlots) release(r *slotRequest) {
 // grant gives slots to those who wait, as far as there are any. Who is first in
 // the queue may fill the most, so if there is none for it there is none for the
 // others. mu is held.
-func (s *dialSlots) grant() {
+func (s *dialQueue) grant() {
 	for len(s.waiting) > 0 && s.taken < s.room(s.waiting[0].priority) {
 		s.taken++
-		close(heap.Pop(&s.waiting).(*slotRequest).granted)
+		close(heap.Pop(&s.waiting).(*dialSlot).granted)
 	}
 }
 
 // isGranted reports whether r has become a slot.
-func (r *slotRequest) isGranted() bool { return isClosed(r.granted) }
+func (r *dialSlot) isGranted() bool { return isClosed(r.granted) }
 
-// slotQueue is a heap.Interface.
-type slotQueue []*slotRequest
+// dialHeap is a heap.Interface.
+type dialHeap []*dialSlot
 
-func (q slotQueue) Len() int { return len(q) }
+func (q dialHeap) Len() int { return len(q) }
 
-func (q slotQueue) Less(i, j int) bool {
+func (q dialHeap) Less(i, j int) bool {
 	a, b := q[i], q[j]
 	return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.failures, b.failures), cmp.Compare(a.arrived, b.arrived)) < 0
 }
 
-func (q slotQueue) Swap(i, j int) {
+func (q dialHeap) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
 	q[i].index, q[j].index = i, j
 }
 
-func (q *slotQueue) Push(x any) {
-	r := x.(*slotRequest)
+func (q *dialHeap) Push(x any) {
+	r := x.(*dialSlot)
 	r.index = len(*q)
 	*q = append(*q, r)
 }
 
-func (q *slotQueue) Pop() any {
+func (q *dialHeap) Pop() any {
 	old := *q
 	r := old[len(old)-1]
 	old[len(old)-1] = nil

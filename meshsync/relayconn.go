@@ -11,13 +11,13 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
-// A relayLink keeps the transport connected to one relay, as a watchdog does to
+// A relayConn keeps the transport connected to one relay, as a watchdog does to
 // a peer, for as long as somebody uses it. Its goroutine is run.
 //
 // While it is connected it may dial once more: when the relay has not answered
 // for a while, when the network has changed, and now and then to get from TCP
 // back to UDP. The new connection takes the old one's place when it stands.
-type relayLink struct {
+type relayConn struct {
 	rs     *relays
 	key    relay.URL // linkKey of each of its URLs
 	number uint64    // that of its routes
@@ -58,7 +58,7 @@ type relayLink struct {
 	failures   int            // dials and short-lived connections since a stable one
 	unstable   bool           // the last connection was short-lived
 	udpFailed  int            // dials in a row that did not get back to UDP
-	search     probing        // for a relay that does not answer
+	search     prober         // for a relay that does not answer
 	budget     dialBudget     // of the dials that its answers bring about
 	answered   netip.AddrPort // from where the answer came that the last dial is for
 }
@@ -88,8 +88,8 @@ const (
 	maxGoodbye = time.Minute
 )
 
-func newRelayLink(rs *relays, u relay.URL, number uint64) *relayLink {
-	l := &relayLink{
+func newRelayConn(rs *relays, u relay.URL, number uint64) *relayConn {
+	l := &relayConn{
 		rs: rs, key: linkKey(u), number: number, url: u, log: rs.t.log,
 		wanted:  make(chan struct{}, 1),
 		renamed: make(chan struct{}, 1),
@@ -98,7 +98,7 @@ func newRelayLink(rs *relays, u relay.URL, number uint64) *relayLink {
 		watches: make(map[PeerID]*relayWatch),
 		dialing: true, // as soon as it runs
 		since:   time.Now(),
-		search:  newProbing(rs.t, u.ID, &rs.t.opts.Reconnect),
+		search:  newProber(rs.t, u.ID, &rs.t.opts.Reconnect),
 	}
 	l.urls = []*namedURL{l.newURL(u)}
 	return l
@@ -113,7 +113,7 @@ func linkKey(u relay.URL) relay.URL {
 	return u
 }
 
-func (l *relayLink) run() {
+func (l *relayConn) run() {
 	defer l.finish()
 	l.search.began, l.search.lost = time.Now(), true // others are found through it
 	l.dial(false)
@@ -136,7 +136,7 @@ func (l *relayLink) run() {
 		case <-ended:
 			l.lost()
 		case <-stalled:
-			l.distrust()
+			l.suspectConn()
 			l.dial(false)
 		case <-leaving:
 			l.client.Close() // lost sees that the relay said goodbye
@@ -161,7 +161,7 @@ func (l *relayLink) run() {
 }
 
 // settle takes note that the dial which NetworkChanged has asked for has ended, if it has.
-func (l *relayLink) settle() {
+func (l *relayConn) settle() {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	if l.moved != nil && l.dialed == nil && len(l.network) == 0 {
@@ -172,7 +172,7 @@ func (l *relayLink) settle() {
 
 // heard dials a relay that has answered a probe, first where it did. An answer
 // while that dial runs is none the wiser.
-func (l *relayLink) heard(a probeAnswer) {
+func (l *relayConn) heard(a probeAnswer) {
 	switch {
 	case l.client != nil, l.answered.IsValid(), !slices.Contains(l.located(nil), a.from):
 	case !l.budget.allows(l.rs.t.opts.Reconnect.MaxDelay):
@@ -188,7 +188,7 @@ func (l *relayLink) heard(a probeAnswer) {
 // dialNew dials because there is a new URL, if there is no connection that is any
 // good. A dial that began for one is left to end, so that URLs that change all
 // the time do not keep each dial from its end.
-func (l *relayLink) dialNew() {
+func (l *relayConn) dialNew() {
 	switch {
 	case l.client != nil && !l.suspect:
 	case l.dialed != nil && l.forNew:
@@ -200,7 +200,7 @@ func (l *relayLink) dialNew() {
 }
 
 // finish ends the link after what waits has been sent.
-func (l *relayLink) finish() {
+func (l *relayConn) finish() {
 	l.leave()
 	l.search.stop()
 	l.rs.mu.Lock()
@@ -218,7 +218,7 @@ func (l *relayLink) finish() {
 }
 
 // leave calls off what is under way: a dial, whose end it waits for, or a wait.
-func (l *relayLink) leave() {
+func (l *relayConn) leave() {
 	if l.cancelDial != nil {
 		l.cancelDial()
 		if d := <-l.dialed; d.client != nil {
@@ -233,14 +233,14 @@ func (l *relayLink) leave() {
 }
 
 // due is when the next dial is: never, if none is planned.
-func (l *relayLink) due() <-chan time.Time {
+func (l *relayConn) due() <-chan time.Time {
 	if l.timer == nil {
 		return nil
 	}
 	return l.timer.C
 }
 
-func (l *relayLink) wait(d time.Duration) {
+func (l *relayConn) wait(d time.Duration) {
 	l.leave()
 	l.timer = time.NewTimer(d)
 }
@@ -255,7 +255,7 @@ func isClosed(ch <-chan struct{}) bool {
 }
 
 // failed waits after a failure, as the policy says.
-func (l *relayLink) failed(err error) {
+func (l *relayConn) failed(err error) {
 	policy := l.rs.t.opts.Reconnect
 	l.failures++
 	wait := policy.delay(l.failures)
@@ -284,7 +284,7 @@ func (l *relayLink) failed(err error) {
 }
 
 // install makes c the connection, or none, and ends the one before.
-func (l *relayLink) install(c *relay.Client, err error) {
+func (l *relayConn) install(c *relay.Client, err error) {
 	l.rs.mu.Lock()
 	old := l.client
 	l.client, l.suspect = c, false
@@ -321,8 +321,8 @@ func (l *relayLink) install(c *relay.Client, err error) {
 	}
 }
 
-// distrust prefers other relays from now on.
-func (l *relayLink) distrust() {
+// suspectConn prefers other relays from now on.
+func (l *relayConn) suspectConn() {
 	l.rs.mu.Lock()
 	l.suspect = true
 	l.rs.mu.Unlock()
@@ -330,7 +330,7 @@ func (l *relayLink) distrust() {
 	l.become(RelaySilent, nil)
 }
 
-func (l *relayLink) setDialing(dialing bool, err error) {
+func (l *relayConn) setDialing(dialing bool, err error) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	// A failed dial that somebody wants at once is followed by another.
@@ -340,7 +340,7 @@ func (l *relayLink) setDialing(dialing bool, err error) {
 }
 
 // notify wakes whoever waits for news of this relay. relays.mu is held.
-func (l *relayLink) notify() {
+func (l *relayConn) notify() {
 	for id := range l.watches {
 		if p := l.rs.peers[id]; p != nil {
 			p.notify()

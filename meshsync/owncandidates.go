@@ -16,7 +16,7 @@ import (
 // own addresses, those at which others see it, and its home relays. It tells all of
 // it once the hellos are through, when something has changed, and when the network has, also if nothing
 // has changed: then both sides try the addresses at the same time. What is told is for
-// this connection and ends with it. told.go is the other side's part.
+// this connection and ends with it. peercandidates.go is the other side's part.
 
 const (
 	// maxHosts bounds the addresses of the host itself, of which one with many bridges

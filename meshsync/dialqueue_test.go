@@ -9,21 +9,21 @@ import (
 )
 
 func TestSlotsGoToTheLeastFailedFirst(t *testing.T) {
-	s := newDialSlots(2)
-	blind := func(failures int) *slotRequest { return s.request(priorityBlind, failures) }
+	s := newDialQueue(2)
+	blind := func(failures int) *dialSlot { return s.request(priorityBlind, failures) }
 	first, second := blind(0), blind(0)
 	many, few, fewLater, leaves := blind(9), blind(1), blind(1), blind(0)
 	if !first.isGranted() || !second.isGranted() {
 		t.Fatal("a free slot was not granted")
 	}
-	for _, r := range []*slotRequest{many, few, fewLater, leaves} {
+	for _, r := range []*dialSlot{many, few, fewLater, leaves} {
 		if r.isGranted() {
 			t.Fatal("a third of two slots was granted")
 		}
 	}
 	s.release(leaves) // gives up waiting
-	order := []*slotRequest{few, fewLater, many}
-	held := []*slotRequest{first, second, few}
+	order := []*dialSlot{few, fewLater, many}
+	held := []*dialSlot{first, second, few}
 	for i := range order {
 		s.release(held[i])
 		for j, r := range order {
@@ -42,7 +42,7 @@ func TestSlotsGoToTheLeastFailedFirst(t *testing.T) {
 // However many dials go into the void, there is a slot for a peer that was just
 // lost and, however many of those there are, for one that answers.
 func TestSlotsAreKeptForPeersThatAnswer(t *testing.T) {
-	s := newDialSlots(8)
+	s := newDialQueue(8)
 	granted := func(p dialPriority) (n int) {
 		for range 20 {
 			if s.request(p, 0).isGranted() {

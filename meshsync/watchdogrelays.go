@@ -2,10 +2,10 @@ package meshsync
 
 import "time"
 
-// A rendezvous is a watchdog's part with the relays at which its peer may be. A
+// A peerRelays is a watchdog's part with the relays at which its peer may be. A
 // nil one is that of a peer registered without any. The watchdog's goroutine
 // owns it.
-type rendezvous struct {
+type peerRelays struct {
 	through []string // the relays of the registration
 	use     *relayUse
 	arrived chan struct{} // the peer arrived at a relay; holds one at most
@@ -20,20 +20,20 @@ func (w *watchdog) follow() {
 	r := w.status.registration
 	w.t.mu.Unlock()
 	w.policy, w.search.policy = r.policy, r.policy
-	old, through := w.rendezvous, r.relays
+	old, through := w.relays, r.relays
 	if (old == nil && len(through) == 0) || (old != nil && sameSet(old.through, through)) {
 		return
 	}
-	w.rendezvous = nil
+	w.relays = nil
 	if len(through) > 0 {
 		arrived := make(chan struct{}, 1)
-		w.rendezvous = &rendezvous{through: through, use: w.t.relays.use(w.peer, through, arrived), arrived: arrived}
+		w.relays = &peerRelays{through: through, use: w.t.relays.use(w.peer, through, arrived), arrived: arrived}
 	}
 	old.relayUse().release()
 }
 
 // relayUse returns the use of the relays, nil if there is none.
-func (r *rendezvous) relayUse() *relayUse {
+func (r *peerRelays) relayUse() *relayUse {
 	if r == nil {
 		return nil
 	}
@@ -41,7 +41,7 @@ func (r *rendezvous) relayUse() *relayUse {
 }
 
 // arrivals tells when the peer arrives at a relay: never, if there is none.
-func (r *rendezvous) arrivals() <-chan struct{} {
+func (r *peerRelays) arrivals() <-chan struct{} {
 	if r == nil {
 		return nil
 	}
@@ -49,7 +49,7 @@ func (r *rendezvous) arrivals() <-chan struct{} {
 }
 
 // addTo makes the relays a candidate of the dial that is about to start.
-func (r *rendezvous) addTo(to *target) {
+func (r *peerRelays) addTo(to *target) {
 	if r == nil {
 		return
 	}
@@ -59,7 +59,7 @@ func (r *rendezvous) addTo(to *target) {
 }
 
 // isOver forgets an arrival, now that there is a connection.
-func (r *rendezvous) isOver() {
+func (r *peerRelays) isOver() {
 	if r != nil {
 		r.isThere = false
 	}
@@ -69,7 +69,7 @@ func (r *rendezvous) isOver() {
 // budget, or MinDelay after the last time, so that neither a peer that comes and
 // goes nor a relay that lies makes this side dial without pause.
 func (w *watchdog) peerArrived() {
-	r, policy := w.rendezvous, w.policy
+	r, policy := w.relays, w.policy
 	if w.connected && !w.suspect {
 		if c := w.conn(); c != nil && c.pathKind() == PathRelay {
 			w.verify(c)

@@ -32,16 +32,16 @@ func (c *Conn) goneToken() (token goneToken, err error) {
 // connections for the end of the other side.
 type waitList struct {
 	mu       sync.Mutex
-	searches map[endpoint.Nonce]*probing
+	searches map[endpoint.Nonce]*prober
 	conns    map[goneToken]*Conn
 }
 
 func newWaitList() *waitList {
-	return &waitList{searches: make(map[endpoint.Nonce]*probing), conns: make(map[goneToken]*Conn)}
+	return &waitList{searches: make(map[endpoint.Nonce]*prober), conns: make(map[goneToken]*Conn)}
 }
 
 // expectAnswer makes p hear the answer to n, until forgetAnswer.
-func (l *waitList) expectAnswer(n endpoint.Nonce, p *probing) {
+func (l *waitList) expectAnswer(n endpoint.Nonce, p *prober) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.searches[n] = p
@@ -66,7 +66,7 @@ func (l *waitList) forgetGone(token goneToken) {
 	delete(l.conns, token)
 }
 
-func (l *waitList) search(n endpoint.Nonce) *probing {
+func (l *waitList) search(n endpoint.Nonce) *prober {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.searches[n]
@@ -108,7 +108,7 @@ func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 func (t *MeshSyncTransport) sayGone(c *Conn, token goneToken) {
 	packet := append([]byte{endpoint.TypeGone}, token[:]...)
 	if c.paths == nil {
-		t.quic.WriteTo(packet, c.qc.RemoteAddr()) // lost is lost
+		t.quic.WriteTo(packet, c.qc.RemoteAddr()) // a packet may be lost
 	} else {
 		c.paths.SendBeside(packet)
 	}

@@ -26,9 +26,9 @@ const (
 	blindAfter = 4 * time.Minute
 )
 
-// probing is the search for a peer, or a relay, that does not answer. The
-// goroutine of its watchdog, or relayLink, owns it.
-type probing struct {
+// A prober is the search for a peer, or a relay, that does not answer. The
+// goroutine of its watchdog, or relayConn, owns it.
+type prober struct {
 	t      *MeshSyncTransport
 	id     PeerID           // who is asked
 	policy *ReconnectPolicy // how often
@@ -60,12 +60,12 @@ type probeAnswer struct {
 	wait time.Duration // until it should be asked again, if it is busy
 }
 
-func newProbing(t *MeshSyncTransport, id PeerID, policy *ReconnectPolicy) probing {
-	return probing{t: t, id: id, policy: policy, answers: make(chan probeAnswer, 1)}
+func newProber(t *MeshSyncTransport, id PeerID, policy *ReconnectPolicy) prober {
+	return prober{t: t, id: id, policy: policy, answers: make(chan probeAnswer, 1)}
 }
 
 // hear passes on an answer that came from an address, for whatever goroutine.
-func (p *probing) hear(from net.Addr, a probeAnswer) {
+func (p *prober) hear(from net.Addr, a probeAnswer) {
 	u, ok := from.(*net.UDPAddr)
 	if !ok {
 		return
@@ -79,16 +79,16 @@ func (p *probing) hear(from net.Addr, a probeAnswer) {
 
 // isProven reports whether the peer is known to answer probes: at any of the
 // targets, as those at which nobody is never will.
-func (p *probing) isProven() bool { return len(p.proven) > 0 }
+func (p *prober) isProven() bool { return len(p.proven) > 0 }
 
 // aim sets where to look, and forgets what was proven of other addresses.
-func (p *probing) aim(targets []netip.AddrPort) {
+func (p *prober) aim(targets []netip.AddrPort) {
 	p.targets = targets
 	maps.DeleteFunc(p.proven, func(ap netip.AddrPort, _ bool) bool { return !slices.Contains(targets, ap) })
 }
 
 // prove takes note of an answer, if it is from a target.
-func (p *probing) prove(from netip.AddrPort) {
+func (p *prober) prove(from netip.AddrPort) {
 	if !slices.Contains(p.targets, from) {
 		return
 	}
@@ -98,23 +98,23 @@ func (p *probing) prove(from netip.AddrPort) {
 	p.proven[from] = true
 }
 
-// doubt forgets what was proven.
-func (p *probing) doubt() { p.proven = nil }
+// forgetProven forgets what was proven.
+func (p *prober) forgetProven() { p.proven = nil }
 
 // start begins to probe, unless it has begun already.
-func (p *probing) start() {
+func (p *prober) start() {
 	if p.timer == nil && len(p.targets) > 0 {
 		p.startAt(p.interval())
 	}
 }
 
 // startNow begins to probe, or goes on, with a probe at once.
-func (p *probing) startNow() { p.startIn(0) }
+func (p *prober) startNow() { p.startIn(0) }
 
 // startIn begins to probe, or goes on, with a probe after d; or a little later, while
 // many others want that as well. However often it is called, a probe that is planned
 // does not become later.
-func (p *probing) startIn(d time.Duration) {
+func (p *prober) startIn(d time.Duration) {
 	if len(p.targets) == 0 || p.urgent {
 		return
 	}
@@ -133,13 +133,13 @@ func (p *probing) startIn(d time.Duration) {
 }
 
 // reset sets the time of the next probe, while there is a search.
-func (p *probing) reset(d time.Duration) {
+func (p *prober) reset(d time.Duration) {
 	p.timer.Reset(d)
 	p.due = time.Now().Add(d)
 }
 
 // askAgain sends the next probe after d, if there is a search.
-func (p *probing) askAgain(d time.Duration) {
+func (p *prober) askAgain(d time.Duration) {
 	if p.timer != nil {
 		p.urgent = false
 		p.reset(d)
@@ -147,14 +147,14 @@ func (p *probing) askAgain(d time.Duration) {
 }
 
 // startAt begins to probe after d.
-func (p *probing) startAt(d time.Duration) {
+func (p *prober) startAt(d time.Duration) {
 	p.renew()
 	p.updateShare()
 	p.timer, p.due = time.NewTimer(d), time.Now().Add(d)
 }
 
 // renew waits for the answer to a new nonce instead of the last.
-func (p *probing) renew() {
+func (p *prober) renew() {
 	p.t.waits.forgetAnswer(p.nonce)
 	p.nonce = endpoint.NewNonce()
 	p.packet = endpoint.ProbePacket(endpoint.TypeProbe, p.id, p.nonce)
@@ -163,7 +163,7 @@ func (p *probing) renew() {
 
 // freshen makes answers to earlier probes mean nothing, and lets some time pass
 // until the next one, if there is a search: a handshake begins.
-func (p *probing) freshen() {
+func (p *prober) freshen() {
 	if p.timer != nil {
 		p.renew()
 		p.urgent = false
@@ -172,7 +172,7 @@ func (p *probing) freshen() {
 }
 
 // stop ends the search. An answer that comes later means nothing.
-func (p *probing) stop() {
+func (p *prober) stop() {
 	p.t.waits.forgetAnswer(p.nonce)
 	p.urgent = false
 	if p.timer != nil {
@@ -183,15 +183,15 @@ func (p *probing) stop() {
 }
 
 // updateShare keeps the count of what all searches probe.
-func (p *probing) updateShare() {
+func (p *prober) updateShare() {
 	p.t.probes.update(&p.share, probedShare{min(len(p.targets), maxProbed), p.isFresh()})
 }
 
 // isFresh reports whether the peer was there until a moment ago.
-func (p *probing) isFresh() bool { return p.lost && time.Since(p.began) < freshFor }
+func (p *prober) isFresh() bool { return p.lost && time.Since(p.began) < freshFor }
 
 // fired tells when the next probe is due: never, if there is no search.
-func (p *probing) fired() <-chan time.Time {
+func (p *prober) fired() <-chan time.Time {
 	if p.timer == nil {
 		return nil
 	}
@@ -199,13 +199,13 @@ func (p *probing) fired() <-chan time.Time {
 }
 
 // next sends probes and sets the time of the next ones.
-func (p *probing) next() {
+func (p *prober) next() {
 	p.probe()
 	p.reset(p.interval())
 }
 
 // probe sends a probe to the targets whose turn it is.
-func (p *probing) probe() {
+func (p *prober) probe() {
 	p.updateShare() // there may be others since
 	p.probed, p.urgent = time.Now(), false
 	p.sender()(p.round())
@@ -213,7 +213,7 @@ func (p *probing) probe() {
 
 // round returns the targets whose turn it is: all, or of too many half those
 // that are known to answer, and others in turn.
-func (p *probing) round() []netip.AddrPort {
+func (p *prober) round() []netip.AddrPort {
 	if len(p.targets) <= maxProbed {
 		return p.targets
 	}
@@ -236,18 +236,18 @@ func (p *probing) round() []netip.AddrPort {
 }
 
 // sender returns what sends the present probe, for whatever goroutine.
-func (p *probing) sender() func(targets []netip.AddrPort) {
+func (p *prober) sender() func(targets []netip.AddrPort) {
 	quic, packet := p.t.quic, p.packet // replaced by renew, never changed
 	return func(targets []netip.AddrPort) {
 		for _, to := range targets {
-			quic.WriteTo(packet, net.UDPAddrFromAddrPort(to)) // lost is lost
+			quic.WriteTo(packet, net.UDPAddrFromAddrPort(to)) // a packet may be lost
 		}
 	}
 }
 
 // check asks a connected peer, once, whether probes reach it at the address it
 // was dialed at. An inbound connection's is not one to dial.
-func (p *probing) check(ap netip.AddrPort) {
+func (p *prober) check(ap netip.AddrPort) {
 	if p.proven[ap] || !slices.Contains(p.targets, ap) {
 		return
 	}
@@ -258,7 +258,7 @@ func (p *probing) check(ap netip.AddrPort) {
 // interval returns the time to the next probe: the longer the outage, the
 // longer, between twice MinDelay and half a KeepAlive, and within what all
 // searches share.
-func (p *probing) interval() time.Duration {
+func (p *prober) interval() time.Duration {
 	d := min(time.Since(p.began)/probeShare, p.t.opts.KeepAlive/2)
 	d = max(d, 2*p.policy.MinDelay, p.t.probes.gap(p.isFresh()))
 	return p.policy.jitter(d)

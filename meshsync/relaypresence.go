@@ -16,7 +16,7 @@ const (
 )
 
 // watch asks about a peer, for one use more. relays.mu is held.
-func (l *relayLink) watch(id PeerID) {
+func (l *relayConn) watch(id PeerID) {
 	w := l.watches[id]
 	if w == nil {
 		w = new(relayWatch)
@@ -29,7 +29,7 @@ func (l *relayLink) watch(id PeerID) {
 }
 
 // unwatch ends what one watch began. relays.mu is held.
-func (l *relayLink) unwatch(id PeerID) {
+func (l *relayConn) unwatch(id PeerID) {
 	w := l.watches[id]
 	if w.users--; w.users == 0 {
 		delete(l.watches, id)
@@ -40,7 +40,7 @@ func (l *relayLink) unwatch(id PeerID) {
 }
 
 // heardOf takes note of what the relay says about a peer.
-func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
+func (l *relayConn) heardOf(source *linkSource, id PeerID, there bool) {
 	if l.noteHeard(source, id, there) {
 		l.rs.t.relayHas(l, id, there)
 	}
@@ -48,7 +48,7 @@ func (l *relayLink) heardOf(source *linkSource, id PeerID, there bool) {
 
 // noteHeard is heardOf but for what the peer's connection is to do. It reports whether
 // somebody here has asked. That a peer is there is said again when it was restarted.
-func (l *relayLink) noteHeard(source *linkSource, id PeerID, there bool) bool {
+func (l *relayConn) noteHeard(source *linkSource, id PeerID, there bool) bool {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	w, p := l.watches[id], l.rs.peers[id]
@@ -69,7 +69,7 @@ func (l *relayLink) noteHeard(source *linkSource, id PeerID, there bool) bool {
 }
 
 // ask returns what is known of a peer here, or why nothing is. relays.mu is held.
-func (l *relayLink) ask(id PeerID) (presence, error) {
+func (l *relayConn) ask(id PeerID) (presence, error) {
 	if l.client != nil {
 		if w := l.watches[id]; w != nil {
 			return w.presence, nil
@@ -84,7 +84,7 @@ func (l *relayLink) ask(id PeerID) (presence, error) {
 
 // isMute reports whether the relay is connected and answers, but does not say
 // whether a peer is there. relays.mu is held.
-func (l *relayLink) isMute(id PeerID) bool { return l.worth(id) == worthTrying }
+func (l *relayConn) isMute(id PeerID) bool { return l.worth(id) == worthTrying }
 
 // What a relay is worth as the route to a peer.
 const (
@@ -95,7 +95,7 @@ const (
 )
 
 // worth is called with relays.mu held.
-func (l *relayLink) worth(id PeerID) int {
+func (l *relayConn) worth(id PeerID) int {
 	w := l.watches[id]
 	switch {
 	case l.client == nil, w != nil && w.presence == absent:

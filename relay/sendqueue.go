@@ -8,13 +8,13 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// An outbox is what one connection still has to write: control messages, which
+// A sendQueue is what one connection still has to write: control messages, which
 // go first, and a bounded queue of packets. Nobody who puts something in waits.
 // Its goroutine exists while there is something to write, so that a silent
 // connection costs none.
-type outbox struct {
+type sendQueue struct {
 	link  link
-	owner outboxOwner
+	owner sendQueueOwner
 	pool  *buffers
 	wg    *sync.WaitGroup // counts the goroutine
 	// limit bounds the packets, limitEach, if it is not 0, those of one source, and
@@ -24,7 +24,7 @@ type outbox struct {
 	// patience, if it is not 0, is how long nothing may be written of what waits
 	// before the connection counts as slow.
 	patience time.Duration
-	// budget, if it is not nil, bounds what the packets of all outboxes that share it
+	// budget, if it is not nil, bounds what the packets of all send queues that share it
 	// take up.
 	budget *budget
 	// holds says that the link may hold what it has taken until the other side is
@@ -48,14 +48,14 @@ type outbox struct {
 	slowMark     uint64 // link.received when it was set
 }
 
-// An outboxOwner is the connection that has the outbox.
-type outboxOwner interface {
+// A sendQueueOwner is the connection that has the send queue.
+type sendQueueOwner interface {
 	// appendControl appends the control messages that wait to be written, at most
-	// up to b's capacity. The outbox's mu is held.
+	// up to b's capacity. The send queue's mu is held.
 	appendControl(b []byte) []byte
-	// queued is told that a packet was put in. The outbox's mu is held.
+	// queued is told that a packet was put in. The send queue's mu is held.
 	queued()
-	// failed is told why writing failed. It closes the outbox.
+	// failed is told why writing failed. It closes the send queue.
 	failed(error)
 	// unsent is told of packets that were taken in and not sent, and sent of
 	// those that were, with their bytes.
@@ -71,7 +71,7 @@ type outgoing struct {
 	watched bool
 }
 
-// A budget bounds how many buffers several outboxes hold together. Each may hold a
+// A budget bounds how many buffers several send queues hold together. Each may hold a
 // share of what is left over: so those that fill up leave room to those that do not,
 // however many they are, and the budget is never used up (Choudhury and Hahne,
 // "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
@@ -81,16 +81,16 @@ type budget struct {
 	held atomic.Int64
 }
 
-// budgetShare is that share: one sixteenth. A thousand outboxes that are full leave
+// budgetShare is that share: one sixteenth. A thousand send queues that are full leave
 // a sixty-fourth of the budget.
 const budgetShare = 16
 
 // strangersPart is the part of the budget, one half, that packets cannot take whose
 // destination does not watch their source. So those who watch each other share at least
-// that, however many others fill their outboxes.
+// that, however many others fill their send queues.
 const strangersPart = 2
 
-// take takes a buffer for an outbox that has so many.
+// take takes a buffer for a send queue that has so many.
 func (b *budget) take(has int, watched bool) bool {
 	if b == nil {
 		return true
@@ -116,15 +116,15 @@ func (b *budget) giveBack(n int) {
 	}
 }
 
-// unheardCheck is how many packets the link may take before the outbox looks whether
+// unheardCheck is how many packets the link may take before the send queue looks whether
 // the other side has been heard: it acknowledges every other one.
 const unheardCheck = 16
 
-// outboxBatch is how many packets are taken out of the queue at a time.
-const outboxBatch = 16
+// sendBatch is how many packets are taken out of the queue at a time.
+const sendBatch = 16
 
 // put takes in a packet, whose frame it then owns; false if there is no room.
-func (o *outbox) put(p outgoing) bool {
+func (o *sendQueue) put(p outgoing) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.unheard >= unheardCheck {
@@ -141,10 +141,10 @@ func (o *outbox) put(p outgoing) bool {
 }
 
 // takeBuffer takes a buffer of the budget. If that refuses because of what the link
-// holds, it looks whether that is still so, as an outbox gets less than unheardCheck
+// holds, it looks whether that is still so, as a send queue gets less than unheardCheck
 // while little is left of the budget. It does not for strangers, whose floods it would
 // make dearer. mu is held.
-func (o *outbox) takeBuffer(watched bool) bool {
+func (o *sendQueue) takeBuffer(watched bool) bool {
 	if o.budget.take(o.holding(), watched) {
 		return true
 	}
@@ -156,7 +156,7 @@ func (o *outbox) takeBuffer(watched bool) bool {
 }
 
 // fits reports whether there is room for a packet. mu is held.
-func (o *outbox) fits(p outgoing) bool {
+func (o *sendQueue) fits(p outgoing) bool {
 	n := o.packets.n
 	if o.closing || n >= o.limit || (!p.watched && o.limitStrangers != 0 && o.holding() >= o.limitStrangers) {
 		return false
@@ -173,12 +173,12 @@ func (o *outbox) fits(p outgoing) bool {
 	return same < o.limitEach
 }
 
-// holding is how many buffers the outbox has of the budget. mu is held.
-func (o *outbox) holding() int { return o.packets.n + o.writing + o.unheard }
+// holding is how many buffers the send queue has of the budget. mu is held.
+func (o *sendQueue) holding() int { return o.packets.n + o.writing + o.unheard }
 
 // heard is told that the other side has sent something: what QUIC took before is on
 // its way, or will be soon.
-func (o *outbox) heard() {
+func (o *sendQueue) heard() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.releaseUnheard()
@@ -186,7 +186,7 @@ func (o *outbox) heard() {
 
 // check looks whether the other side, which may have nothing to send but
 // acknowledgments, has been heard.
-func (o *outbox) check() {
+func (o *sendQueue) check() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.unheard > 0 {
@@ -195,7 +195,7 @@ func (o *outbox) check() {
 }
 
 // checkUnheard is check with mu held.
-func (o *outbox) checkUnheard() {
+func (o *sendQueue) checkUnheard() {
 	if received := o.link.received(); received != o.heardAt {
 		o.heardAt = received
 		o.releaseUnheard()
@@ -203,13 +203,13 @@ func (o *outbox) checkUnheard() {
 }
 
 // releaseUnheard is heard with mu held.
-func (o *outbox) releaseUnheard() {
+func (o *sendQueue) releaseUnheard() {
 	o.budget.giveBack(o.unheard)
 	o.unheard = 0
 }
 
 // notify says that the owner has control messages. mu is held.
-func (o *outbox) notify() {
+func (o *sendQueue) notify() {
 	if o.closing {
 		return
 	}
@@ -218,20 +218,20 @@ func (o *outbox) notify() {
 }
 
 // wait begins to lose patience, unless it has begun. mu is held.
-func (o *outbox) wait() {
+func (o *sendQueue) wait() {
 	if o.patience == 0 || o.slowSet {
 		return
 	}
 	o.slowSet, o.slowMark = true, o.link.received()
 	if o.slow == nil {
-		o.slow = time.AfterFunc(o.patience, o.lostPatience)
+		o.slow = time.AfterFunc(o.patience, o.endIfNotRead)
 	} else {
 		o.slow.Reset(o.patience)
 	}
 }
 
 // wake makes sure that the goroutine runs. mu is held.
-func (o *outbox) wake() {
+func (o *sendQueue) wake() {
 	if !o.running {
 		o.running = true
 		o.wg.Add(1) // who waits for wg has a hold on it itself until after close
@@ -239,10 +239,10 @@ func (o *outbox) wake() {
 	}
 }
 
-// lostPatience ends a connection on which nothing could be written for so long:
+// endIfNotRead ends a connection on which nothing could be written for so long:
 // its other side does not read. Not one from which nothing comes in, though:
 // there it is the network, and the idle timeout's business.
-func (o *outbox) lostPatience() {
+func (o *sendQueue) endIfNotRead() {
 	o.mu.Lock()
 	if !o.slowSet || o.closing {
 		o.mu.Unlock()
@@ -259,7 +259,7 @@ func (o *outbox) lostPatience() {
 
 // close makes the goroutine tell the other side the code, and end. What waits is
 // dropped.
-func (o *outbox) close(code closeCode) {
+func (o *sendQueue) close(code closeCode) {
 	o.mu.Lock()
 	if o.closing {
 		o.mu.Unlock()
@@ -275,11 +275,11 @@ func (o *outbox) close(code closeCode) {
 }
 
 // run writes until nothing is left.
-func (o *outbox) run() {
+func (o *sendQueue) run() {
 	defer o.wg.Done()
 	control := o.pool.get()
 	defer o.pool.put(control)
-	var batch [outboxBatch]outgoing
+	var batch [sendBatch]outgoing
 	flushed := true
 	for moved, progress := 0, false; ; {
 		messages, n, more := o.next(control[:0], batch[:], moved, progress, flushed)
@@ -301,7 +301,7 @@ func (o *outbox) run() {
 
 // next takes what is to be written, after moved packets were, and with progress
 // something was; nothing means to flush. Without more, the goroutine is to end.
-func (o *outbox) next(control []byte, batch []outgoing, moved int, progress, flushed bool) (messages []byte, n int, more bool) {
+func (o *sendQueue) next(control []byte, batch []outgoing, moved int, progress, flushed bool) (messages []byte, n int, more bool) {
 	o.mu.Lock()
 	if moved > 0 {
 		o.moved += uint64(moved)
@@ -342,14 +342,14 @@ func (o *outbox) next(control []byte, batch []outgoing, moved int, progress, flu
 	}
 	if len(messages)+n == 0 && flushed {
 		o.running = false
-		o.packets.rest()
+		o.packets.release()
 		return nil, 0, false
 	}
 	return messages, n, true
 }
 
 // write writes messages and packets, which it gives back.
-func (o *outbox) write(messages []byte, packets []outgoing) (err error) {
+func (o *sendQueue) write(messages []byte, packets []outgoing) (err error) {
 	if len(messages) > 0 {
 		err = o.link.writeControl(messages)
 	}
@@ -375,11 +375,11 @@ func (o *outbox) write(messages []byte, packets []outgoing) (err error) {
 }
 
 // position is how many packets were ever put in. mu is held.
-func (o *outbox) position() uint64 { return o.taken + uint64(o.packets.n) }
+func (o *sendQueue) position() uint64 { return o.taken + uint64(o.packets.n) }
 
 // passed returns a channel that is closed when more packets have been written,
 // or nil if all up to the given position have.
-func (o *outbox) passed(position uint64) <-chan struct{} {
+func (o *sendQueue) passed(position uint64) <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.moved >= position {
@@ -392,7 +392,7 @@ func (o *outbox) passed(position uint64) <-chan struct{} {
 }
 
 // tell wakes who waits for packets to be written. mu is held.
-func (o *outbox) tell() {
+func (o *sendQueue) tell() {
 	if o.done != nil {
 		close(o.done)
 		o.done = nil
