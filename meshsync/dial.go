@@ -128,6 +128,10 @@ type race struct {
 	tried  int              // how many of them are
 	failed []CandidateError
 	won    *Conn // that of an attempt, not one that came otherwise
+
+	headStart  <-chan time.Time // until the next address is tried; nil: now
+	relayStart <-chan time.Time // until relays are waited for, or the next one is tried; nil: now
+	relayDue   bool             // it has not been asked yet at which relays the peer is
 }
 
 type lookupResult struct {
@@ -154,67 +158,81 @@ func (r *race) run() (*Conn, error) {
 	for _, a := range r.addrs {
 		r.lookUp(a)
 	}
-	var headStart, relayStart <-chan time.Time
-	relayDue := r.use != nil
-	if relayDue && !r.isThere {
-		relayStart = time.After(attemptDelay)
+	r.relayDue = r.use != nil
+	if r.relayDue && !r.isThere {
+		r.relayStart = time.After(attemptDelay)
 	}
-	for relayDue || r.resolving+r.running+len(r.queue)+len(r.relays)-r.tried > 0 {
-		if headStart == nil && len(r.queue) > 0 {
-			r.attempt(r.queue[0])
-			r.queue = r.queue[1:]
-			headStart = time.After(attemptDelay)
-		}
-		if relayDue && (relayStart == nil || r.resolving+r.running+len(r.queue) == 0) {
-			r.awaitRelays()
-			relayDue = false
-		}
-		if relayStart == nil && r.tried < len(r.relays) {
-			r.attemptRelay(r.relays[r.tried])
-			r.tried++
-			relayStart = time.After(attemptDelay)
-		}
+	for r.relayDue || r.pending()+len(r.relays)-r.tried > 0 {
+		r.startNext()
 		select {
 		case l := <-r.lookups:
 			r.resolving--
 			r.add(l)
-		case <-headStart:
-			headStart = nil
-		case <-relayStart:
-			relayStart = nil
+		case <-r.headStart:
+			r.headStart = nil
+		case <-r.relayStart:
+			r.relayStart = nil
 		case d := <-r.extend:
 			if r.timeout.Stop() { // else it is over
 				r.timeout.Reset(d)
 			}
 		case <-r.arrived:
-			relayDue, relayStart = !r.awaiting, nil
+			r.relayDue, r.relayStart = !r.awaiting, nil
 		case a := <-r.results:
-			r.running--
-			switch {
-			case a.awaited:
-				r.awaiting = false
-				r.addRelays(a.relays)
-			case a.relayed:
-				relayStart = nil
-			default:
-				headStart = nil
-			}
+			r.take(a)
 			if a.conn != nil {
-				if a.won {
-					r.won = a.conn
-				}
 				return a.conn, nil
 			}
-			r.failed = append(r.failed, a.failed...)
-			for _, f := range a.failed {
-				if isRefusal(f.Err) || errors.Is(f.Err, errDuplicate) {
-					return nil, r.failure() // it is the peer's word, on whatever path
-				}
+			if slices.ContainsFunc(a.failed, isThePeersWord) {
+				return nil, r.failure()
 			}
 		}
 	}
 	return nil, r.failure()
 }
+
+// pending is how many lookups and attempts run, and how many addresses are still to be tried.
+func (r *race) pending() int { return r.resolving + r.running + len(r.queue) }
+
+// startNext starts the attempts whose time has come.
+func (r *race) startNext() {
+	if r.headStart == nil && len(r.queue) > 0 {
+		r.attempt(r.queue[0])
+		r.queue = r.queue[1:]
+		r.headStart = time.After(attemptDelay)
+	}
+	if r.relayDue && (r.relayStart == nil || r.pending() == 0) {
+		r.awaitRelays()
+		r.relayDue = false
+	}
+	if r.relayStart == nil && r.tried < len(r.relays) {
+		r.attemptRelay(r.relays[r.tried])
+		r.tried++
+		r.relayStart = time.After(attemptDelay)
+	}
+}
+
+// take takes note of the end of an attempt: the next one of its kind need not wait any longer.
+func (r *race) take(a attemptResult) {
+	r.running--
+	switch {
+	case a.awaited:
+		r.awaiting = false
+		r.addRelays(a.relays)
+	case a.relayed:
+		r.relayStart = nil
+	default:
+		r.headStart = nil
+	}
+	if a.won {
+		r.won = a.conn
+	}
+	r.failed = append(r.failed, a.failed...)
+}
+
+// isThePeersWord reports whether an attempt failed for what the peer itself has said, which it would say on
+// whatever path.
+func isThePeersWord(f CandidateError) bool { return isRefusal(f.Err) || errors.Is(f.Err, errDuplicate) }
 
 // addRelays adds relays that have not been tried.
 func (r *race) addRelays(found []*relayConn) {
