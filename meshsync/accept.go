@@ -82,68 +82,79 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 	defer cancel()
 	greeting := endpoint.Greet(qc, codeProtocol)
 	defer greeting.End()
-	id, err := identity.PeerOf(qc.ConnectionState().TLS)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
-	}
-	if id == t.id {
-		return nil, fmt.Errorf("%w: %w", ErrUnauthorized, ErrSelf)
-	}
-	if t.refuses(id) { // before any more work for it; offer decides
-		return nil, ErrDisconnected
-	}
-	s, err := greeting.AcceptControl(ctx)
-	if err != nil {
-		return nil, t.lateOr(ctx, err)
-	}
-	c, err := t.newConn(qc, newControlStream(s), id, false)
-	if err != nil {
-		return nil, err
-	}
-	m, err := c.awaitMessage(ctx, kindHello)
-	if err != nil {
-		return c, t.lateOr(ctx, err)
-	}
-	if m.hello.active {
-		return c, fmt.Errorf("%w: active in the dialer's hello", ErrProtocol)
-	}
-	binding, err := t.checkHello(c, m.hello, roleDialer, t.opts.Formation.keys())
+	c, h, binding, err := t.receiveHello(ctx, qc, greeting)
 	if err != nil {
 		return c, err
 	}
-
-	if t.decides(id) && !slot.Release() {
+	if t.decides(c.peer) && !slot.Release() {
 		return c, ErrBusy
 	}
 	greeting.End() // from here on the peer is let in
-	var seq uint64
-	var active bool
-	err = t.underPresentRules(c, func() (err error) {
-		seq, active, err = t.offer(c, m.hello)
-		return err
-	})
-	if err != nil {
+	active, err := t.sendAnswer(ctx, c, h, binding)
+	if err != nil || active {
 		return c, err
 	}
-	h := t.hello(seq, roleAcceptor, c.proven, binding) // who has two keys learns which one we have
-	h.active = active
-	if err := c.send(h.frame(), t.opts.DialTimeout); err != nil {
-		t.withdraw(c)
-		return c, t.lateOr(ctx, err)
-	}
-	close(c.greeted)
-	endpoint.Introduced(qc) // the decider's word takes a round trip more
-	if active {
-		return c, nil
-	}
 	defer t.withdraw(c)
-	if m, err = c.awaitMessage(ctx, kindActive); err != nil {
+	m, err := c.awaitMessage(ctx, kindActive)
+	if err != nil {
 		return c, t.lateOr(ctx, err)
 	}
 	if !slot.Release() {
 		return c, ErrBusy
 	}
 	return c, t.underPresentRules(c, func() error { return t.confirm(c, m.seq) })
+}
+
+// receiveHello waits for the dialer's hello, and looks whether it is good. It returns what the two sides share as well, and a connection
+// with an error too if there is one to close.
+func (t *MeshSyncTransport) receiveHello(ctx context.Context, qc *quic.Conn, greeting *endpoint.Greeting) (c *Conn, h hello, binding []byte, err error) {
+	id, err := identity.PeerOf(qc.ConnectionState().TLS)
+	if err != nil {
+		return nil, hello{}, nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	if id == t.id {
+		return nil, hello{}, nil, fmt.Errorf("%w: %w", ErrUnauthorized, ErrSelf)
+	}
+	if t.refuses(id) { // before any more work for it; offer decides
+		return nil, hello{}, nil, ErrDisconnected
+	}
+	s, err := greeting.AcceptControl(ctx)
+	if err != nil {
+		return nil, hello{}, nil, t.lateOr(ctx, err)
+	}
+	if c, err = t.newConn(qc, newControlStream(s), id, false); err != nil {
+		return nil, hello{}, nil, err
+	}
+	m, err := c.awaitMessage(ctx, kindHello)
+	if err != nil {
+		return c, hello{}, nil, t.lateOr(ctx, err)
+	}
+	if m.hello.active {
+		return c, hello{}, nil, fmt.Errorf("%w: active in the dialer's hello", ErrProtocol)
+	}
+	binding, err = t.checkHello(c, m.hello, roleDialer, t.opts.Formation.keys())
+	return c, m.hello, binding, err
+}
+
+// sendAnswer answers a hello as the table decides, and reports whether the connection counts with that.
+func (t *MeshSyncTransport) sendAnswer(ctx context.Context, c *Conn, to hello, binding []byte) (active bool, err error) {
+	var seq uint64
+	err = t.underPresentRules(c, func() (err error) {
+		seq, active, err = t.offer(c, to)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	h := t.hello(seq, roleAcceptor, c.proven, binding) // who has two keys learns which one we have
+	h.active = active
+	if err := c.send(h.frame(), t.opts.DialTimeout); err != nil {
+		t.withdraw(c)
+		return false, t.lateOr(ctx, err)
+	}
+	close(c.greeted)
+	endpoint.Introduced(c.qc) // the decider's word takes a round trip more
+	return active, nil
 }
 
 // hello returns this side's hello for a connection with the given binding, which proves the given key.
