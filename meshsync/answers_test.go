@@ -109,9 +109,8 @@ func TestAnswerInTheMidstOfADialIsUsedAtOnce(t *testing.T) {
 				a.await(b, time.Second)
 				time.Sleep(settled)
 				b.host.Blackout(testnet.Both)
-				// After the first connection's there is the dial at the loss, one
-				// that only waits for an answer to a probe, and ten minutes later
-				// one that is a handshake again.
+				// After the first connection's there is the dial at the loss, and then one
+				// every four minutes.
 				for dials := 0; dials < 4; {
 					if ev := <-events; ev.Kind == EventDialing {
 						dials++

@@ -84,8 +84,8 @@ func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried
 	return c, r.seen, err
 }
 
-// maxLookups bounds the lookups at once for peers that wait for their turn to be
-// dialed: as many as may be dialed at once, each of which looks up its own.
+// maxLookups bounds the lookups at once for peers that are not dialed just now: as many
+// as may be dialed at once, each of which looks up its own.
 const maxLookups = 64
 
 // locate returns what a peer's addresses come down to, as far as they can be

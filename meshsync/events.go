@@ -34,7 +34,7 @@ type Event struct {
 	// unless the peer refuses us or its connections keep ending early.
 	WillRetry bool
 	// Retry is the wait until then, of EventDialFailed, unless the peer shows before that it
-	// is there. One that answers probes when it is there is left to them, and dialed after four minutes at the latest.
+	// is there, or somebody asks for it. One that answers probes when it is there is left to them, and dialed after four minutes at the latest.
 	Retry time.Duration
 	// Outage is how long a registered peer was without a connection, of
 	// EventConnected; zero for the first one.

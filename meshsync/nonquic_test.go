@@ -1,6 +1,7 @@
 package meshsync
 
 import (
+	"context"
 	"crypto/hmac"
 	"fmt"
 	"math/rand/v2"
@@ -316,6 +317,67 @@ func TestSilentPeerIsLeftToProbes(t *testing.T) {
 		}
 		if len(dials) != 2 || dials[1]-dials[0] != blindAfter {
 			t.Errorf("dials %v after the loss, want two that are %v apart", dials, blindAfter)
+		}
+	})
+}
+
+// A name whose lookup takes longer than MaxDelay is followed all the same while its peer is left to probes.
+func TestSlowLookupOfAPeerThatIsLeftToProbes(t *testing.T) {
+	z := &zone{records: make(map[string][]netip.Addr)}
+	slow := func(ctx context.Context, host string) ([]netip.Addr, error) {
+		select {
+		case <-time.After(3 * time.Second):
+			return z.lookup(ctx, host)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair(func(o *Options) { o.Reconnect, o.resolve = AggressiveReconnect(), slow })
+		z.set("b.example", b.host.Addr())
+		if err := a.RegisterForReconnect(b.ID(), []string{fmt.Sprintf("b.example:%d", testPort)}, ""); err != nil {
+			t.Fatal(err)
+		}
+		a.await(b, 10*time.Second)
+		time.Sleep(settled)
+		b.crash()
+		time.Sleep(40 * time.Second)
+		b.host.SetAddr(netip.MustParseAddr("10.9.9.9"))
+		z.set("b.example", b.host.Addr())
+		b.start()
+		a.awaitEcho(b, 20*time.Second)
+		a.stop()
+		b.stop()
+	})
+}
+
+// A peer whose connections do not last is dialed at NextAttempt at the latest, also if it is left to probes.
+func TestFlappingPeerIsDialedAtNextAttempt(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		for range 3 {
+			a.await(b, time.Minute)
+			time.Sleep(time.Second)
+			b.restart(func() {})
+		}
+		a.await(b, time.Minute)
+		time.Sleep(time.Second)
+		b.stop()
+		time.Sleep(150 * time.Millisecond)
+		st, _ := a.Status(b.ID())
+		if st.State != StateWaiting {
+			t.Fatalf("the peer is %v", st.State)
+		}
+		next := st.NextAttempt
+		time.Sleep(time.Until(next) - time.Millisecond)
+		if st, _ := a.Status(b.ID()); st.State != StateWaiting || !st.NextAttempt.Equal(next) {
+			t.Errorf("a moment before the next dial the peer is %v, and it is due in %v", st.State, time.Until(st.NextAttempt))
+		}
+		time.Sleep(time.Second)
+		a.stop()
+		if ev := a.log.last(EventDialing); ev.Time.Before(next) {
+			t.Errorf("no dial at NextAttempt, the last one was %v before", next.Sub(ev.Time))
 		}
 	})
 }

@@ -16,7 +16,7 @@ const (
 	// MaxConcurrentDials.
 	StateDialing
 	// StateWaiting: the last dial failed, and the next one is due at
-	// NextAttempt.
+	// NextAttempt at the latest.
 	StateWaiting
 	// StateConnected: there is a connection.
 	StateConnected
@@ -76,7 +76,7 @@ type PeerStatus struct {
 	// Queued says that the next dial waits its turn under MaxConcurrentDials, in StateDialing;
 	// else it is under way.
 	Queued bool
-	// NextAttempt is when the next dial is due, in StateWaiting, unless the peer shows before that it is there.
+	// NextAttempt is when the next dial is due, in StateWaiting, unless the peer shows before that it is there, or somebody asks for it.
 	NextAttempt time.Time
 	// LastError is why the last dial failed or the last connection ended,
 	// since the peer is registered; nil while it is connected.

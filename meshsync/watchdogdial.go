@@ -137,11 +137,10 @@ func (w *watchdog) isLeftToProbes() bool {
 		time.Since(w.search.dialed) < blindAfter && !w.relays.relayUse().mayReach()
 }
 
-// waitForAnswer waits for the answer to a probe; until the next dial that needs none, its names are looked up each MaxDelay, and
-// it is seen whether it is still to be left to probes.
+// waitForAnswer waits for the answer to a probe. Until the next dial that needs none, its names are looked up now and then, for which there is
+// DialTimeout, and it is seen whether it is still to be left to probes.
 func (w *watchdog) waitForAnswer() {
-	dial := w.search.dialed.Add(blindAfter)
-	w.enter(&waitingState{wait: min(w.policy.jitter(w.policy.MaxDelay), time.Until(dial)), dial: dial})
+	w.wait(min(w.policy.jitter(w.policy.MaxDelay)+w.t.opts.DialTimeout, time.Until(w.search.dialed.Add(blindAfter))))
 }
 
 // answered dials a peer that has answered a probe, within its budget. A dial under
@@ -261,6 +260,7 @@ func (w *watchdog) announceDial(ctx context.Context, beside bool) (addrs []strin
 	if ctx.Err() != nil || w.status.stopping || w.t.peers[w.peer].holds() {
 		return nil, false
 	}
+	w.status.queued = false
 	if !beside && w.status.announced != w.status.attempts+1 { // else it goes on after an answer to a probe
 		w.status.announced = w.status.attempts + 1
 		w.t.publish(Event{Kind: EventDialing, Peer: w.peer, Attempt: w.status.announced})

@@ -38,10 +38,7 @@ type (
 	}
 	// waitingState: the next dial is for later. Probes look for a peer that did not answer.
 	waitingState struct {
-		wait time.Duration
-		// dial is when the next dial is if there is none at the end of the wait: a peer that answers probes when it is there is
-		// left to them.
-		dial  time.Time
+		wait  time.Duration
 		timer *time.Timer
 	}
 	// restingState: the peer is left alone, as it was given up or the policy is Disabled, or there has been nothing to do yet.
@@ -57,8 +54,8 @@ func (w *watchdog) enter(s watchState) {
 	s.begin(w)
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	if w.t.peers[w.peer].conn() != nil {
-		return // the table has the say
+	if _, isUp := s.(*connectedState); isUp || w.t.peers[w.peer].conn() != nil {
+		return // the table has the say, also if the connection has just ended
 	}
 	w.status.enter(s.shown())
 	q, isQueued := s.(*queuedState)
@@ -101,12 +98,13 @@ func (s *dialingState) end(w *watchdog) {
 
 func (s *waitingState) begin(w *watchdog) {
 	s.timer = time.NewTimer(s.wait)
-	if s.dial.IsZero() {
-		s.dial = time.Now().Add(s.wait)
+	dial := time.Now().Add(s.wait)
+	if late := w.search.dialed.Add(blindAfter); w.isLeftToProbes() && late.After(dial) {
+		dial = late
 	}
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
-	w.status.next = s.dial
+	w.status.next = dial
 }
 
 func (s *waitingState) end(*watchdog)    { s.timer.Stop() }
