@@ -164,3 +164,20 @@ func TestContributingNamesEachFileOfTheTransport(t *testing.T) {
 		}
 	}
 }
+
+// What the page about the architecture names is there: a path from the root of the project, or a file of the transport.
+func TestArchitectureNamesFilesThatExist(t *testing.T) {
+	named := regexp.MustCompile("`([a-zA-Z_/0-9]+\\.go)`").FindAllStringSubmatch(read(t, "docs/architecture.md"), -1)
+	if len(named) < 40 {
+		t.Fatalf("%d files are named", len(named))
+	}
+	for _, n := range named {
+		dir := ".."
+		if !strings.Contains(n[1], "/") {
+			dir = "../meshsync"
+		}
+		if _, err := os.Stat(filepath.Join(dir, n[1])); err != nil {
+			t.Errorf("docs/architecture.md: %v", err)
+		}
+	}
+}

@@ -70,3 +70,34 @@ func (t *MeshSyncTransport) watchHost(w hostWatch) {
 		}
 	}
 }
+
+// NetworkChanged tells the transport that the network changed: another
+// address, another uplink, one that is back. What happens on the host itself the transport notices by
+// itself, unless Options.NoNetworkMonitor is set, Options.PacketConn is no *net.UDPConn, or the system does not
+// tell, which a Warn then says. A call is for the rest: a modem beyond the host's Ethernet
+// that has another uplink, or a network that PacketConn hides. Every registered peer that is not
+// connected is dialed at once, with its backoff started anew; dials under way,
+// which use the old network, are started again. So are the connections to
+// relays, which carry on until the new ones stand. Connections to peers stay: every path of
+// each is tried from where the host is now, which tells the peer as well. If
+// Options.ListenAddr names an address and the host has lost that, the socket is bound to
+// another one of the same interface, and keeps its port.
+func (t *MeshSyncTransport) NetworkChanged() { t.networkChanged(toldCause) }
+
+func (t *MeshSyncTransport) networkChanged(cause string) {
+	t.metrics.networkChanged(cause)
+	t.bindAnew()
+	t.book.refresh()
+	for _, c := range t.conns() {
+		c.paths.Probe()
+	}
+	t.relays.networkChanged()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tellAll(true)
+	for _, p := range t.peers {
+		if p.watchdog != nil {
+			signal(p.watchdog.network)
+		}
+	}
+}
