@@ -198,14 +198,6 @@ func (u *relayUse) await(ctx context.Context) []CandidateError {
 	}
 }
 
-// whyNot says of each relay why the peer was not reached there.
-func (u *relayUse) whyNot() []CandidateError {
-	u.rs.mu.Lock()
-	defer u.rs.mu.Unlock()
-	_, _, failed := u.look()
-	return failed
-}
-
 // look says whether the peer is there at one of the relays, whether one has
 // still to be heard, and what is the matter with the others. mu is held.
 func (u *relayUse) look() (there, pending bool, failed []CandidateError) {
