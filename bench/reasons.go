@@ -56,8 +56,8 @@ func reasons(suite string) []string {
 			"A probe finds the hub again within half a second, and the hub invites as many spokes at a time as it can serve and tells the others when to ask again; the loop's " +
 				"spokes dial as their backoff says, and with thousands most of those dials run out of time, and their handshakes are work for nothing. All the cores are " +
 				"busy until the last spoke is back, with TLS, quic-go and the memory of new connections; very little of it is this project's code.",
-			"With 5,000 spokes on two cores the loop is faster to connect the bulk of them, as its connections are bare; ours say hello, prove where they are and are told of more paths, by hub and spokes on the same two cores. In nine " +
-				"runs of this project alone it took 18 to 27 s ([ADR 14](../docs/adr/0014-paths.md#open) tells of the stalls that there were).",
+			"With 5,000 spokes on two cores the loop is faster to connect the bulk of them, as its connections are bare; ours say hello, prove where they are and are told of more paths, by hub and spokes on the same two cores. In eleven " +
+				"runs it took 18 to 27 s ([ADR 14](../docs/adr/0014-paths.md#open) tells of the stalls that there were).",
 		},
 		"relay": {
 			"Our relay forwards the packets of the peers' end-to-end QUIC connection as they are, many in one read and one write ([ADR 13](../docs/adr/0013-a-relay-forwards-packets-as-they-are.md)). " +
