@@ -67,8 +67,8 @@ type Options struct {
 	// Reconnect says how registered peers are dialed again.
 	Reconnect ReconnectPolicy
 	// KeepAlive is for how long nothing has come on a connection when a keep-alive is sent;
-	// default 5 s. A side to which 1,024 peers are connected by their own dialing waits a quarter longer on further such connections,
-	// as each peer asks anyway. It bounds how late a dead peer is noticed, together with
+	// default 5 s. A side to which 1,024 peers are connected by their own dialing waits a quarter longer on further
+	// connections of that kind, as each of the peers asks anyway. It bounds how late a dead peer is noticed, together with
 	// IdleTimeout, and keeps NAT mappings open. A value above half of the idle timeout that the two
 	// sides agree on counts as that half, so that an answer can come in time: to be silent for
 	// longer, raise IdleTimeout on both sides. On a link whose round trips take seconds it is not less than one
@@ -78,7 +78,7 @@ type Options struct {
 	// connection is given up; default 15 s. The lower of the two sides' values
 	// counts (RFC 9000 section 10.1). As the time runs from the first packet
 	// sent in vain, a peer that dies in silence is given up between IdleTimeout
-	// and IdleTimeout plus KeepAlive later.
+	// and IdleTimeout plus KeepAlive later; by a side with so many peers, a quarter of KeepAlive after that at the latest.
 	IdleTimeout time.Duration
 	// DialTimeout bounds one dial over all its candidates, which begins anew,
 	// once, if the peer answers a probe meanwhile, and lasts for up to a minute

@@ -94,9 +94,6 @@ func (p *Pair[C]) Current() C { return p.current.conn }
 // Awaiting returns the connection that waits for the decider's word.
 func (p *Pair[C]) Awaiting() C { return p.awaiting.conn }
 
-// Run returns the peer's instance of the connection that counts.
-func (p *Pair[C]) Run() Instance { return p.current.by.Instance }
-
 // IsIdle reports whether there is nothing to know: no connection, and no hello that waits for its answer.
 func (p *Pair[C]) IsIdle() bool {
 	return !p.current.exists() && !p.awaiting.exists() && !p.greeting
