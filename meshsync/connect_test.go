@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
@@ -143,8 +144,8 @@ func TestDeadAddressCostsItsHeadStartOnly(t *testing.T) {
 		if _, err := a.Connect(context.Background(), b.ID(), []string{"10.7.7.7:1", b.addr()}, ""); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(began); took != attemptDelay+2*testRTT {
-			t.Errorf("connected after %v, want %v", took, attemptDelay+2*testRTT)
+		if took := time.Since(began); took != happyeyeballs.AttemptDelay+2*testRTT {
+			t.Errorf("connected after %v, want %v", took, happyeyeballs.AttemptDelay+2*testRTT)
 		}
 		a.stop()
 		b.stop()

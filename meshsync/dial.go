@@ -11,25 +11,13 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// attemptDelay is the head start of each candidate before the next one is
-// tried beside it (RFC 8305 section 5, Connection Attempt Delay).
-const attemptDelay = 250 * time.Millisecond
-
 // maxCandidates bounds what the DNS can make one dial try.
 const maxCandidates = 32
-
-const (
-	// minHello is what a candidate may take for the hellos at the least, and
-	// helloShare how many times as long as its handshake took, which was a round
-	// trip too: a candidate that goes silent in between must not hold up the
-	// others, of which only one at a time can say hello.
-	minHello   = time.Second
-	helloShare = 3
-)
 
 // A target is what a dial is to reach, and how.
 type target struct {
@@ -160,7 +148,7 @@ func (r *race) run() (*Conn, error) {
 	}
 	r.relayDue = r.use != nil
 	if r.relayDue && !r.isThere {
-		r.relayStart = time.After(attemptDelay)
+		r.relayStart = time.After(happyeyeballs.AttemptDelay)
 	}
 	for r.relayDue || r.pending()+len(r.relays)-r.tried > 0 {
 		r.startNext()
@@ -199,7 +187,7 @@ func (r *race) startNext() {
 	if r.headStart == nil && len(r.queue) > 0 {
 		r.attempt(r.queue[0])
 		r.queue = r.queue[1:]
-		r.headStart = time.After(attemptDelay)
+		r.headStart = time.After(happyeyeballs.AttemptDelay)
 	}
 	if r.relayDue && (r.relayStart == nil || r.pending() == 0) {
 		r.awaitRelays()
@@ -208,7 +196,7 @@ func (r *race) startNext() {
 	if r.relayStart == nil && r.tried < len(r.relays) {
 		r.attemptRelay(r.relays[r.tried])
 		r.tried++
-		r.relayStart = time.After(attemptDelay)
+		r.relayStart = time.After(happyeyeballs.AttemptDelay)
 	}
 }
 
@@ -288,7 +276,7 @@ func (r *race) lookUp(addr string) {
 
 func (r *race) add(l lookupResult) {
 	if l.err != nil {
-		r.failed = append(r.failed, CandidateError{Addr: l.addr, Err: r.silence(l.err)})
+		r.failed = append(r.failed, CandidateError{Addr: l.addr, Err: happyeyeballs.Silence(r.ctx, l.err, r.t.opts.DialTimeout)})
 		return
 	}
 	for _, ap := range l.found {
@@ -359,27 +347,19 @@ func (r *race) reachWith(k formationKey, over paths.Route, conf *quic.Config) (c
 	defer release()
 	qc, err := r.t.quic.Dial(r.ctx, to, r.tls, conf)
 	if err != nil {
-		return nil, false, r.silence(explain(err))
+		return nil, false, happyeyeballs.Silence(r.ctx, explain(err), r.t.opts.DialTimeout)
 	}
 	if r.reached != nil {
 		r.reached.Store(true)
 	}
 	r.t.windows.noteDialed(r.t.endpoint.Real(to))
-	within := max(minHello, helloShare*time.Since(began))
-	if r.beside { // the hellos outlive the dial's own time by no more than minHello
-		within = min(within, max(minHello, time.Until(r.end)))
+	within := happyeyeballs.HelloTimeout(time.Since(began))
+	if r.beside { // the hellos outlive the dial's own time by no more than the shortest time that they have
+		within = min(within, max(happyeyeballs.HelloTimeout(0), time.Until(r.end)))
 	}
 	c, err = r.t.greet(r.ctx, qc, r.peer, k, within)
 	if err != nil {
-		return nil, false, r.silence(explain(err))
+		return nil, false, happyeyeballs.Silence(r.ctx, explain(err), r.t.opts.DialTimeout)
 	}
 	return c, c.qc == qc, nil
-}
-
-// silence returns a noAnswerError for an error that only says that time ran out.
-func (r *race) silence(err error) error {
-	if isTimeout(err) || (r.ctx.Err() != nil && errors.Is(err, context.Cause(r.ctx))) {
-		return noAnswerError{r.t.opts.DialTimeout}
-	}
-	return err
 }

@@ -1,13 +1,11 @@
 package meshsync
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -228,13 +226,6 @@ type relayError struct{ err error }
 func (e *relayError) Error() string { return e.err.Error() }
 func (e *relayError) Unwrap() error { return e.err }
 
-// A noAnswerError is a candidate's error if its time ran out in silence. It is
-// a context.DeadlineExceeded.
-type noAnswerError struct{ within time.Duration }
-
-func (e noAnswerError) Error() string        { return fmt.Sprintf("no answer within %v", e.within) }
-func (e noAnswerError) Is(target error) bool { return target == context.DeadlineExceeded }
-
 // A DialError says why a dial failed: each candidate that was tried, with its
 // own error. It unwraps to all of them.
 type DialError struct {
@@ -304,10 +295,4 @@ var errNoRoom = errors.New("peer allows no more streams at a time")
 // peerError names the peer in an error, once.
 func peerError(what string, peer PeerID, err error) error {
 	return fmt.Errorf("%s %s: %w", what, peer.Short(), err)
-}
-
-// isTimeout reports whether err is QUIC's own word for silence.
-func isTimeout(err error) bool {
-	nerr, ok := errors.AsType[net.Error](err)
-	return (ok && nerr.Timeout()) || errors.Is(err, context.DeadlineExceeded)
 }

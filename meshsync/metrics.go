@@ -11,7 +11,8 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/netmon"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // metrics are what one Registerer exports for all transports that use it:
@@ -52,7 +53,7 @@ type relayCounts struct {
 	dropped                      uint64
 }
 
-func (n *relayCounts) add(s relay.ClientStats) {
+func (n *relayCounts) add(s relayclient.Stats) {
 	n.addCounts(relayCounts{s.PacketsSent, s.PacketsReceived, s.BytesSent, s.BytesReceived, s.Dropped})
 }
 
@@ -74,7 +75,7 @@ var (
 	descPaths       = newDesc("paths", "Paths of connections that count, by kind and state: unproven, valid, suspect (nothing comes over it) or failed. active says whether packets take it.", "kind", "state", "active")
 	descFormation   = newDesc("formation_connections", "Connections that count, by the key of the formation that they were proven with: the current one, or the next one, see Formation. Once it is 0 for the current one, the next one may replace it.", "key")
 	descPings       = newDesc("path_pings_total", "Pings of paths and answers to them that were sent.")
-	descSplit       = newDesc("path_split_packets_total", "Packets that were sent in two parts, as they were too long for their path.")
+	descSplit       = newDesc("path_split_packets_total", "Packets that were sent in two fragments, as they were too long for their path.")
 	descHoles       = newDesc("holes_total", "Tries to find a direct path for a connection that goes through a relay, among the addresses that the two sides have told each other, by outcome: punched, or missed. A hole that opens later counts as well.", "outcome")
 	descOldest      = newDesc("oldest_outage_seconds", "How long the registered peer that has been without a connection for the longest has been so: since it was lost or, if it never had one, since it was registered. 0 if all are connected.")
 	descRelayStates = newDesc("relays", "Relays that are in use by state, and whether they are home relays.", "home", "state")
@@ -184,7 +185,7 @@ func (m *metrics) detach(t *MeshSyncTransport) {
 	m.sent += t.endpoint.BytesSent()
 	m.received += t.endpoint.BytesReceived()
 	m.pings += t.paths.Pings()
-	m.split += t.paths.Parts()
+	m.split += t.paths.Split()
 	punched, missed := t.paths.Holes()
 	m.punched += punched
 	m.missed += missed
@@ -290,7 +291,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge(descRelayStates, float64(g.relays[relayRole{home, s}]), strconv.FormatBool(home), s.String())
 		}
 	}
-	for _, c := range []relay.Carrier{relay.CarrierUDP, relay.CarrierTCP} {
+	for _, c := range []relaywire.Carrier{relaywire.CarrierUDP, relaywire.CarrierTCP} {
 		gauge(descRelays, float64(g.carriers[c]), string(c))
 	}
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {

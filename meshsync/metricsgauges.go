@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // gauges are what is counted when somebody asks, over all transports that share a registry.
@@ -20,7 +20,7 @@ type gauges struct {
 	pings, split    uint64
 	punched, missed uint64
 	relays          map[relayRole]int
-	carriers        map[relay.Carrier]int
+	carriers        map[relaywire.Carrier]int
 	relayed         relayCounts
 }
 
@@ -56,7 +56,7 @@ type relayRole struct {
 
 // gauges adds up how things stand with the transports now.
 func (m *metrics) gauges() gauges {
-	g := gauges{states: make(map[PeerState]int), healths: make(map[Health]int), paths: make(map[PathKind]int), proven: make(map[formationKey]int), ways: make(map[pathRole]int), relays: make(map[relayRole]int), carriers: make(map[relay.Carrier]int)}
+	g := gauges{states: make(map[PeerState]int), healths: make(map[Health]int), paths: make(map[PathKind]int), proven: make(map[formationKey]int), ways: make(map[pathRole]int), relays: make(map[relayRole]int), carriers: make(map[relaywire.Carrier]int)}
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -67,7 +67,7 @@ func (m *metrics) gauges() gauges {
 		g.sent += t.endpoint.BytesSent()
 		g.received += t.endpoint.BytesReceived()
 		g.pings += t.paths.Pings()
-		g.split += t.paths.Parts()
+		g.split += t.paths.Split()
 		punched, missed := t.paths.Holes()
 		g.punched += punched
 		g.missed += missed

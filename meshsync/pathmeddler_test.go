@@ -32,7 +32,7 @@ func dropping(drops func(packet []byte) bool) meddling {
 
 // isData reports whether a packet is one of QUIC after its handshake, or a part of one; isOfPaths, whether it
 // is a ping or a pong; isLong, whether it is longer than most; isAny, nothing.
-func isData(packet []byte) bool    { return packet[0]&0xc0 == 0x40 || packet[0] == endpoint.TypePart }
+func isData(packet []byte) bool    { return packet[0]&0xc0 == 0x40 || packet[0] == endpoint.TypeFragment }
 func isOfPaths(packet []byte) bool { return packet[0] == endpoint.TypePath }
 func isLong(packet []byte) bool    { return len(packet) > 600 }
 func isAny([]byte) bool            { return true }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // What a peer tells of its addresses makes this side ping them (internal/paths/candidate.go
@@ -121,7 +121,7 @@ func (c *Conn) look() {
 // has. Only for peers whom somebody here has named: a relay says of a few peers whether they are there,
 // and strangers are not to take the place of those that matter.
 func (t *MeshSyncTransport) useToldRelay(c *Conn, told string) bool {
-	u, err := relay.ParseURL(told)
+	u, err := relaywire.ParseURL(told)
 	if err != nil {
 		return false
 	}
@@ -143,7 +143,7 @@ func (t *MeshSyncTransport) useToldRelay(c *Conn, told string) bool {
 }
 
 // namedRoute returns the route to a peer through the relay that has a URL, if somebody here names that.
-func (rs *relays) namedRoute(u relay.URL, id PeerID) (paths.Route, bool) {
+func (rs *relays) namedRoute(u relaywire.URL, id PeerID) (paths.Route, bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	l := rs.links[linkKey(u)]

@@ -8,7 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // A relayConn keeps the transport connected to one relay, as a watchdog does to
@@ -19,8 +20,8 @@ import (
 // back to UDP. The new connection takes the old one's place when it stands.
 type relayConn struct {
 	rs     *relays
-	key    relay.URL // linkKey of each of its URLs
-	number uint64    // that of its routes
+	key    relaywire.URL // linkKey of each of its URLs
+	number uint64        // that of its routes
 	log    *slog.Logger
 
 	wanted  chan struct{} // somebody wants it now
@@ -30,12 +31,12 @@ type relayConn struct {
 
 	// relays.mu guards these; run sets client and what goes with it.
 	users   int
-	client  *relay.Client // nil: not connected
-	suspect bool          // client does not answer, or will end soon
+	client  *relayclient.Client // nil: not connected
+	suspect bool                // client does not answer, or will end soon
 	dialing bool
-	lastErr error       // of the last dial, until the next
-	url     relay.URL   // the connection's, or the oldest
-	urls    []*namedURL // all that lead to the relay, the one that was named last first
+	lastErr error         // of the last dial, until the next
+	url     relaywire.URL // the connection's, or the oldest
+	urls    []*namedURL   // all that lead to the relay, the one that was named last first
 	watches map[PeerID]*relayWatch
 	state   RelayState // run sets it and what goes with it, through become
 	since   time.Time  // state
@@ -65,8 +66,8 @@ type relayConn struct {
 
 // A linkDial is the result of a dial. found are the addresses that URLs lead to.
 type linkDial struct {
-	client *relay.Client
-	found  map[relay.URL][]netip.AddrPort
+	client *relayclient.Client
+	found  map[relaywire.URL][]netip.AddrPort
 	err    error
 }
 
@@ -88,7 +89,7 @@ const (
 	maxGoodbye = time.Minute
 )
 
-func newRelayConn(rs *relays, u relay.URL, number uint64) *relayConn {
+func newRelayConn(rs *relays, u relaywire.URL, number uint64) *relayConn {
 	l := &relayConn{
 		rs: rs, key: linkKey(u), number: number, url: u, log: rs.t.log,
 		wanted:  make(chan struct{}, 1),
@@ -106,9 +107,9 @@ func newRelayConn(rs *relays, u relay.URL, number uint64) *relayConn {
 
 // linkKey is what the link to a relay is found by: the relay's ID, whatever
 // address the URL has, or else the URL.
-func linkKey(u relay.URL) relay.URL {
+func linkKey(u relaywire.URL) relaywire.URL {
 	if !u.ID.IsZero() {
-		return relay.URL{ID: u.ID}
+		return relaywire.URL{ID: u.ID}
 	}
 	return u
 }
@@ -270,7 +271,7 @@ func (l *relayConn) failed(err error) {
 	}
 	// Probes help if the relay is silent and can be asked; and answers must not
 	// set the pace, as in searchAfter.
-	if l.key.ID.IsZero() || l.answered.IsValid() || refusal != nil || errors.Is(err, relay.ErrShutdown) {
+	if l.key.ID.IsZero() || l.answered.IsValid() || refusal != nil || errors.Is(err, relaywire.ErrShutdown) {
 		l.search.stop()
 	} else {
 		l.search.start()
@@ -284,13 +285,13 @@ func (l *relayConn) failed(err error) {
 }
 
 // install makes c the connection, or none, and ends the one before.
-func (l *relayConn) install(c *relay.Client, err error) {
+func (l *relayConn) install(c *relayclient.Client, err error) {
 	l.rs.mu.Lock()
 	old := l.client
 	l.client, l.suspect = c, false
 	if c != nil {
 		l.rs.clients[c] = struct{}{}
-		if c.Carrier() == relay.CarrierUDP {
+		if c.Carrier() == relaywire.CarrierUDP {
 			l.rs.overUDP = append(l.rs.overUDP, udpRelay{c.Remote(), c, l})
 		}
 		l.url = l.urlOf(c.Remote())

@@ -7,7 +7,8 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // dialDue dials after a wait.
@@ -39,26 +40,26 @@ func (l *relayConn) begin(udpOnly, all bool) {
 	}
 	try, lookUp := l.toDial(all)
 	l.alone = !all && len(lookUp) > 0
-	o := relay.ClientOptions{URL: try[0], MoreURLs: try[1:], LookUp: lookUp, First: l.answered, UDPOnly: udpOnly, TCPDelay: tcpDelay}
+	o := relayclient.Options{URL: try[0], MoreURLs: try[1:], LookUp: lookUp, First: l.answered, UDPOnly: udpOnly, TCPDelay: tcpDelay}
 	go func() { // leave or dialEnded waits for it
 		dialed <- l.connect(ctx, o)
 	}()
 }
 
 // connect dials as o says, which has what is particular to this dial.
-func (l *relayConn) connect(ctx context.Context, o relay.ClientOptions) linkDial {
+func (l *relayConn) connect(ctx context.Context, o relayclient.Options) linkDial {
 	t := l.rs.t
 	source := new(linkSource)
-	d := linkDial{found: make(map[relay.URL][]netip.AddrPort)}
+	d := linkDial{found: make(map[relaywire.URL][]netip.AddrPort)}
 	o.PrivateKey, o.QUIC, o.TLS = t.opts.PrivateKey, t.quic, t.opts.RelayTLS
 	o.KeepAlive, o.IdleTimeout, o.DialTimeout = t.opts.KeepAlive, t.opts.IdleTimeout, t.opts.DialTimeout
 	o.Resolve, o.Reaches, o.DialTCP = t.opts.resolve, t.endpoint.Reaches, t.opts.dialTCP
-	o.Resolved = func(u relay.URL, addrs []netip.AddrPort) { d.found[u] = addrs }
+	o.Resolved = func(u relaywire.URL, addrs []netip.AddrPort) { d.found[u] = addrs }
 	o.Forward = func(b []byte, size int, to net.Addr) (int, error) { return t.endpoint.WriteRun(b, size, to, nil) }
 	o.Receive = func(from PeerID, b []byte) { l.rs.receive(l, from, b) }
 	o.Presence = func(peer PeerID, there bool) { l.heardOf(source, peer, there) }
 	o.Moved = func(netip.AddrPort) { t.observedChanged() }
-	d.client, d.err = relay.Dial(ctx, o)
+	d.client, d.err = relayclient.Dial(ctx, o)
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	source.client = d.client
@@ -68,7 +69,7 @@ func (l *relayConn) connect(ctx context.Context, o relay.ClientOptions) linkDial
 // linkSource tells the news of the present client from those of the last.
 // relays.mu guards client. It is set before the client is asked anything, so
 // before there are news.
-type linkSource struct{ client *relay.Client }
+type linkSource struct{ client *relayclient.Client }
 
 // dialEnded takes the result of a dial.
 func (l *relayConn) dialEnded(d linkDial) {
@@ -87,7 +88,7 @@ func (l *relayConn) dialEnded(d linkDial) {
 		l.search.stop()
 		l.answered = netip.AddrPort{}
 		l.logger().Info("relay connected", "carrier", d.client.Carrier(), "observed", d.client.Observed())
-		if d.client.Carrier() == relay.CarrierUDP {
+		if d.client.Carrier() == relaywire.CarrierUDP {
 			l.udpFailed = 0
 			return
 		}
@@ -100,7 +101,7 @@ func (l *relayConn) dialEnded(d linkDial) {
 		l.failed(d.err)
 		return
 	}
-	if l.client.Carrier() == relay.CarrierTCP {
+	if l.client.Carrier() == relaywire.CarrierTCP {
 		l.wait(l.rs.t.opts.Reconnect.jitter(min(udpAgain<<min(l.udpFailed, 10), udpAgainMax)))
 		l.udpFailed++
 	}
@@ -119,13 +120,13 @@ func (l *relayConn) lost() {
 	cause := context.Cause(l.client.Context())
 	flapping := l.account()
 	bye, delay := l.client.Leaving(), l.client.GoodbyeDelay()
-	if isClosed(bye) && !errors.Is(cause, relay.ErrGoodbye) { // run has closed it
-		cause = &relay.GoodbyeError{Delay: delay, Err: cause}
+	if isClosed(bye) && !errors.Is(cause, relaywire.ErrGoodbye) { // run has closed it
+		cause = &relaywire.GoodbyeError{Delay: delay, Err: cause}
 	}
 	l.install(nil, nil)
 	l.become(RelayDialing, cause)
 	switch {
-	case errors.Is(cause, relay.ErrSuperseded) && l.dialed != nil: // by the dial, which will say so
+	case errors.Is(cause, relaywire.ErrSuperseded) && l.dialed != nil: // by the dial, which will say so
 	case flapping, isLasting(refusalOf(cause)) && !isClosed(bye):
 		l.setDialing(false, cause)
 		l.failed(cause)

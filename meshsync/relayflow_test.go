@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 )
 
 // On real sockets the packets of a relayed connection are forwarded as they are, both
@@ -12,7 +12,7 @@ import (
 // length has been found out.
 func TestRelayedPacketsAreForwarded(t *testing.T) {
 	_, c := openRelayed(t)
-	var stats relay.ClientStats
+	var stats relayclient.Stats
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		before := stats
 		goodput(t, c, 2<<20)
@@ -27,7 +27,7 @@ func TestRelayedPacketsAreForwarded(t *testing.T) {
 }
 
 // carriedStats are those of the one relay that a transport uses.
-func carriedStats(t *MeshSyncTransport) (s relay.ClientStats) {
+func carriedStats(t *MeshSyncTransport) (s relayclient.Stats) {
 	t.relays.mu.Lock()
 	defer t.relays.mu.Unlock()
 	for c := range t.relays.clients {

@@ -14,8 +14,8 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
-	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
 // Nothing that a relay does ends a direct connection.
@@ -97,7 +97,7 @@ func TestRelayedPeerMustBeWhoTheRelaySays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var client *relay.Client
+		var client *relayclient.Client
 		ep := endpoint.New(endpoint.Config{PacketConn: sock, Key: testKey(66), Protocol: alpn, Log: slog.New(slog.DiscardHandler),
 			Redirect: func(b []byte, _ int, to *net.UDPAddr) (*net.UDPAddr, error) {
 				if _, virtual := endpoint.VirtualNumber(to); !virtual {
@@ -106,7 +106,7 @@ func TestRelayedPeerMustBeWhoTheRelaySays(t *testing.T) {
 				client.Send(a.ID(), b)
 				return nil, nil
 			}})
-		client, err = relay.Dial(ctx, relay.ClientOptions{URL: mustURL(r.url()), PrivateKey: testKey(66), QUIC: ep.QUIC,
+		client, err = relayclient.Dial(ctx, relayclient.Options{URL: mustURL(r.url()), PrivateKey: testKey(66), QUIC: ep.QUIC,
 			Receive: func(_ PeerID, b []byte) { ep.Inject(b, endpoint.VirtualAddr(1)) }})
 		if err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
@@ -274,8 +275,8 @@ func TestLinkTakesAFinishedDialWhenItsConnectionEnds(t *testing.T) {
 		a := w.node(1, home(r))
 		time.Sleep(time.Second)
 		l := newRelayConn(a.relays, mustURL(r.url()), 1000) // one that does not run
-		other := func() *relay.Client {
-			d := l.connect(context.Background(), relay.ClientOptions{URL: l.url})
+		other := func() *relayclient.Client {
+			d := l.connect(context.Background(), relayclient.Options{URL: l.url})
 			if d.err != nil {
 				t.Fatal(d.err)
 			}

@@ -10,7 +10,8 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // A packet through a relay takes this way:
@@ -32,12 +33,12 @@ type relays struct {
 
 	mu      sync.Mutex
 	closed  bool
-	links   map[relay.URL]*relayConn // by linkKey
-	numbers map[uint64]*relayConn    // by the number of their routes
-	number  uint64                   // the last one given out
+	links   map[relaywire.URL]*relayConn // by linkKey
+	numbers map[uint64]*relayConn        // by the number of their routes
+	number  uint64                       // the last one given out
 	home    []*relayConn
 	peers   map[PeerID]*relayedPeer // those that somebody uses relays for
-	clients map[*relay.Client]struct{}
+	clients map[*relayclient.Client]struct{}
 	overUDP []udpRelay  // those of clients that may forward packets beside QUIC
 	past    relayCounts // of clients that are over
 }
@@ -45,7 +46,7 @@ type relays struct {
 // A udpRelay is a client whose relay may forward packets to it beside QUIC.
 type udpRelay struct {
 	addr   netip.AddrPort // the relay's
-	client *relay.Client
+	client *relayclient.Client
 	link   *relayConn
 }
 
@@ -59,10 +60,10 @@ type relayedPeer struct {
 func newRelays(t *MeshSyncTransport) *relays {
 	return &relays{
 		t:       t,
-		links:   make(map[relay.URL]*relayConn),
+		links:   make(map[relaywire.URL]*relayConn),
 		numbers: make(map[uint64]*relayConn),
 		peers:   make(map[PeerID]*relayedPeer),
-		clients: make(map[*relay.Client]struct{}),
+		clients: make(map[*relayclient.Client]struct{}),
 	}
 }
 
@@ -80,8 +81,8 @@ func (rs *relays) start(urls []string) {
 }
 
 // mustURL parses a relay URL that checkRelay has seen.
-func mustURL(s string) relay.URL {
-	u, err := relay.ParseURL(s)
+func mustURL(s string) relaywire.URL {
+	u, err := relaywire.ParseURL(s)
 	if err != nil {
 		panic(err)
 	}
@@ -103,7 +104,7 @@ func (rs *relays) close() {
 
 // linkTo returns the link to a relay, which it makes if there is none, and names
 // the URL for it until forget. mu is held.
-func (rs *relays) linkTo(u relay.URL) *relayConn {
+func (rs *relays) linkTo(u relaywire.URL) *relayConn {
 	l := rs.links[linkKey(u)]
 	if l != nil {
 		l.name(u)
@@ -147,7 +148,7 @@ func (l *relayConn) routeTo(id PeerID) paths.Route {
 // Relayed implements paths.Carrier. It does not wait, and what cannot be sent is lost.
 func (rs *relays) Relayed(r paths.Route, b []byte, size int, asks bool) error {
 	rs.mu.Lock()
-	var client *relay.Client
+	var client *relayclient.Client
 	if l := rs.numbers[r.Relay]; l != nil {
 		client = l.client
 	}
@@ -215,8 +216,8 @@ func (rs *relays) arrived(l *relayConn, from PeerID, b []byte) (packet []byte, a
 }
 
 // counts returns the connections to relays there are, and what has been carried.
-func (rs *relays) counts() (carriers map[relay.Carrier]int, carried relayCounts) {
-	carriers = make(map[relay.Carrier]int)
+func (rs *relays) counts() (carriers map[relaywire.Carrier]int, carried relayCounts) {
+	carriers = make(map[relaywire.Carrier]int)
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	carried = rs.past
@@ -251,7 +252,7 @@ func (rs *relays) networkChanged() {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, l := range rs.links {
-		if l.moved == nil && l.client != nil && l.client.Carrier() == relay.CarrierUDP {
+		if l.moved == nil && l.client != nil && l.client.Carrier() == relaywire.CarrierUDP {
 			l.moved = make(chan struct{})
 		}
 		signal(l.network)

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // A relay whose key is pinned is one relay, however many URLs lead to it: it
@@ -19,7 +19,7 @@ import (
 
 // A namedURL is a URL of a relay. relays.mu guards it.
 type namedURL struct {
-	url   relay.URL
+	url   relaywire.URL
 	users int              // who name it
 	addrs []netip.AddrPort // where it led when it was last looked up
 }
@@ -30,7 +30,7 @@ const maxURLs = 8
 
 // name takes a URL that somebody names, which becomes the newest. One that is new
 // is dialed at once if there is no connection. relays.mu is held.
-func (l *relayConn) name(u relay.URL) {
+func (l *relayConn) name(u relaywire.URL) {
 	known := l.find(u)
 	if known == nil {
 		known = l.newURL(u)
@@ -46,7 +46,7 @@ func (l *relayConn) name(u relay.URL) {
 }
 
 // newURL returns a URL that nobody names yet.
-func (l *relayConn) newURL(u relay.URL) *namedURL {
+func (l *relayConn) newURL(u relaywire.URL) *namedURL {
 	n := &namedURL{url: u}
 	if ip, err := netip.ParseAddr(u.Host); err == nil && l.rs.t.endpoint.Reaches(ip.Unmap()) {
 		n.addrs = []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), u.Port)} // can be probed before it is dialed
@@ -55,12 +55,12 @@ func (l *relayConn) newURL(u relay.URL) *namedURL {
 }
 
 // forget ends what one name began. relays.mu is held.
-func (l *relayConn) forget(u relay.URL) {
+func (l *relayConn) forget(u relaywire.URL) {
 	l.find(u).users--
 	l.prune()
 }
 
-func (l *relayConn) find(u relay.URL) *namedURL {
+func (l *relayConn) find(u relaywire.URL) *namedURL {
 	for _, n := range l.urls {
 		if n.url == u {
 			return n
@@ -87,12 +87,12 @@ func (l *relayConn) prune() {
 
 // toDial returns the URLs to try in the next dial, and those to look up beside it:
 // either the newest is tried, and others with it, or the one whose turn it is.
-func (l *relayConn) toDial(all bool) (try, lookUp []relay.URL) {
+func (l *relayConn) toDial(all bool) (try, lookUp []relaywire.URL) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	urls := l.urls
 	if all {
-		try, urls = []relay.URL{urls[0].url}, urls[1:]
+		try, urls = []relaywire.URL{urls[0].url}, urls[1:]
 	}
 	for i := range min(len(urls), maxURLs-len(try)) {
 		lookUp = append(lookUp, urls[(l.turn+i)%len(urls)].url)
@@ -106,7 +106,7 @@ func (l *relayConn) toDial(all bool) (try, lookUp []relay.URL) {
 
 // located takes note of where URLs led, and returns where to look for the relay:
 // the first address of each URL, then the second of each, and so on.
-func (l *relayConn) located(found map[relay.URL][]netip.AddrPort) (targets []netip.AddrPort) {
+func (l *relayConn) located(found map[relaywire.URL][]netip.AddrPort) (targets []netip.AddrPort) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
 	most := 0
@@ -129,7 +129,7 @@ func (l *relayConn) located(found map[relay.URL][]netip.AddrPort) (targets []net
 // urlOf returns which URL leads to the address of a connection: of several the
 // one that has been known for the longest, which does not change from connection
 // to connection. relays.mu is held.
-func (l *relayConn) urlOf(remote netip.AddrPort) relay.URL {
+func (l *relayConn) urlOf(remote netip.AddrPort) relaywire.URL {
 	for _, n := range slices.Backward(l.urls) {
 		if slices.Contains(n.addrs, remote) {
 			return n.url

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 )
 
@@ -210,7 +211,7 @@ func (u *relayUse) look() (there, pending bool, failed []CandidateError) {
 			there = true
 		case presence == unknown:
 			pending = true
-			failed = append(failed, CandidateError{Addr: l.url.String(), Err: noAnswerError{u.rs.t.opts.DialTimeout}})
+			failed = append(failed, CandidateError{Addr: l.url.String(), Err: happyeyeballs.NoAnswerError{Within: u.rs.t.opts.DialTimeout}})
 		default:
 			failed = append(failed, CandidateError{Addr: l.url.String(), Err: ErrAbsent})
 		}

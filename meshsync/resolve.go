@@ -6,18 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 
-	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
-// maxAddrs bounds how many addresses a peer may be given, and maxRecords how
-// many of a name's records are used.
-const (
-	maxAddrs   = 32
-	maxRecords = 16
-)
+// maxAddrs bounds how many addresses a peer may be given.
+const maxAddrs = 32
 
 // checkAddr refuses an address that is not host:port. Whether a name resolves
 // only a dial can tell.
@@ -44,7 +40,7 @@ func splitAddr(addr string) (host string, port uint16, err error) {
 // checkRelay refuses a malformed relay URL. Whether there is a relay, only a
 // connection can tell.
 func checkRelay(u string) error {
-	if _, err := relay.ParseURL(u); err != nil {
+	if _, err := relaywire.ParseURL(u); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadAddress, err)
 	}
 	return nil
@@ -74,8 +70,7 @@ func checkRoute(addrs, relays []string) error {
 	return nil
 }
 
-// lookup returns what addr, a host:port, stands for now, with IPv6 and IPv4
-// taking turns (RFC 8305 section 4).
+// lookup returns what addr, a host:port, stands for now.
 func (t *MeshSyncTransport) lookup(ctx context.Context, addr string) ([]netip.AddrPort, error) {
 	host, port, err := splitAddr(addr)
 	if err != nil {
@@ -85,22 +80,11 @@ func (t *MeshSyncTransport) lookup(ctx context.Context, addr string) ([]netip.Ad
 	if err != nil {
 		return nil, err
 	}
-	var v6, v4 []netip.AddrPort
-	for _, ip := range ips {
-		ip = ip.Unmap()
-		if !t.endpoint.Reaches(ip) {
-			continue
-		}
-		if ip.Is4() {
-			v4 = append(v4, netip.AddrPortFrom(ip, port))
-		} else {
-			v6 = append(v6, netip.AddrPortFrom(ip, port))
-		}
-	}
-	if len(v4)+len(v6) == 0 {
+	found := happyeyeballs.Addresses(ips, port, t.endpoint.Reaches)
+	if len(found) == 0 {
 		return nil, fmt.Errorf("%s has no address that %v reaches", host, t.endpoint.LocalAddr())
 	}
-	return interleave(v6, v4), nil
+	return found, nil
 }
 
 func (t *MeshSyncTransport) resolveHost(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -114,13 +98,5 @@ func (t *MeshSyncTransport) resolveHost(ctx context.Context, host string) ([]net
 	if len(ips) == 0 {
 		return nil, errors.New("no such host")
 	}
-	return ips[:min(len(ips), maxRecords)], nil
-}
-
-func interleave(a, b []netip.AddrPort) []netip.AddrPort {
-	out := make([]netip.AddrPort, 0, len(a)+len(b))
-	for i := range max(len(a), len(b)) {
-		out = append(out, slices.Concat(a[min(i, len(a)):min(i+1, len(a))], b[min(i, len(b)):min(i+1, len(b))])...)
-	}
-	return out
+	return ips, nil
 }

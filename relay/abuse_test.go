@@ -13,10 +13,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 func TestCloseDoesNotWaitForAHalfHello(t *testing.T) {
@@ -40,10 +42,10 @@ func TestCloseDoesNotWaitForAHalfHello(t *testing.T) {
 func TestOneIdentityCannotTakeAllWatches(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		victim := w.client(1)
-		for s := range maxWatchesInAll/maxWatches + 2 {
+		for s := range relaywire.MaxWatchesInAll/relaywire.MaxWatches + 2 {
 			cert, _ := identity.Certificate(testKey(2)) // always the same identity
-			conf := identity.ClientTLS(cert, alpn, w.relay.ID())
-			conf.ServerName = pinnedName
+			conf := identity.ClientTLS(cert, relaywire.ALPN, w.relay.ID())
+			conf.ServerName = relaywire.PinnedName
 			pipe, err := w.tcp.dial(w.t.Context(), "")
 			if err != nil {
 				t.Fatal(err)
@@ -53,7 +55,7 @@ func TestOneIdentityCannotTakeAllWatches(t *testing.T) {
 			if err := conn.Handshake(); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := sayHello(w.t.Context(), conn, time.Second); err != nil {
+			if err := sayHello(conn, time.Second); err != nil {
 				t.Fatal(err)
 			}
 			go func() { // reads
@@ -65,8 +67,8 @@ func TestOneIdentityCannotTakeAllWatches(t *testing.T) {
 				}
 			}()
 			var buf []byte
-			for i := range maxWatches {
-				buf = appendPeer(buf, kindWatch, identity.PeerID{9, byte(s), byte(i), byte(i >> 8)})
+			for i := range relaywire.MaxWatches {
+				buf = relaywire.AppendPeer(buf, relaywire.KindWatch, identity.PeerID{9, byte(s), byte(i), byte(i >> 8)})
 				if len(buf) > 15000 {
 					conn.Write(buf)
 					buf = buf[:0]
@@ -78,7 +80,7 @@ func TestOneIdentityCannotTakeAllWatches(t *testing.T) {
 		w.relay.table.mu.Lock()
 		watches := w.relay.table.watches
 		w.relay.table.mu.Unlock()
-		if watches > maxWatches {
+		if watches > relaywire.MaxWatches {
 			t.Errorf("one identity holds %d watches", watches)
 		}
 		victim.Watch(testID(3))
@@ -102,7 +104,7 @@ func TestSupersededClientIsNotServed(t *testing.T) {
 			}
 		}()
 		time.Sleep(500 * time.Millisecond)
-		frame := appendPacket(nil, testID(1), []byte("from the old one"))
+		frame := relaywire.AppendPacket(nil, testID(1), []byte("from the old one"))
 		go r.write(append(binary.BigEndian.AppendUint16(nil, uint16(len(frame))), frame...))
 		got, _ := victim.inbox.take(time.Second)
 		if len(got) != 0 {
@@ -164,7 +166,7 @@ func TestUDPThatHangsAfterTheHandshakeFallsBack(t *testing.T) {
 		return nil
 	}}, func(w *world) {
 		began := time.Now()
-		_, err := w.dial(1, func(o *ClientOptions) {
+		_, err := w.dial(1, func(o *relayclient.Options) {
 			o.URL.Host = "relay.example"
 			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
 				return []netip.Addr{w.host.Addr(), w.host.Addr()}, nil
@@ -190,31 +192,16 @@ func TestRefusedUDPFallsBackToTCP(t *testing.T) {
 		tr := &quic.Transport{Conn: sock, ConnContext: func(context.Context, *quic.ClientInfo) (context.Context, error) {
 			return nil, errors.New("no")
 		}}
-		ln, err := tr.Listen(identity.ServerTLS(cert, alpn), quicConfig())
+		ln, err := tr.Listen(identity.ServerTLS(cert, relaywire.ALPN), relaylink.QUICConfig())
 		if err != nil {
 			t.Fatal(err)
 		}
 		w.closes = append(w.closes, func() { ln.Close(); tr.Close(); sock.Close() })
-		_, err = w.dial(1, func(o *ClientOptions) { o.URL.Host = "10.0.0.9" }) // TCP leads to the relay
+		_, err = w.dial(1, func(o *relayclient.Options) { o.URL.Host = "10.0.0.9" }) // TCP leads to the relay
 		if err != nil {
 			t.Errorf("%v", err)
 		}
 	})
-}
-
-// Also one that reconnects.
-func TestOneIdentityGetsHalfAQueue(t *testing.T) {
-	var pool buffers
-	o := &sendQueue{pool: &pool, owner: deafOwner{}, limit: maxForwarded, limitEach: maxForwarded / 2, running: true}
-	taken := 0
-	for range 2 {
-		for o.put(outgoing{frame: pool.get(), from: testID(1)}) {
-			taken++
-		}
-	}
-	if taken != maxForwarded/2 {
-		t.Errorf("%d packets of one identity, want %d", taken, maxForwarded/2)
-	}
 }
 
 // A packet is counted once.
@@ -262,7 +249,7 @@ func TestReconnectingDoesNotRaiseTheRate(t *testing.T) {
 func TestLostRaceIsNoViolation(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		w.net.SetDefaultLink(testnet.Link{Latency: 150 * time.Millisecond})
-		w.dial(1, func(o *ClientOptions) {
+		w.dial(1, func(o *relayclient.Options) {
 			o.URL.Host = "relay.example"
 			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
 				return []netip.Addr{w.host.Addr(), w.host.Addr()}, nil
@@ -305,60 +292,10 @@ func TestBusyLinkIsNotAStall(t *testing.T) {
 		time.Sleep(8 * time.Second)
 	})
 	busy("1 Mbit/s down", fast, testnet.Link{Latency: testRTT / 2, Rate: 125_000, Queue: 32_000}, func(a, b *client) {
-		b.Send(testID(1), make([]byte, MaxPacket))
+		b.Send(testID(1), make([]byte, relaywire.MaxPacket))
 		a.Send(testID(2), make([]byte, 50))
 		time.Sleep(10 * time.Millisecond)
 	})
-}
-
-// Queues that fill up leave room to one that is empty, however many they are, and
-// what they hold together is bounded.
-func TestFullQueuesLeaveRoomToOthers(t *testing.T) {
-	var pool buffers
-	const most = 1000
-	shared := &budget{most: most}
-	fill := func(watched bool) (o *sendQueue, taken int) {
-		o = &sendQueue{pool: &pool, owner: deafOwner{}, limit: maxForwarded, running: true, budget: shared}
-		for o.put(outgoing{frame: pool.get(), watched: watched}) {
-			taken++
-		}
-		return o, taken
-	}
-	for range 1000 { // of strangers
-		fill(false)
-	}
-	if held := shared.held.Load(); held > most/2 {
-		t.Errorf("strangers' packets hold %d of %d buffers", held, most)
-	}
-	if _, taken := fill(true); taken < most/2/(budgetShare+1) {
-		t.Errorf("a queue of watched peers takes %d buffers beside those of strangers", taken)
-	}
-	shared.held.Store(0)
-	first, alone := fill(true)
-	if want := most / (budgetShare + 1); alone != want {
-		t.Errorf("one queue alone takes %d buffers, want %d", alone, want)
-	}
-	last := 0
-	for i := range 30 {
-		if _, last = fill(true); last == 0 {
-			t.Fatalf("no room for the queue after %d full ones", i+1)
-		}
-	}
-	if held := shared.held.Load(); held > most {
-		t.Errorf("%d buffers are held, at most %d may be", held, most)
-	}
-
-	// What is taken out to be written is still held; what has been written is not.
-	before := shared.held.Load()
-	var batch [4]outgoing
-	first.next(nil, batch[:], 0, false, false)
-	if held := shared.held.Load(); held != before {
-		t.Errorf("%d buffers are held while four are written, want %d", held, before)
-	}
-	first.next(nil, batch[:0], len(batch), true, false)
-	if held := shared.held.Load(); held != before-4 {
-		t.Errorf("%d buffers are held after four were written, want %d", held, before-4)
-	}
 }
 
 // However little is left of the budget, a client that acknowledges what it gets goes on
@@ -366,7 +303,7 @@ func TestFullQueuesLeaveRoomToOthers(t *testing.T) {
 // relay looks by itself.
 func TestLittleBudgetDoesNotStopAClientThatOnlyReceives(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
-		w.relay.budget.most = 5 * budgetShare // for four packets at a time
+		w.relay.budget.Most = 5 * 16 // for four packets at a time
 		a, b := w.client(1), w.client(2)
 		b.Watch(a.id())
 		time.Sleep(time.Second)

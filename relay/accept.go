@@ -9,10 +9,12 @@ import (
 	"net"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 // acceptQUIC takes connections, before their handshakes are complete, until the
@@ -32,7 +34,7 @@ func (s *Server) acceptQUIC() {
 		if err != nil {
 			return
 		}
-		qc.CloseWithError(quic.ApplicationErrorCode(codeShutdown), "")
+		qc.CloseWithError(quic.ApplicationErrorCode(relaywire.CodeShutdown), "")
 	}
 }
 
@@ -41,7 +43,7 @@ func (s *Server) acceptQUIC() {
 func (s *Server) greetQUIC(qc *quic.Conn) {
 	slot := endpoint.SlotOf(qc)
 	defer slot.Release()
-	l := &quicLink{qc: qc}
+	l := &relaylink.QUIC{Conn: qc}
 	c, id, err := s.introduceQUIC(l, slot)
 	if err != nil {
 		switch {
@@ -50,34 +52,33 @@ func (s *Server) greetQUIC(qc *quic.Conn) {
 		case !slot.Release():
 			err = errGaveWay
 		default:
-			err = explain(err)
+			err = relaylink.Explain(err)
 		}
 		s.refused(qc.RemoteAddr(), id, err)
 		if errors.Is(err, ErrVersion) { // its code is unknown to older clients
-			qc.CloseWithError(quic.ApplicationErrorCode(codeVersion), err.Error())
+			qc.CloseWithError(quic.ApplicationErrorCode(relaywire.CodeVersion), err.Error())
 		}
-		l.abort(codeFor(err))
+		l.Abort(relaywire.CodeFor(err))
 		return
 	}
 	endpoint.Introduced(qc)
-	s.wg.Go(func() { c.readDatagrams(l) })
-	c.readControl(l)
+	c.readQUIC(l)
 }
 
 // introduceQUIC returns a client, and who it is, or why there is none; its ID is
 // zero as long as it has proven none.
-func (s *Server) introduceQUIC(l *quicLink, slot *endpoint.Slot) (*session, identity.PeerID, error) {
+func (s *Server) introduceQUIC(l *relaylink.QUIC, slot *endpoint.Slot) (*session, identity.PeerID, error) {
 	// It can only be told to give way while it has the slot, so while this
 	// goroutine counts.
-	if !slot.Bind(func() { s.wg.Go(func() { l.abort(codeFull) }) }) {
+	if !slot.Bind(func() { s.wg.Go(func() { l.Abort(relaywire.CodeFull) }) }) {
 		return nil, identity.PeerID{}, errGaveWay
 	}
-	if err := endpoint.AwaitHandshake(s.ctx, l.qc); err != nil {
+	if err := endpoint.AwaitHandshake(s.ctx, l.Conn); err != nil {
 		return nil, identity.PeerID{}, fmt.Errorf("%w: %w", errHandshake, err)
 	}
-	greeting := endpoint.Greet(l.qc, quic.ApplicationErrorCode(codeProtocol))
+	greeting := endpoint.Greet(l.Conn, quic.ApplicationErrorCode(relaywire.CodeProtocol))
 	defer greeting.End()
-	state := l.qc.ConnectionState().TLS
+	state := l.Conn.ConnectionState().TLS
 	id, err := identity.PeerOf(state)
 	if err != nil {
 		return nil, id, fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -96,8 +97,8 @@ func (s *Server) introduceQUIC(l *quicLink, slot *endpoint.Slot) (*session, iden
 	return c, id, err
 }
 
-func (s *Server) awaitHelloQUIC(l *quicLink, greeting *endpoint.Greeting) error {
-	if !l.qc.ConnectionState().SupportsDatagrams.Remote {
+func (s *Server) awaitHelloQUIC(l *relaylink.QUIC, greeting *endpoint.Greeting) error {
+	if !l.Conn.ConnectionState().SupportsDatagrams.Remote {
 		return fmt.Errorf("%w: no DATAGRAM frames", ErrProtocol)
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, helloTimeout)
@@ -106,7 +107,7 @@ func (s *Server) awaitHelloQUIC(l *quicLink, greeting *endpoint.Greeting) error 
 	if err != nil {
 		return helloError(err)
 	}
-	l.control = control
+	l.Control = control
 	control.SetReadDeadline(time.Now().Add(helloTimeout))
 	stop := context.AfterFunc(s.ctx, func() { control.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -121,22 +122,22 @@ func (s *Server) awaitHelloQUIC(l *quicLink, greeting *endpoint.Greeting) error 
 
 // readHello reads a hello, which says nothing but that it is one.
 func readHello(r interface{ Read([]byte) (int, error) }) error {
-	var header [lengthSize]byte
-	var buf [1 + helloSize]byte
-	b, err := readFrame(r, &header, buf[:])
+	var header [relaywire.LengthSize]byte
+	var buf [1 + relaywire.HelloSize]byte
+	b, err := relaywire.ReadFrame(r, &header, buf[:])
 	if err != nil {
 		return err
 	}
-	m, err := parseMessage(b)
-	if err == nil && m.kind != kindHello {
-		err = fmt.Errorf("%w: message kind %d before the hello", ErrProtocol, m.kind)
+	m, err := relaywire.ParseMessage(b)
+	if err == nil && m.Kind != relaywire.KindHello {
+		err = fmt.Errorf("%w: message kind %d before the hello", ErrProtocol, m.Kind)
 	}
 	return err
 }
 
 // helloError says why no hello came: in time, there or at all.
 func helloError(err error) error {
-	if errors.Is(err, ErrProtocol) || !isTimeout(err) {
+	if errors.Is(err, ErrProtocol) || !happyeyeballs.IsTimeout(err) {
 		return err
 	}
 	return fmt.Errorf("%w: no hello within %v", ErrProtocol, helloTimeout)
@@ -160,7 +161,7 @@ func (s *Server) acceptTCP() {
 		raw, err := s.tcp.Accept()
 		if err == nil {
 			failing = false
-			if err := boundMemory(raw); err != nil {
+			if err := relaylink.BoundMemory(raw); err != nil {
 				s.log.Debug("TCP connection's memory cannot be bounded", "error", err)
 			}
 			s.acceptedTCP(raw)
@@ -198,12 +199,12 @@ func (s *Server) acceptedTCP(raw net.Conn) {
 func (s *Server) greetTCP(raw net.Conn, slot *endpoint.Slot) {
 	stop := context.AfterFunc(s.ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	l := &tcpLink{raw: raw, writeTimeout: slowAfter, linger: true, batches: &s.batches}
+	l := &relaylink.TCP{Raw: raw, WriteTimeout: slowAfter, Linger: true, Batches: &s.batches}
 	first, err := s.awaitFirstByte(raw)
 	var id identity.PeerID
 	if err == nil {
-		l.conn = tls.Server(first, s.tls)
-		id, err = s.handshakeTCP(l.conn)
+		l.Conn = tls.Server(first, s.tls)
+		id, err = s.handshakeTCP(l.Conn)
 	}
 	if err != nil {
 		if !slot.Release() {
@@ -214,8 +215,8 @@ func (s *Server) greetTCP(raw net.Conn, slot *endpoint.Slot) {
 		return
 	}
 	var c *session
-	if err = checkALPN(l.conn.ConnectionState().NegotiatedProtocol); err == nil {
-		err = helloError(readHello(l.conn))
+	if err = checkALPN(l.Conn.ConnectionState().NegotiatedProtocol); err == nil {
+		err = helloError(readHello(l.Conn))
 	}
 	if err == nil {
 		switch {
@@ -229,11 +230,11 @@ func (s *Server) greetTCP(raw net.Conn, slot *endpoint.Slot) {
 		}
 	}
 	if err != nil {
-		err = explainTCP(err, errHandshake)
+		err = relaylink.ExplainTCP(err, errHandshake)
 		s.refused(raw.RemoteAddr(), id, err)
-		l.abort(codeFor(err))
-		l.finish(codeFor(err))
-		l.drain()
+		l.Abort(relaywire.CodeFor(err))
+		l.Finish(relaywire.CodeFor(err))
+		l.Drain()
 		return
 	}
 	c.readTCP(l)
@@ -277,15 +278,15 @@ func (s *Server) handshakeTCP(conn *tls.Conn) (identity.PeerID, error) {
 	}
 	cs := conn.ConnectionState()
 	if cs.NegotiatedProtocol == "" { // TLS lets a client say nothing
-		return identity.PeerID{}, fmt.Errorf("%w: no %s over TLS", errHandshake, alpn)
+		return identity.PeerID{}, fmt.Errorf("%w: no %s over TLS", errHandshake, relaywire.ALPN)
 	}
 	return identity.PeerOf(cs)
 }
 
 // checkALPN refuses clients of an older version.
 func checkALPN(negotiated string) error {
-	if negotiated != alpn {
-		return fmt.Errorf("%w: this relay speaks %s, the client %s", ErrVersion, alpn, negotiated)
+	if negotiated != relaywire.ALPN {
+		return fmt.Errorf("%w: this relay speaks %s, the client %s", ErrVersion, relaywire.ALPN, negotiated)
 	}
 	return nil
 }

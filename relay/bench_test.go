@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 // loopbackServer returns a relay on real sockets.
@@ -38,17 +38,17 @@ func loopbackTransport(t testing.TB) *quic.Transport {
 }
 
 // loopbackClient returns client number n.
-func loopbackClient(t testing.TB, s *Server, tr *quic.Transport, n int, set ...func(*ClientOptions)) *Client {
+func loopbackClient(t testing.TB, s *Server, tr *quic.Transport, n int, set ...func(*relayclient.Options)) *relayclient.Client {
 	t.Helper()
 	u, err := ParseURL(s.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := ClientOptions{URL: u, PrivateKey: testKey(n), QUIC: tr, DialTimeout: 30 * time.Second}
+	o := relayclient.Options{URL: u, PrivateKey: testKey(n), QUIC: tr, DialTimeout: 30 * time.Second}
 	for _, f := range set {
 		f(&o)
 	}
-	c, err := Dial(context.Background(), o)
+	c, err := relayclient.Dial(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func loopbackClient(t testing.TB, s *Server, tr *quic.Transport, n int, set ...f
 // BenchmarkIdleClients tells what an idle client costs. The clients are in the
 // same process, so the relay's share is what is left without theirs: about half.
 func BenchmarkIdleClients(b *testing.B) {
-	for name, set := range map[string][]func(*ClientOptions){"udp": nil, "tcp": {overTCP}} {
+	for name, set := range map[string][]func(*relayclient.Options){"udp": nil, "tcp": {overTCP}} {
 		b.Run(name, func(b *testing.B) {
 			const clients = 500
 			s := loopbackServer(b, ServerOptions{})
@@ -91,7 +91,7 @@ func BenchmarkForward(b *testing.B) {
 			s := loopbackServer(b, ServerOptions{BytesPerSecond: 10_000_000_000})
 			var arrived atomic.Int64
 			wake := make(chan struct{}, 1)
-			receive := func(o *ClientOptions) {
+			receive := func(o *relayclient.Options) {
 				o.Receive = func(identity.PeerID, []byte) {
 					arrived.Add(1)
 					select {

@@ -15,10 +15,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 // A crowd talks in pairs through one relay on real sockets, while one over each
@@ -39,7 +41,7 @@ func TestACrowdLosesNothingToWhoFloodsAndWhoNeverReads(t *testing.T) {
 	var mu sync.Mutex
 	got := make(map[[2]identity.PeerID][]int) // by source and destination: the rounds
 	arrived := make(chan struct{}, 2*pairs*rounds)
-	clients := make([]*Client, 2*pairs)
+	clients := make([]*relayclient.Client, 2*pairs)
 	ids := make([]identity.PeerID, 2*pairs)
 	var dials sync.WaitGroup
 	turn := make(chan struct{}, 16) // dials at a time: the relay bounds those of one host
@@ -48,7 +50,7 @@ func TestACrowdLosesNothingToWhoFloodsAndWhoNeverReads(t *testing.T) {
 		turn <- struct{}{}
 		dials.Go(func() {
 			defer func() { <-turn }()
-			set := []func(*ClientOptions){func(o *ClientOptions) {
+			set := []func(*relayclient.Options){func(o *relayclient.Options) {
 				o.Receive = func(from identity.PeerID, packet []byte) {
 					mu.Lock()
 					key := [2]identity.PeerID{from, ids[i]}
@@ -86,10 +88,10 @@ func TestACrowdLosesNothingToWhoFloodsAndWhoNeverReads(t *testing.T) {
 	// made up for a second later, so there are more rounds if it takes more.
 	const group = 20
 	timeout := time.After(2 * time.Minute)
-	flood := make([]byte, MaxPacket)
+	flood := make([]byte, relaywire.MaxPacket)
 	round := 0
 	for ; round < rounds || forwarded() < want; round++ {
-		packet := make([]byte, 1+round%rounds*(MaxPacket-1)/(rounds-1))
+		packet := make([]byte, 1+round%rounds*(relaywire.MaxPacket-1)/(rounds-1))
 		packet[0] = byte(round)
 		for from := 0; from < len(clients); from += group {
 			members := min(group, len(clients)-from)
@@ -134,7 +136,7 @@ type crowdSocket struct {
 }
 
 type crowdClient struct {
-	*Client
+	*relayclient.Client
 	receive func(from identity.PeerID, packet []byte)
 }
 
@@ -145,15 +147,15 @@ func newCrowdSocket(t *testing.T) *crowdSocket {
 		t.Fatal(err)
 	}
 	s := new(crowdSocket)
-	s.ep = endpoint.New(endpoint.Config{PacketConn: pc, Key: testKey(0), Protocol: alpn, Log: slog.New(slog.DiscardHandler), Unwrap: s.unwrap})
+	s.ep = endpoint.New(endpoint.Config{PacketConn: pc, Key: testKey(0), Protocol: relaywire.ALPN, Log: slog.New(slog.DiscardHandler), Unwrap: s.unwrap})
 	t.Cleanup(func() { s.ep.Close() })
 	return s
 }
 
-func (s *crowdSocket) client(t *testing.T, relay *Server, n int, set ...func(*ClientOptions)) *Client {
+func (s *crowdSocket) client(t *testing.T, relay *Server, n int, set ...func(*relayclient.Options)) *relayclient.Client {
 	t.Helper()
 	c := new(crowdClient)
-	set = append(set, func(o *ClientOptions) {
+	set = append(set, func(o *relayclient.Options) {
 		o.Forward = func(b []byte, size int, to net.Addr) (int, error) { return s.ep.WriteRun(b, size, to, nil) }
 		c.receive = o.Receive
 	})
@@ -178,7 +180,7 @@ func (s *crowdSocket) unwrap(b []byte, _ *net.UDPAddr) ([]byte, *net.UDPAddr) {
 // A flooder sends forwarded packets to a friend that watches it, and under random
 // numbers.
 type flooder struct {
-	*Client
+	*relayclient.Client
 	socket *crowdSocket
 	friend identity.PeerID
 	relay  net.Addr
@@ -221,11 +223,11 @@ func dialDeaf(t *testing.T, s *Server, tr *quic.Transport) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := identity.ClientTLS(cert, alpn, s.ID())
-		c.ServerName = pinnedName
+		c := identity.ClientTLS(cert, relaywire.ALPN, s.ID())
+		c.ServerName = relaywire.PinnedName
 		return c
 	}
-	qconf := quicConfig()
+	qconf := relaylink.QUICConfig()
 	qconf.KeepAlivePeriod = time.Second
 	qc, err := tr.Dial(context.Background(), s.Addr(), conf(100_001), qconf)
 	if err != nil {
@@ -244,7 +246,7 @@ func dialDeaf(t *testing.T, s *Server, tr *quic.Transport) {
 	t.Cleanup(func() { raw.Close() })
 	raw.(*net.TCPConn).SetReadBuffer(4096)
 	for _, st := range []helloStream{stream, tls.Client(raw, conf(100_002))} {
-		if _, err := sayHello(context.Background(), st, 10*time.Second); err != nil {
+		if err := sayHello(st, 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -266,7 +268,7 @@ func TestTheURLLeadsToTheRelay(t *testing.T) {
 		if err != nil || u.ID != s.ID() || u.Port == 0 {
 			t.Errorf("%q: %s, %v", addr, s.URL(), err)
 		}
-		for _, set := range []func(*ClientOptions){func(o *ClientOptions) { o.UDPOnly = true }, overTCP} {
+		for _, set := range []func(*relayclient.Options){func(o *relayclient.Options) { o.UDPOnly = true }, overTCP} {
 			c := loopbackClient(t, s, transport, 1, set)
 			c.Close()
 		}

@@ -14,22 +14,24 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 func TestWrongPinnedIdentityIsRefusedAtOnce(t *testing.T) {
-	for name, set := range map[string]func(*ClientOptions){"UDP": func(*ClientOptions) {}, "TCP": overTCP} {
+	for name, set := range map[string]func(*relayclient.Options){"UDP": func(*relayclient.Options) {}, "TCP": overTCP} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
 				began := time.Now()
-				_, err := w.dial(1, set, func(o *ClientOptions) { o.URL.ID = testID(9) })
+				_, err := w.dial(1, set, func(o *relayclient.Options) { o.URL.ID = testID(9) })
 				if !errors.Is(err, identity.ErrIdentityMismatch) || time.Since(began) > time.Second {
 					t.Errorf("after %v: %v", time.Since(began), err)
 				}
-				de, ok := errors.AsType[*DialError](err)
+				de, ok := errors.AsType[*relaywire.DialError](err)
 				if !ok || len(de.Candidates) != 1 || de.Candidates[0].Addr != w.sock.AddrPort().String() {
 					t.Errorf("candidates of %v", err)
 				}
@@ -41,7 +43,7 @@ func TestWrongPinnedIdentityIsRefusedAtOnce(t *testing.T) {
 // All records are tried; those that lead nowhere cost their head start only.
 func TestDialTriesAllRecordsOfAName(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
-		named := func(o *ClientOptions) {
+		named := func(o *relayclient.Options) {
 			o.URL.Host = "relay.example"
 			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
 				return []netip.Addr{
@@ -54,13 +56,13 @@ func TestDialTriesAllRecordsOfAName(t *testing.T) {
 		}
 		began := time.Now()
 		c := w.client(1, named)
-		if took := time.Since(began); took > 2*attemptDelay+5*testRTT {
-			t.Errorf("connected to %s after %v", c.link.remote(), took)
+		if took := time.Since(began); took > 2*happyeyeballs.AttemptDelay+5*testRTT {
+			t.Errorf("connected to %s after %v", c.Remote(), took)
 		}
-		_, err := w.dial(2, named, func(o *ClientOptions) {
+		_, err := w.dial(2, named, func(o *relayclient.Options) {
 			o.Resolve = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
 		})
-		if de, ok := errors.AsType[*DialError](err); !ok || len(de.Candidates) != 1 || de.Candidates[0].Addr != "relay.example:4443" {
+		if de, ok := errors.AsType[*relaywire.DialError](err); !ok || len(de.Candidates) != 1 || de.Candidates[0].Addr != "relay.example:4443" {
 			t.Errorf("without a record: %v", err)
 		}
 	})
@@ -74,7 +76,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(context.Background())
 			why := errors.New("not wanted any more")
 			time.AfterFunc(2*time.Second, func() { cancel(why) })
-			o := ClientOptions{URL: w.url(), PrivateKey: testKey(1), QUIC: tr, UDPOnly: true}
+			o := relayclient.Options{URL: w.url(), PrivateKey: testKey(1), QUIC: tr, UDPOnly: true}
 			if carrier == "tcp" {
 				o.QUIC, o.UDPOnly = nil, false
 				o.DialTCP = func(context.Context, string) (net.Conn, error) { // accepts, and never answers
@@ -84,7 +86,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 				}
 			}
 			began := time.Now()
-			if _, err := Dial(ctx, o); !errors.Is(err, why) || time.Since(began) != 2*time.Second {
+			if _, err := relayclient.Dial(ctx, o); !errors.Is(err, why) || time.Since(began) != 2*time.Second {
 				t.Errorf("%s: %v after %v", carrier, err, time.Since(began))
 			}
 		}
@@ -95,7 +97,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 // There is no other candidate that would need the time.
 func TestDialWaitsForItsOnlyCandidate(t *testing.T) {
 	for name, tc := range map[string]struct{ wait, want time.Duration }{
-		"slow": {3 * time.Second, 3 * time.Second}, "silent": {time.Hour, defaultDialTimeout},
+		"slow": {3 * time.Second, 3 * time.Second}, "silent": {time.Hour, clientDialTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
@@ -109,7 +111,7 @@ func TestDialWaitsForItsOnlyCandidate(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				l, err := tr.Listen(identity.ServerTLS(cert, alpn), &quic.Config{EnableDatagrams: true})
+				l, err := tr.Listen(identity.ServerTLS(cert, relaywire.ALPN), &quic.Config{EnableDatagrams: true})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -127,13 +129,13 @@ func TestDialWaitsForItsOnlyCandidate(t *testing.T) {
 					}
 					select {
 					case <-time.After(tc.wait):
-						stream.Write(appendWelcome(nil, welcome{}))
+						stream.Write(relaywire.AppendWelcome(nil, relaywire.Welcome{}))
 					case <-ctx.Done():
 					}
 				}()
 				w.closes = append(w.closes, func() { cancel(); <-done; l.Close(); tr.Close(); sock.Close() })
 				began := time.Now()
-				_, err = w.dial(1, func(o *ClientOptions) { o.UDPOnly = true })
+				_, err = w.dial(1, func(o *relayclient.Options) { o.UDPOnly = true })
 				if took := time.Since(began); took < tc.want || took > tc.want+4*testRTT {
 					t.Errorf("%v after %v, want %v", err, took, tc.want)
 				}
@@ -146,22 +148,6 @@ func TestDialWaitsForItsOnlyCandidate(t *testing.T) {
 }
 
 func TestBadOptionsAreNamed(t *testing.T) {
-	good := ClientOptions{URL: URL{Host: "h", Port: 1}, PrivateKey: testKey(1)}
-	for name, change := range map[string]func(*ClientOptions){
-		"PrivateKey":  func(o *ClientOptions) { o.PrivateKey = o.PrivateKey[1:] },
-		"URL":         func(o *ClientOptions) { o.URL.Host = "" },
-		"port":        func(o *ClientOptions) { o.URL.Port = 0 },
-		"KeepAlive":   func(o *ClientOptions) { o.KeepAlive = -1 },
-		"IdleTimeout": func(o *ClientOptions) { o.IdleTimeout = -1 },
-		"DialTimeout": func(o *ClientOptions) { o.DialTimeout = -1 },
-		"UDPOnly":     func(o *ClientOptions) { o.UDPOnly = true },
-	} {
-		o := good
-		change(&o)
-		if _, err := Dial(t.Context(), o); !errors.Is(err, ErrBadOption) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
 	for name, o := range map[string]ServerOptions{
 		"PrivateKey":     {PrivateKey: testKey(1)[:5]},
 		"ListenAddr":     {ListenAddr: "nonsense"},
@@ -210,30 +196,30 @@ func TestWebCertificateBesideThePinnedKey(t *testing.T) {
 	cert, roots := webCertificate(t)
 	s := loopbackServer(t, ServerOptions{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
 	tr := loopbackTransport(t)
-	web := func(o *ClientOptions) {
+	web := func(o *relayclient.Options) {
 		o.URL.ID, o.URL.Host = identity.PeerID{}, "localhost"
 		o.TLS = &tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS12, InsecureSkipVerify: true}
 		o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
 			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 		}
 	}
-	for i, set := range [][]func(*ClientOptions){nil, {overTCP}, {web}, {web, overTCP}} {
+	for i, set := range [][]func(*relayclient.Options){nil, {overTCP}, {web}, {web, overTCP}} {
 		c := loopbackClient(t, s, tr, i+1, set...)
 		if want := netip.AddrFrom4([4]byte{127, 0, 0, 1}); c.Observed().Addr() != want {
 			t.Errorf("client %d is observed at %v", i, c.Observed())
 		}
 	}
-	for _, set := range [][]func(*ClientOptions){{web}, {web, overTCP}} {
+	for _, set := range [][]func(*relayclient.Options){{web}, {web, overTCP}} {
 		u, err := ParseURL(s.URL())
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := ClientOptions{URL: u, PrivateKey: testKey(9), QUIC: tr}
+		o := relayclient.Options{URL: u, PrivateKey: testKey(9), QUIC: tr}
 		for _, f := range set {
 			f(&o)
 		}
 		o.TLS.RootCAs = x509.NewCertPool() // nobody is trusted
-		_, err = Dial(t.Context(), o)
+		_, err = relayclient.Dial(t.Context(), o)
 		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
 			t.Errorf("without a root: %v", err)
 		}

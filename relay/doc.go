@@ -9,17 +9,8 @@
 //	...
 //	fmt.Println(server.URL()) // relay://<id>@host:4443
 //
-// A Client is one connection to a relay. It does not reconnect by itself: who
-// uses it decides when and where to dial again.
-//
-//	client, err := relay.Dial(ctx, relay.ClientOptions{
-//		URL: url, PrivateKey: key, QUIC: transport,
-//		Receive:  func(from identity.PeerID, packet []byte) { ... },
-//		Presence: func(peer identity.PeerID, present bool) { ... },
-//	})
-//	...
-//	client.Watch(peer)
-//	client.Send(peer, packet)
+// A transport (package meshsync) is a relay's client when its options, or those of a peer,
+// name the relay's URL.
 //
 // A relay promises as much as an IP network does: packets may be lost, when a
 // queue is full or a sender exceeds its rate, and may overtake each other. They
@@ -32,5 +23,5 @@
 // 96 KiB while it exchanges packets with clients that it watches.
 //
 // The protocol, ALPN meshsync-relay/2, runs over QUIC and, where UDP is blocked,
-// over TLS 1.3 on TCP at the same port; protocol.go is its specification.
+// over TLS 1.3 on TCP at the same port; internal/relaywire has its specification.
 package relay

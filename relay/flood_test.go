@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -103,7 +104,7 @@ func TestStrangersOfOneHostLeaveRoomForOthers(t *testing.T) {
 		for _, carrier := range bothCarriers {
 			t.Run(fmt.Sprint(name, " over ", carrier), func(t *testing.T) {
 				inWorld(t, tc.o, func(w *world) {
-					fromOne := func(o *ClientOptions) {
+					fromOne := func(o *relayclient.Options) {
 						if _, o.QUIC = w.clientHost(100); carrier == CarrierTCP {
 							o.QUIC = nil
 						}
@@ -141,8 +142,8 @@ func TestPlacesAreKeptForClientsThatAreKnown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, o, func(w *world) {
 				home := &net.TCPAddr{IP: net.IPv4(10, 7, 0, 1), Port: 1}
-				from := func(a net.Addr) func(*ClientOptions) {
-					return func(o *ClientOptions) {
+				from := func(a net.Addr) func(*relayclient.Options) {
+					return func(o *relayclient.Options) {
 						o.QUIC = nil
 						o.DialTCP = func(ctx context.Context, _ string) (net.Conn, error) { return w.tcp.dialFrom(ctx, a) }
 					}

@@ -216,7 +216,7 @@ func (s *Server) watchClients() {
 		case <-ticker.C:
 			for _, c := range s.table.all() {
 				s.table.flows.dropIdle(c)
-				c.out.check()
+				c.Out.Check()
 				c.moved()
 			}
 		case <-s.ctx.Done():

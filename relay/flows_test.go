@@ -14,11 +14,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 // A forwarding is the socket of a client that sends and takes packets beside QUIC.
@@ -26,11 +28,12 @@ type forwarding struct {
 	*client
 	ep *endpoint.Endpoint
 
-	mu    sync.Mutex
-	given *Client // to unwrap for
-	sent  int     // runs of packets
-	lost  bool    // nothing that is forwarded leaves or comes
-	size  int     // the longest datagram that passes, if it is not 0
+	mu     sync.Mutex
+	given  *relayclient.Client // to unwrap for
+	sent   int                 // runs of packets
+	number uint64              // under which the last of them left
+	lost   bool                // nothing that is forwarded leaves or comes
+	size   int                 // the longest datagram that passes, if it is not 0
 }
 
 // forwarding returns client number n, which takes forwarded packets.
@@ -42,10 +45,10 @@ func (w *world) forwarding(n int) *forwarding {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	f.ep = endpoint.New(endpoint.Config{PacketConn: sock, Key: testKey(n), Protocol: alpn, Log: slog.New(slog.DiscardHandler), Unwrap: f.unwrap})
+	f.ep = endpoint.New(endpoint.Config{PacketConn: sock, Key: testKey(n), Protocol: relaywire.ALPN, Log: slog.New(slog.DiscardHandler), Unwrap: f.unwrap})
 	w.closes = append(w.closes, func() { f.ep.Close() })
 	w.hosts[n], w.quics[n] = host, f.ep.QUIC
-	f.client = w.client(n, func(o *ClientOptions) { o.Forward = f.forward })
+	f.client = w.client(n, func(o *relayclient.Options) { o.Forward = f.forward })
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.given = f.client.Client
@@ -55,8 +58,9 @@ func (w *world) forwarding(n int) *forwarding {
 func (f *forwarding) forward(b []byte, size int, to net.Addr) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !isTest(b[endpoint.ForwardedHeader:]) {
+	if !relaylink.IsTest(b[endpoint.ForwardedHeader:]) {
 		f.sent++
+		f.number = binary.BigEndian.Uint64(b[1:])
 	}
 	if f.lost || (f.size != 0 && min(size, len(b)) > f.size) {
 		return (len(b) + size - 1) / size, nil
@@ -85,6 +89,25 @@ func (f *forwarding) runs() int {
 	return f.sent
 }
 
+func (f *forwarding) lastNumber() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.number
+}
+
+// enclosed returns how many packets were sent inside the connection.
+func (f *forwarding) enclosed() uint64 {
+	s := f.Stats()
+	return s.PacketsSent - s.Forwarded
+}
+
+// How often a path is tested, at first and while it carries full packets, and how often in vain.
+const (
+	testEvery  = time.Second
+	checkEvery = 3 * time.Second
+	testRounds = 3
+)
+
 // know makes two clients watch each other and waits until their packets can be
 // forwarded.
 func know(a, b *forwarding) {
@@ -101,13 +124,11 @@ func know(a, b *forwarding) {
 	b.runs()
 }
 
-func (c *client) id() identity.PeerID { return identity.FromKey(c.opts.PrivateKey) }
-
 func TestPacketsOfTwoThatWatchEachOtherAreForwarded(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		a, b := w.forwarding(1), w.forwarding(2)
 		know(a, b)
-		before := a.out.position()
+		before := a.enclosed()
 		var run []byte
 		var want []received
 		for i := range 10 {
@@ -120,8 +141,8 @@ func TestPacketsOfTwoThatWatchEachOtherAreForwarded(t *testing.T) {
 		}
 		a.SendRun(b.id(), run, 1200)
 		b.expect(want...)
-		if n := a.runs(); n != 1 || a.out.position() != before {
-			t.Errorf("a run left in %d pieces, and %d packets inside the connection", n, a.out.position()-before)
+		if n := a.runs(); n != 1 || a.enclosed() != before {
+			t.Errorf("a run left in %d pieces, and %d packets inside the connection", n, a.enclosed()-before)
 		}
 		got := w.relay.counts.packets.Load()
 		if want := a.Stats().PacketsSent + b.Stats().PacketsSent; got != want {
@@ -234,7 +255,7 @@ func TestForwardedPacketsSurviveANarrowerPath(t *testing.T) {
 				a.Send(b.id(), pattern(1, 1400))
 				b.expect(received{a.id(), string(pattern(1, 1400))})
 				b.narrow(width)
-				c := w.client(2, func(o *ClientOptions) { o.Forward = b.forward })
+				c := w.client(2, func(o *relayclient.Options) { o.Forward = b.forward })
 				b.mu.Lock()
 				b.client, b.given = c, c.Client
 				b.mu.Unlock()
@@ -303,8 +324,9 @@ func TestNumbersAreTakenBack(t *testing.T) {
 				if len(flows.in)+len(flows.out)+flows.n != 0 {
 					t.Errorf("%d numbers, %d and %d flows are left", len(flows.in), len(flows.out), flows.n)
 				}
-				if n := a.channels.sendNumber(b.id()); n != 0 {
-					t.Errorf("the sender still has number %x", n)
+				a.runs()
+				if a.Send(b.id(), []byte("x")); a.runs() != 0 {
+					t.Error("the sender still has a number")
 				}
 			})
 		})
@@ -345,7 +367,7 @@ func TestBudgetIsGivenBackForAClientThatOnlyReceives(t *testing.T) {
 			a.Send(b.id(), make([]byte, 500))
 		}
 		time.Sleep(flowIdle)
-		if held := w.relay.budget.held.Load(); held != 0 || b.Stats().PacketsReceived != 5 {
+		if held := w.relay.budget.Held.Load(); held != 0 || b.Stats().PacketsReceived != 5 {
 			t.Errorf("%d buffers are held, %d packets came", held, b.Stats().PacketsReceived)
 		}
 	})
@@ -355,7 +377,7 @@ func TestBudgetIsGivenBackForAClientThatOnlyReceives(t *testing.T) {
 func TestRunThatIsTooLongIsCounted(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		a, b := w.client(1), w.client(2)
-		a.SendRun(b.id(), make([]byte, 3*(MaxPacket+1)), MaxPacket+1)
+		a.SendRun(b.id(), make([]byte, 3*(relaywire.MaxPacket+1)), relaywire.MaxPacket+1)
 		if s := a.Stats(); s.Dropped != 3 || s.PacketsSent != 0 {
 			t.Errorf("%d packets dropped and %d sent, want 3 and none", s.Dropped, s.PacketsSent)
 		}
@@ -366,21 +388,15 @@ func TestRunThatIsTooLongIsCounted(t *testing.T) {
 // of their channels, is too slow.
 func TestChannelNoticesAreBounded(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
-		c := w.client(1)
-		s := w.relay.table.find(c.id())
-		s.out.mu.Lock()
-		s.out.running = true // nothing is written
-		s.out.mu.Unlock()
-		for n := range 2*maxWatches + 1 {
+		c := w.greeted(1, CarrierTCP) // it reads nothing, so next to nothing is written
+		s := w.relay.table.find(testID(1))
+		for n := range 2*relaywire.MaxWatches + 1000 {
 			s.tellSend(testID(n+2), 0)
 		}
-		c.Watch(testID(2))
-		time.Sleep(time.Second)
-		s.out.mu.Lock()
-		s.out.running = false
-		s.out.wake()
-		s.out.mu.Unlock()
-		c.ends(time.Second, ErrSlow)
+		c.write(relaywire.AppendPeer(nil, relaywire.KindWatch, testID(2)))
+		if code, err := c.closedWith(time.Second); err != nil || code != relaywire.CodeSlow {
+			t.Errorf("closed with %d, %v", code, err)
+		}
 	})
 }
 
@@ -426,7 +442,7 @@ func TestForwardedPacketsThatMeanNothing(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		a, b, evil := w.forwarding(1), w.forwarding(2), w.forwarding(3)
 		know(a, b)
-		number := a.channels.sendNumber(b.id())
+		number := a.lastNumber()
 		relayAddr := net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.host.Addr(), testPort))
 		write := func(f *forwarding, number uint64, payload string) {
 			p := append(binary.BigEndian.AppendUint64([]byte{endpoint.TypeForwarded}, number), payload...)
@@ -439,7 +455,7 @@ func TestForwardedPacketsThatMeanNothing(t *testing.T) {
 		write(evil, 0, "under none")
 		write(a, number, "")                      // no packet at all
 		write(a, number, string(make([]byte, 1))) // a test
-		longest := string(pattern(1, maxForwardedPacket-endpoint.ForwardedHeader))
+		longest := string(pattern(1, relaylink.MaxForwardedPacket-endpoint.ForwardedHeader))
 		write(a, number, longest)
 		b.expect(received{a.id(), longest})
 		if n := [...]int{w.drops(droppedAddress), w.drops(droppedUnknown)}; n != [...]int{1, 2} {
@@ -521,16 +537,16 @@ func TestOlderClientIsTold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conf := identity.ClientTLS(cert, alpnBefore, w.relay.ID())
-		conf.ServerName = pinnedName
-		qc, err := tr.Dial(context.Background(), net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.host.Addr(), testPort)), conf, quicConfig())
+		conf := identity.ClientTLS(cert, relaywire.ALPNBefore, w.relay.ID())
+		conf.ServerName = relaywire.PinnedName
+		qc, err := tr.Dial(context.Background(), net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.host.Addr(), testPort)), conf, relaylink.QUICConfig())
 		if err != nil {
 			t.Fatal(err)
 		}
 		<-qc.Context().Done()
 		const want = "this relay speaks meshsync-relay/2, the client meshsync-relay/1"
 		app, ok := errors.AsType[*quic.ApplicationError](context.Cause(qc.Context()))
-		if !ok || app.ErrorCode != quic.ApplicationErrorCode(codeVersion) || !strings.Contains(app.ErrorMessage, want) {
+		if !ok || app.ErrorCode != quic.ApplicationErrorCode(relaywire.CodeVersion) || !strings.Contains(app.ErrorMessage, want) {
 			t.Errorf("the client hears %v", context.Cause(qc.Context()))
 		}
 		if n := w.relay.counts.refused[refusalOf(ErrVersion)].Load(); n != 1 {

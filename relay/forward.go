@@ -9,6 +9,8 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -75,9 +77,9 @@ func (c *session) introduces(n int) bool {
 // takes returns how long a forwarded packet to the client can be.
 func (c *session) takes() int {
 	if !c.overUDP() {
-		return maxForwardedPacket
+		return relaylink.MaxForwardedPacket
 	}
-	return int(c.path.passed.Load())
+	return int(c.MTU.Passed.Load())
 }
 
 // allow returns how many of a client's packets of n bytes may pass now.
@@ -91,7 +93,7 @@ func (c *session) allow(n, packets int) int {
 // from an address. Those for one client, which are all, as a rule, are sent on as
 // they are, under another number.
 func (s *Server) forwarded(b []byte, size int, from *net.UDPAddr) {
-	sender := addrPortOf(from)
+	sender := relaylink.AddrPortOf(from)
 	split(b, size, func(p []byte, last *flow) *flow { return s.flowOf(p, last, sender) }, func(f *flow, run []byte) { s.passOn(f, run, size) })
 }
 
@@ -127,26 +129,23 @@ func (s *Server) flowOf(p []byte, last *flow, from netip.AddrPort) *flow {
 	case f == nil:
 		s.counts.dropped[droppedUnknown].Add(1)
 		return nil
-	case f != last && f.from.link.remote() != from:
+	case f != last && f.from.Link.Remote() != from:
 		// The control connection moves to a new address of the client's with its
 		// next packet: until then nobody has proven that this is one.
 		s.counts.dropped[droppedAddress].Add(1)
 		return nil
-	case isTest(p[endpoint.ForwardedHeader:]):
+	case relaylink.IsTest(p[endpoint.ForwardedHeader:]):
 		if f.from.allow(len(p), 1) == 1 {
-			f.from.testCame(len(p))
+			f.from.TestCame(len(p))
 		}
 		return nil
-	case len(p) > maxForwardedPacket:
+	case len(p) > relaylink.MaxForwardedPacket:
 		s.counts.dropped[droppedMalformed].Add(1)
 		return nil
 	default:
 		return f
 	}
 }
-
-// isTest reports whether a packet is a test of the path, and none for a peer.
-func isTest(packet []byte) bool { return packet[0] == 0 }
 
 // passOn sends a run of packets on to the receiver of their flow, as many as the
 // sender's rate permits.
@@ -162,16 +161,16 @@ func (s *Server) passOn(f *flow, run []byte, size int) {
 		run, packets = run[:most*size], most
 	}
 	f.used.Store(s.table.flows.now())
-	f.from.out.heard()
+	f.from.Out.Heard()
 	f.to.exchanges()
-	if !f.isReady() || !f.to.path.fits(longest) {
-		s.test(f, f.to.path.missed)
-		for p := range chunks(run, size) {
+	if !f.isReady() || !f.to.MTU.Fits(longest) {
+		s.test(f, f.to.MTU.Missed)
+		for p := range relaylink.Chunks(run, size) {
 			s.enclose(f, p[endpoint.ForwardedHeader:])
 		}
 		return
 	}
-	for p := range chunks(run, size) {
+	for p := range relaylink.Chunks(run, size) {
 		binary.BigEndian.PutUint64(p[1:], f.out)
 	}
 	s.write(f, run, size, packets)
@@ -183,21 +182,21 @@ func (f *flow) isReady() bool { return f.out != 0 && f.ready.Load() }
 // write sends forwarded packets to the receiver of their flow, which is ready. It does
 // not wait: what the system has no room for is lost.
 func (s *Server) write(f *flow, run []byte, size, packets int) {
-	qc := f.to.link.(*quicLink).qc
+	qc := f.to.Link.(*relaylink.QUIC).Conn
 	remote, _ := qc.RemoteAddr().(*net.UDPAddr)
 	if before := f.to.sentTo.Swap(remote); before != nil && before != remote {
-		f.to.path.reset() // it has moved
+		f.to.MTU.Reset() // it has moved
 	}
 	sent, err := s.endpoint.WriteRun(run, size, remote, qc.LocalAddr())
 	if errors.Is(err, endpoint.ErrTooLong) {
-		f.to.path.reset()
+		f.to.MTU.Reset()
 	}
 	s.counts.packets.Add(uint64(sent))
 	s.counts.bytes.Add(uint64(min(len(run), sent*size) - sent*endpoint.ForwardedHeader))
 	if sent < packets {
 		f.to.drop(droppedUnsent, packets-sent)
 	}
-	s.test(f, func() []int { return f.to.path.used(packets, min(size, len(run))) })
+	s.test(f, func() []int { return f.to.MTU.Used(packets, min(size, len(run))) })
 }
 
 // test sends the tests of a receiver's path that are due, if it is ready for them.
@@ -205,9 +204,9 @@ func (s *Server) test(f *flow, due func() []int) {
 	if !f.isReady() {
 		return
 	}
-	qc := f.to.link.(*quicLink).qc
+	qc := f.to.Link.(*relaylink.QUIC).Conn
 	for _, size := range due() {
-		s.endpoint.WriteRun(testPacket(f.out, size), maxForwardedPacket, qc.RemoteAddr(), qc.LocalAddr()) // lost is an answer, too
+		s.endpoint.WriteRun(relaylink.TestPacket(f.out, size), relaylink.MaxForwardedPacket, qc.RemoteAddr(), qc.LocalAddr()) // lost is an answer, too
 	}
 }
 
@@ -215,10 +214,10 @@ func (s *Server) test(f *flow, due func() []int) {
 // connection: that is on TCP, or does not know the number yet, or is behind a path
 // for which the packet is too long.
 func (s *Server) enclose(f *flow, packet []byte) {
-	frame := appendPacket(s.buffers.get(), f.from.id, packet)
-	if !f.to.out.put(outgoing{frame: frame, from: f.from.id, watched: true}) {
+	frame := relaywire.AppendPacket(s.buffers.Get(), f.from.id, packet)
+	if !f.to.Out.Put(relaylink.Outgoing{Frame: frame, From: f.from.id, Watched: true}) {
 		f.from.drop(droppedQueue, 1)
-		s.buffers.put(frame)
+		s.buffers.Put(frame)
 	}
 }
 
@@ -228,35 +227,35 @@ func (s *Server) enclose(f *flow, packet []byte) {
 func (c *session) route(to identity.PeerID, frame []byte) {
 	if to == c.id {
 		c.drop(droppedSelf, 1)
-		c.pool.put(frame)
+		c.Pool.Put(frame)
 		return
 	}
 	dst, f, watched := c.find(to)
 	switch {
 	case dst == nil:
 		c.drop(droppedAbsent, 1)
-		c.pool.put(frame)
+		c.Pool.Put(frame)
 		return
 	case watched:
 		dst.exchanges()
 	case !dst.admits(len(frame), c):
 		c.drop(droppedStranger, 1)
-		c.pool.put(frame)
+		c.Pool.Put(frame)
 		return
 	}
 	if f != nil {
 		f.used.Store(c.server.table.flows.now())
-		packet := frame[packetHeader:]
-		if f.isReady() && !isTest(packet) && dst.path.fits(len(packet)+endpoint.ForwardedHeader) {
+		packet := frame[relaywire.PacketHeader:]
+		if f.isReady() && !relaylink.IsTest(packet) && dst.MTU.Fits(len(packet)+endpoint.ForwardedHeader) {
 			c.convert(f, frame)
 			return
 		}
-		c.server.test(f, dst.path.missed)
+		c.server.test(f, dst.MTU.Missed)
 	}
-	copy(frame[1:packetHeader], c.id[:])
-	if !dst.out.put(outgoing{frame: frame, from: c.id, watched: watched}) {
+	copy(frame[1:relaywire.PacketHeader], c.id[:])
+	if !dst.Out.Put(relaylink.Outgoing{Frame: frame, From: c.id, Watched: watched}) {
 		c.drop(droppedQueue, 1)
-		c.pool.put(frame)
+		c.Pool.Put(frame)
 	}
 }
 
@@ -291,9 +290,9 @@ func (c *session) find(to identity.PeerID) (*session, *flow, bool) {
 
 // convert makes a frame a forwarded packet, and sends it.
 func (c *session) convert(f *flow, frame []byte) {
-	p := frame[packetHeader-endpoint.ForwardedHeader:]
+	p := frame[relaywire.PacketHeader-endpoint.ForwardedHeader:]
 	p[0] = endpoint.TypeForwarded
 	binary.BigEndian.PutUint64(p[1:], f.out)
 	c.server.write(f, p, len(p), 1)
-	c.pool.put(frame)
+	c.Pool.Put(frame)
 }

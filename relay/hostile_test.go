@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 var bothCarriers = []Carrier{CarrierUDP, CarrierTCP}
@@ -22,7 +25,7 @@ var bothCarriers = []Carrier{CarrierUDP, CarrierTCP}
 func TestMalformedMessagesEndTheirConnection(t *testing.T) {
 	id := testID(8)
 	message := func(kind uint8, body ...byte) []byte {
-		return append(appendHeader(nil, kind, len(body)), body...)
+		return append(relaywire.AppendHeader(nil, kind, len(body)), body...)
 	}
 	for name, tc := range map[string]struct {
 		bytes   []byte
@@ -33,25 +36,25 @@ func TestMalformedMessagesEndTheirConnection(t *testing.T) {
 		"longer than any":           {bytes: []byte{0xff, 0xff, 1}, greeted: true},
 		"unknown kind":              {bytes: message(99), greeted: true},
 		"kind 0":                    {bytes: message(0), greeted: true},
-		"short watch":               {bytes: message(kindWatch, id[:31]...), greeted: true},
-		"short ping":                {bytes: message(kindPing, 1), greeted: true},
-		"long ping":                 {bytes: message(kindPing, make([]byte, nonceSize+1)...), greeted: true},
-		"a close before the hello":  {bytes: message(kindClose, 0)},
-		"second hello":              {bytes: appendHello(nil), greeted: true},
-		"welcome":                   {bytes: appendWelcome(nil, welcome{}), greeted: true},
-		"present":                   {bytes: appendPeer(nil, kindPresent, id), greeted: true},
-		"gone":                      {bytes: appendPeer(nil, kindGone, id), greeted: true},
-		"observed":                  {bytes: appendObserved(nil, netip.AddrPortFrom(netip.IPv4Unspecified(), 1)), greeted: true},
-		"goodbye":                   {bytes: appendGoodbye(nil, 1), greeted: true},
-		"close over QUIC":           {bytes: appendClose(nil, codeNormal), greeted: true, only: CarrierUDP},
-		"packet on the stream":      {bytes: message(kindPacket, append(id[:], 'x')...), greeted: true, only: CarrierUDP},
-		"part over TCP":             {bytes: message(kindPart, append(id[:], 0, 0, 0, 'x')...), greeted: true, only: CarrierTCP},
-		"empty packet":              {bytes: message(kindPacket, id[:]...), greeted: true, only: CarrierTCP},
-		"long packet":               {bytes: message(kindPacket, append(id[:], make([]byte, MaxPacket+1)...)...), greeted: true, only: CarrierTCP},
-		"a packet before the hello": {bytes: message(kindPacket, append(id[:], 'x')...)},
-		"a watch before the hello":  {bytes: appendPeer(nil, kindWatch, id)},
-		"another version":           {bytes: message(kindHello, protocolVersion-1)},
-		"a long hello":              {bytes: message(kindHello, 1, 1)},
+		"short watch":               {bytes: message(relaywire.KindWatch, id[:31]...), greeted: true},
+		"short ping":                {bytes: message(relaywire.KindPing, 1), greeted: true},
+		"long ping":                 {bytes: message(relaywire.KindPing, make([]byte, relaywire.NonceSize+1)...), greeted: true},
+		"a close before the hello":  {bytes: message(relaywire.KindClose, 0)},
+		"second hello":              {bytes: relaywire.AppendHello(nil), greeted: true},
+		"welcome":                   {bytes: relaywire.AppendWelcome(nil, relaywire.Welcome{}), greeted: true},
+		"present":                   {bytes: relaywire.AppendPeer(nil, relaywire.KindPresent, id), greeted: true},
+		"gone":                      {bytes: relaywire.AppendPeer(nil, relaywire.KindGone, id), greeted: true},
+		"observed":                  {bytes: relaywire.AppendObserved(nil, netip.AddrPortFrom(netip.IPv4Unspecified(), 1)), greeted: true},
+		"goodbye":                   {bytes: relaywire.AppendGoodbye(nil, 1), greeted: true},
+		"close over QUIC":           {bytes: relaywire.AppendClose(nil, relaywire.CodeNormal), greeted: true, only: CarrierUDP},
+		"packet on the stream":      {bytes: message(relaywire.KindPacket, append(id[:], 'x')...), greeted: true, only: CarrierUDP},
+		"part over TCP":             {bytes: message(relaywire.KindFragment, append(id[:], 0, 0, 0, 'x')...), greeted: true, only: CarrierTCP},
+		"empty packet":              {bytes: message(relaywire.KindPacket, id[:]...), greeted: true, only: CarrierTCP},
+		"long packet":               {bytes: message(relaywire.KindPacket, append(id[:], make([]byte, relaywire.MaxPacket+1)...)...), greeted: true, only: CarrierTCP},
+		"a packet before the hello": {bytes: message(relaywire.KindPacket, append(id[:], 'x')...)},
+		"a watch before the hello":  {bytes: relaywire.AppendPeer(nil, relaywire.KindWatch, id)},
+		"another version":           {bytes: message(relaywire.KindHello, relaywire.ProtocolVersion-1)},
+		"a long hello":              {bytes: message(relaywire.KindHello, 1, 1)},
 		"silence":                   {},
 	} {
 		for _, carrier := range bothCarriers {
@@ -72,7 +75,7 @@ func TestMalformedMessagesEndTheirConnection(t *testing.T) {
 					} else {
 						go r.write(tc.bytes) // a pipe blocks until it is read
 					}
-					if code, err := r.closedWith(2 * helloTimeout); err != nil || code != codeProtocol {
+					if code, err := r.closedWith(2 * helloTimeout); err != nil || code != relaywire.CodeProtocol {
 						t.Errorf("closed with %d, %v", code, err)
 					}
 					time.Sleep(2 * closeTimeout)
@@ -93,11 +96,11 @@ func TestMalformedDatagramsEndTheirConnection(t *testing.T) {
 	id := testID(1)
 	for name, b := range map[string][]byte{
 		"empty":        {},
-		"a kind alone": {kindPacket},
-		"no payload":   appendPacket(nil, id, nil),
-		"another kind": appendPeer(nil, kindWatch, id)[lengthSize:],
-		"part 2":       appendPart(nil, id[:], 1, 2, []byte("x")),
-		"empty part":   appendPart(nil, id[:], 1, 0, nil),
+		"a kind alone": {relaywire.KindPacket},
+		"no payload":   relaywire.AppendPacket(nil, id, nil),
+		"another kind": relaywire.AppendPeer(nil, relaywire.KindWatch, id)[relaywire.LengthSize:],
+		"part 2":       relaywire.AppendFragment(nil, id[:], 1, 2, []byte("x")),
+		"empty part":   relaywire.AppendFragment(nil, id[:], 1, 0, nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
@@ -106,7 +109,7 @@ func TestMalformedDatagramsEndTheirConnection(t *testing.T) {
 				if err := r.qc.SendDatagram(b); err != nil {
 					t.Fatal(err)
 				}
-				if code, err := r.closedWith(time.Second); err != nil || code != codeProtocol {
+				if code, err := r.closedWith(time.Second); err != nil || code != relaywire.CodeProtocol {
 					t.Errorf("closed with %d, %v", code, err)
 				}
 				if synctest.Wait(); witness.Err() != nil || w.drops(droppedMalformed) != 1 {
@@ -125,7 +128,7 @@ func TestSourcesCannotBeForged(t *testing.T) {
 			victim := w.client(1)
 			w.client(2)
 			r := w.greeted(3, carrier)
-			frame := appendPacket(nil, testID(1), append(id2(), "I am 2"...))
+			frame := relaywire.AppendPacket(nil, testID(1), append(id2(), "I am 2"...))
 			if carrier == CarrierUDP {
 				r.qc.SendDatagram(frame)
 			} else {
@@ -164,19 +167,19 @@ func TestSlowReadersAreClosed(t *testing.T) {
 				// write: the pings ask for an answer each.
 				var watch []byte
 				for i := range 2000 {
-					watch = appendPeer(watch, kindWatch, identity.PeerID{1, byte(i), byte(i >> 8)})
+					watch = relaywire.AppendPeer(watch, relaywire.KindWatch, identity.PeerID{1, byte(i), byte(i >> 8)})
 				}
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
 					slow.write(watch)
 					for {
-						if _, err := slow.stream.Write(appendPeer(nil, kindWatch, identity.PeerID{1})); err != nil {
+						if _, err := slow.stream.Write(relaywire.AppendPeer(nil, relaywire.KindWatch, identity.PeerID{1})); err != nil {
 							return
 						}
 						time.Sleep(time.Second / 50)
 						for i := range 20 {
-							slow.write(appendPeer(nil, kindWatch, identity.PeerID{1, byte(i)}))
+							slow.write(relaywire.AppendPeer(nil, relaywire.KindWatch, identity.PeerID{1, byte(i)}))
 						}
 					}
 				}()
@@ -192,7 +195,7 @@ func TestSlowReadersAreClosed(t *testing.T) {
 					t.Errorf("%d clients after %v", w.relay.Clients(), time.Since(began))
 				}
 				code, err := slow.closedWith(time.Second)
-				if carrier == CarrierUDP && (err != nil || code != codeSlow) {
+				if carrier == CarrierUDP && (err != nil || code != relaywire.CodeSlow) {
 					t.Errorf("closed with %d, %v", code, err)
 				}
 				w.closes = append(w.closes, func() { <-done })
@@ -204,7 +207,7 @@ func TestSlowReadersAreClosed(t *testing.T) {
 // A client whose network is gone for a while is not taken for slow.
 func TestABlackoutIsNotSlowness(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
-		a := w.client(1, func(o *ClientOptions) { o.IdleTimeout = 30 * time.Second })
+		a := w.client(1, func(o *relayclient.Options) { o.IdleTimeout = 30 * time.Second })
 		for i := range 200 {
 			a.Watch(identity.PeerID{1, byte(i)})
 		}
@@ -213,7 +216,7 @@ func TestABlackoutIsNotSlowness(t *testing.T) {
 		w.net.Cut(a.host, w.host)
 		b, flooder := w.client(2), w.client(3)
 		for range 100 { // more than QUIC sends without an answer, so that notices wait
-			flooder.Send(testID(1), make([]byte, MaxPacket))
+			flooder.Send(testID(1), make([]byte, relaywire.MaxPacket))
 			time.Sleep(time.Millisecond)
 		}
 		b.Close()
@@ -235,38 +238,38 @@ func TestTooManyWatches(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		c := w.client(1)
 		watch := func(i int) error { return c.Watch(identity.PeerID{1, byte(i), byte(i >> 8)}) }
-		for i := range maxWatches {
+		for i := range relaywire.MaxWatches {
 			if err := watch(i); err != nil {
 				t.Fatalf("watch %d: %v", i, err)
 			}
 		}
-		if err := watch(maxWatches); !errors.Is(err, ErrTooManyWatches) {
+		if err := watch(relaywire.MaxWatches); !errors.Is(err, ErrTooManyWatches) {
 			t.Errorf("one too many: %v", err)
 		}
 		_, notices := c.inbox.take(10 * time.Second)
-		if len(notices) != maxWatches {
-			t.Errorf("%d answers to %d watches", len(notices), maxWatches)
+		if len(notices) != relaywire.MaxWatches {
+			t.Errorf("%d answers to %d watches", len(notices), relaywire.MaxWatches)
 		}
 		c.Unwatch(identity.PeerID{1})
-		if err := watch(maxWatches); err != nil {
+		if err := watch(relaywire.MaxWatches); err != nil {
 			t.Errorf("after an Unwatch: %v", err)
 		}
-		c.hears(notice{identity.PeerID{1, 0, maxWatches >> 8}, false})
+		c.hears(notice{identity.PeerID{1, 0, relaywire.MaxWatches >> 8}, false})
 
 		// One that does not keep to it.
 		r := w.greeted(2, CarrierUDP)
 		go func() {
-			for i := range maxWatches + 1 {
-				r.write(appendPeer(nil, kindWatch, identity.PeerID{2, byte(i), byte(i >> 8)}))
+			for i := range relaywire.MaxWatches + 1 {
+				r.write(relaywire.AppendPeer(nil, relaywire.KindWatch, identity.PeerID{2, byte(i), byte(i >> 8)}))
 			}
 		}()
-		if code, err := r.closedWith(time.Minute); err != nil || code != codeProtocol {
+		if code, err := r.closedWith(time.Minute); err != nil || code != relaywire.CodeProtocol {
 			t.Errorf("closed with %d, %v", code, err)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if w.relay.table.watches != maxWatches {
-			t.Errorf("%d watches are left, want %d", w.relay.table.watches, maxWatches)
+		if w.relay.table.watches != relaywire.MaxWatches {
+			t.Errorf("%d watches are left, want %d", w.relay.table.watches, relaywire.MaxWatches)
 		}
 	})
 }
@@ -283,7 +286,7 @@ func TestControlFloodsAreThrottled(t *testing.T) {
 				began := time.Now()
 				go func() {
 					for i := range floods {
-						r.write(appendNonce(nil, kindPing, uint64(i)))
+						r.write(relaywire.AppendNonce(nil, relaywire.KindPing, uint64(i)))
 					}
 					done <- time.Now()
 				}()
@@ -295,7 +298,7 @@ func TestControlFloodsAreThrottled(t *testing.T) {
 						t.Fatal(err)
 					}
 					pongs++
-					if m.nonce == floods-1 {
+					if m.Nonce == floods-1 {
 						break
 					}
 				}
@@ -320,19 +323,19 @@ func TestClientsSurviveAHostileRelay(t *testing.T) {
 		bytes []byte
 		ends  bool
 	}{
-		"second welcome":         {appendWelcome(nil, welcome{}), true},
-		"hello":                  {appendHello(nil), true},
-		"watch":                  {appendPeer(nil, kindWatch, id), true},
+		"second welcome":         {relaywire.AppendWelcome(nil, relaywire.Welcome{}), true},
+		"hello":                  {relaywire.AppendHello(nil), true},
+		"watch":                  {relaywire.AppendPeer(nil, relaywire.KindWatch, id), true},
 		"garbage":                {[]byte("GET / HTTP/1.1\r\n\r\n"), true},
-		"presence of strangers":  {appendPeer(appendPeer(nil, kindPresent, id), kindGone, id), false},
-		"pongs nobody asked for": {appendNonce(appendNonce(nil, kindPong, 0), kindPong, 1<<63), false},
-		"goodbye, twice":         {appendGoodbye(appendGoodbye(nil, 5), 1<<31), false},
-		"pings":                  {appendNonce(appendNonce(nil, kindPing, 0), kindPing, 1<<63), false},
+		"presence of strangers":  {relaywire.AppendPeer(relaywire.AppendPeer(nil, relaywire.KindPresent, id), relaywire.KindGone, id), false},
+		"pongs nobody asked for": {relaywire.AppendNonce(relaywire.AppendNonce(nil, relaywire.KindPong, 0), relaywire.KindPong, 1<<63), false},
+		"goodbye, twice":         {relaywire.AppendGoodbye(relaywire.AppendGoodbye(nil, 5), 1<<31), false},
+		"pings":                  {relaywire.AppendNonce(relaywire.AppendNonce(nil, relaywire.KindPing, 0), relaywire.KindPing, 1<<63), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
 				c := w.client(1)
-				w.relay.table.find(testID(1)).link.(*quicLink).control.Write(tc.bytes)
+				w.relay.table.find(testID(1)).Link.(*relaylink.QUIC).Control.Write(tc.bytes)
 				_, notices := c.inbox.take(time.Second)
 				if len(notices) != 0 {
 					t.Errorf("heard %v", notices)
@@ -348,6 +351,15 @@ func TestClientsSurviveAHostileRelay(t *testing.T) {
 	}
 }
 
+// How a client reads what its relay says: so many messages a second and at once, where a ping counts as
+// several; and QUIC's window for them.
+const (
+	messageRate   = 1000
+	messageBurst  = 2 * relaywire.MaxWatches
+	pingCost      = 64
+	controlWindow = 16 << 10
+)
+
 // A relay that floods its client with pings, or with news of a peer, is read
 // slowly.
 func TestAFloodFromTheRelayIsReadSlowly(t *testing.T) {
@@ -355,8 +367,8 @@ func TestAFloodFromTheRelayIsReadSlowly(t *testing.T) {
 		message []byte
 		cost    int
 	}{
-		"pings":   {appendNonce(nil, kindPing, 1), pingCost},
-		"notices": {appendPeer(nil, kindPresent, testID(2)), 1},
+		"pings":   {relaywire.AppendNonce(nil, relaywire.KindPing, 1), pingCost},
+		"notices": {relaywire.AppendPeer(nil, relaywire.KindPresent, testID(2)), 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
@@ -367,7 +379,7 @@ func TestAFloodFromTheRelayIsReadSlowly(t *testing.T) {
 				c.inbox.take(time.Second)
 				const seconds = 120
 				chunk := bytes.Repeat(flood.message, 100/flood.cost+1)
-				control := w.relay.table.find(testID(1)).link.(*quicLink).control
+				control := w.relay.table.find(testID(1)).Link.(*relaylink.QUIC).Control
 				began := time.Now()
 				sent := 0
 				for ; sent < (messageBurst+seconds*messageRate)/flood.cost; sent += len(chunk) / len(flood.message) {
@@ -376,7 +388,7 @@ func TestAFloodFromTheRelayIsReadSlowly(t *testing.T) {
 					}
 				}
 				// The last that were written are not read yet: about as many as QUIC's window holds.
-				unread := time.Duration(maxWindow/len(flood.message)*flood.cost) * time.Second / messageRate
+				unread := time.Duration(controlWindow/len(flood.message)*flood.cost) * time.Second / messageRate
 				if took := time.Since(began); took < seconds*time.Second-unread*11/10-5*time.Second {
 					t.Errorf("%d messages were read within %v", sent, took)
 				}
@@ -393,17 +405,17 @@ func TestTheNewsOfAllWatchedPeersIsNoFlood(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		c := w.client(1)
 		began := time.Now()
-		for i := range maxWatches {
+		for i := range relaywire.MaxWatches {
 			if err := c.Watch(identity.PeerID{1, byte(i), byte(i >> 8)}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for heard := 0; heard < maxWatches; {
+		for heard := 0; heard < relaywire.MaxWatches; {
 			_, notices := c.inbox.take(testRTT)
 			heard += len(notices)
 		}
 		if took := time.Since(began); took > 60*testRTT {
-			t.Errorf("the news of %d peers took %v", maxWatches, took)
+			t.Errorf("the news of %d peers took %v", relaywire.MaxWatches, took)
 		}
 	})
 }
@@ -428,8 +440,7 @@ func TestAWatchAfterTheEndLeavesNothing(t *testing.T) {
 // What is to be said about peers that are watched no more is not kept, and so
 // neither is more than one notice for each that is.
 func TestNoticesAreBoundedByTheWatches(t *testing.T) {
-	c := &session{}
-	c.out.running = true // nothing is written
+	c := stuckSession(t)
 	var table table
 	table.init(1)
 	for i := range 100 {
@@ -451,3 +462,31 @@ func TestNoticesAreBoundedByTheWatches(t *testing.T) {
 		t.Errorf("%d watches of %d peers are left", table.watches, len(table.watchers))
 	}
 }
+
+// stuckSession returns a session to which nothing can be written: its send queue waits for the link with its first message.
+func stuckSession(t *testing.T) *session {
+	t.Helper()
+	c, l, wg := &session{}, &stuckLink{free: make(chan struct{})}, new(sync.WaitGroup)
+	c.Open(l, relaylink.Callbacks{
+		AppendControl: func(b []byte) []byte { return append(b, 0) },
+		Failed:        func(error) {},
+		Unsent:        func(int) {},
+		Sent:          func(int, uint64) {},
+	}, new(relaylink.Buffers), wg)
+	t.Cleanup(func() {
+		close(l.free)
+		c.End(nil)
+		wg.Wait()
+	})
+	return c
+}
+
+// A stuckLink writes nothing until it is free.
+type stuckLink struct {
+	relaylink.Link
+	free chan struct{}
+}
+
+func (l *stuckLink) WriteControl([]byte) error  { <-l.free; return errors.New("the other side is gone") }
+func (l *stuckLink) Abort(relaywire.CloseCode)  {}
+func (l *stuckLink) Finish(relaywire.CloseCode) {}

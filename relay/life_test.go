@@ -6,9 +6,10 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
@@ -38,7 +39,7 @@ func TestShutdownSaysGoodbyeAndSpreadsItsClients(t *testing.T) {
 		// It still forwards, and takes nobody new.
 		w.all[0].Send(testID(2), []byte("x"))
 		w.all[1].expect(received{testID(1), "x"})
-		for _, set := range []func(*ClientOptions){func(*ClientOptions) {}, overTCP} {
+		for _, set := range []func(*relayclient.Options){func(*relayclient.Options) {}, overTCP} {
 			if _, err := w.dial(99, set); !errors.Is(err, ErrShutdown) {
 				t.Errorf("a new client: %v", err)
 			}
@@ -71,7 +72,7 @@ func TestShutdownEndsWithItsContext(t *testing.T) {
 		}
 		for _, c := range []*client{udp, tcp} {
 			c.ends(time.Second, ErrShutdown)
-			ge, ok := errors.AsType[*GoodbyeError](c.Err())
+			ge, ok := errors.AsType[*relaywire.GoodbyeError](c.Err())
 			if !ok || ge.Delay != c.GoodbyeDelay() || !errors.Is(c.Err(), ErrGoodbye) {
 				t.Errorf("the cause does not tell of the goodbye: %v", c.Err())
 			}
@@ -117,9 +118,6 @@ func TestIdleClientsStayConnected(t *testing.T) {
 				t.Errorf("%s: %v", c.Carrier(), c.Err())
 			}
 		}
-		if udp.pulse != nil || udp.pings() != 0 {
-			t.Error("an idle client over QUIC pings by itself")
-		}
 	})
 }
 
@@ -127,7 +125,7 @@ func TestARelayThatVanishesIsNoticed(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		udp := w.client(1)
 		w.host.Blackout(testnet.Both)
-		udp.ends(defaultIdleTimeout+defaultKeepAlive+time.Second, ErrIdle)
+		udp.ends(clientIdleTimeout+clientKeepAlive+time.Second, ErrIdle)
 		w.host.Restore()
 		time.Sleep(time.Minute)
 		if w.relay.Clients() != 0 {
@@ -143,59 +141,7 @@ func TestARestartedRelayIsNoticed(t *testing.T) {
 		w.sock.Close()
 		w.relay.Close()
 		w.serve(ServerOptions{})
-		udp.ends(defaultKeepAlive+time.Second, ErrReset)
-	})
-}
-
-// pings returns how many pings the client has sent.
-func (c *client) pings() uint64 {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	return c.probe.pinged
-}
-
-func TestStalledTellsOfASilentRelay(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		c := w.client(1)
-		stalled := func() bool {
-			select {
-			case <-c.Stalled():
-				return true
-			default:
-				return false
-			}
-		}
-		for range 100 { // while all is well
-			c.Send(testID(2), []byte("x"))
-			time.Sleep(100 * time.Millisecond)
-		}
-		if p := c.pings(); p < 12 || p > 15 {
-			t.Errorf("%d pings in 10 s", p)
-		}
-		time.Sleep(time.Minute)
-		pings := c.pings()
-		w.host.Blackout(testnet.Both)
-		time.Sleep(8 * time.Second)
-		if synctest.Wait(); stalled() || c.pings() != pings {
-			t.Error("stalled, or asked, though nothing was sent")
-		}
-		w.host.Restore()
-		time.Sleep(10 * time.Second)
-
-		w.host.Blackout(testnet.Both)
-		began := time.Now()
-		c.Send(testID(2), []byte("x"))
-		<-c.Stalled()
-		if took := time.Since(began); took != minStall {
-			t.Errorf("stalled after %v", took)
-		}
-		w.host.Restore()
-		time.Sleep(5 * time.Second)
-		c.Send(testID(2), []byte("x"))
-		time.Sleep(5 * time.Second)
-		if c.Err() != nil {
-			t.Errorf("the connection ended: %v", c.Err())
-		}
+		udp.ends(clientKeepAlive+time.Second, ErrReset)
 	})
 }
 
@@ -203,7 +149,7 @@ func TestStalledTellsOfASilentRelay(t *testing.T) {
 func TestSilentTCPIsGivenUp(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		var cut atomic.Bool
-		c := w.client(1, overTCP, func(o *ClientOptions) {
+		c := w.client(1, overTCP, func(o *relayclient.Options) {
 			o.DialTCP = func(ctx context.Context, addr string) (net.Conn, error) {
 				relay, err := w.tcp.dial(ctx, addr)
 				here, there := net.Pipe()
@@ -218,18 +164,18 @@ func TestSilentTCPIsGivenUp(t *testing.T) {
 		}
 		cut.Store(true)
 		began := time.Now()
-		c.ends(defaultIdleTimeout+maxTCPKeepAlive, ErrIdle)
-		if took := time.Since(began); took < defaultIdleTimeout-defaultKeepAlive {
+		c.ends(clientIdleTimeout+relaywire.TCPIdle/3, ErrIdle)
+		if took := time.Since(began); took < clientIdleTimeout-clientKeepAlive {
 			t.Errorf("given up after %v", took)
 		}
 	})
 	inWorld(t, ServerOptions{}, func(w *world) {
 		w.greeted(1, CarrierTCP) // it says nothing more
-		time.Sleep(tcpIdle - time.Second)
+		time.Sleep(relaywire.TCPIdle - time.Second)
 		if w.relay.Clients() != 1 {
 			t.Error("given up too early")
 		}
-		time.Sleep(tcpIdle/3 + 2*time.Second)
+		time.Sleep(relaywire.TCPIdle/3 + 2*time.Second)
 		if w.relay.Clients() != 0 {
 			t.Error("a silent client is still there")
 		}

@@ -4,14 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestAuthorize(t *testing.T) {
@@ -25,7 +25,7 @@ func TestAuthorize(t *testing.T) {
 	}}
 	inWorld(t, refuse, func(w *world) {
 		w.client(1)
-		for _, set := range []func(*ClientOptions){func(*ClientOptions) {}, overTCP} {
+		for _, set := range []func(*relayclient.Options){func(*relayclient.Options) {}, overTCP} {
 			began := time.Now()
 			_, err := w.dial(2, set)
 			if !errors.Is(err, ErrUnauthorized) || strings.Contains(err.Error(), "list") || time.Since(began) > time.Second {
@@ -42,7 +42,7 @@ func TestMaxClients(t *testing.T) {
 	inWorld(t, ServerOptions{MaxClients: 2}, func(w *world) {
 		first := w.client(1)
 		w.client(2, overTCP)
-		for _, set := range []func(*ClientOptions){func(*ClientOptions) {}, overTCP} {
+		for _, set := range []func(*relayclient.Options){func(*relayclient.Options) {}, overTCP} {
 			if _, err := w.dial(3, set); !errors.Is(err, ErrFull) {
 				t.Errorf("one too many: %v", err)
 			}
@@ -72,7 +72,7 @@ func TestRateLimit(t *testing.T) {
 				time.Sleep(time.Second)
 				got := b.Stats().BytesReceived
 				// Headers count, and the burst that had been filled.
-				want := uint64((rate*seconds + minBurst) * size / (size + packetHeader))
+				want := uint64((rate*seconds + minBurst) * size / (size + relaywire.PacketHeader))
 				if got > want+rate/10 || got < want-rate/10 {
 					t.Errorf("%d bytes passed, want about %d", got, want)
 				}
@@ -83,69 +83,6 @@ func TestRateLimit(t *testing.T) {
 		})
 	}
 }
-
-// The packets that wait for one client are bounded, and one sender cannot take
-// all the room.
-func TestQueuesAreBoundedAndShared(t *testing.T) {
-	var pool buffers
-	o := &sendQueue{pool: &pool, owner: deafOwner{}, limit: maxForwarded, limitEach: maxForwarded / 2, running: true}
-	flooder, quiet := testID(1), testID(2)
-	taken := 0
-	for range 2 * maxForwarded {
-		if o.put(outgoing{frame: pool.get(), from: flooder}) {
-			taken++
-		}
-	}
-	if taken != maxForwarded/2 {
-		t.Errorf("%d packets of one sender, want %d", taken, maxForwarded/2)
-	}
-	if !o.put(outgoing{frame: pool.get(), from: quiet}) {
-		t.Error("no room for another sender")
-	}
-	for i := 0; o.put(outgoing{frame: pool.get(), from: testID(3 + i)}); i++ {
-		taken++
-	}
-	if o.packets.n != maxForwarded {
-		t.Errorf("%d packets, want %d", o.packets.n, maxForwarded)
-	}
-}
-
-// A packet that cannot be sent is dropped, and the next one is sent.
-func TestAnUnsendablePacketDropsOnlyItself(t *testing.T) {
-	var wg sync.WaitGroup
-	l := &pickyLink{}
-	o := &sendQueue{link: l, pool: new(buffers), wg: &wg, owner: deafOwner{}, limit: 10}
-	for i := range 5 {
-		o.put(outgoing{frame: make([]byte, packetHeader+i)})
-	}
-	wg.Wait()
-	if fmt.Sprint(l.sent) != "[33 34 36 37]" {
-		t.Errorf("sent %v", l.sent)
-	}
-}
-
-// A pickyLink cannot send packets of one size.
-type pickyLink struct {
-	link
-	sent []int
-}
-
-func (l *pickyLink) flush() error { return nil }
-func (l *pickyLink) writePacket(frame []byte) error {
-	if len(frame) == packetHeader+2 {
-		return errUnsendable
-	}
-	l.sent = append(l.sent, len(frame))
-	return nil
-}
-
-type deafOwner struct{}
-
-func (deafOwner) appendControl(b []byte) []byte { return b }
-func (deafOwner) queued()                       {}
-func (deafOwner) failed(error)                  {}
-func (deafOwner) unsent(int)                    {}
-func (deafOwner) sent(int, uint64)              {}
 
 // A flood for one client leaves another pair's packets alone.
 func TestAFloodForADeafClientHarmsNobody(t *testing.T) {
@@ -168,31 +105,6 @@ func TestAFloodForADeafClientHarmsNobody(t *testing.T) {
 				b.expect(want...)
 			})
 		})
-	}
-}
-
-func TestRings(t *testing.T) {
-	var r ring[int]
-	next, want := 0, 0
-	out := make([]int, 7)
-	for i := range 1000 {
-		for range i % 23 {
-			r.push(next)
-			next++
-		}
-		for _, v := range out[:r.take(out)] {
-			if v != want {
-				t.Fatalf("got %d, want %d", v, want)
-			}
-			want++
-		}
-		r.release()
-	}
-	for r.n > 0 {
-		want += r.take(out)
-	}
-	if r.release(); next != want || len(r.items) > ringKeep {
-		t.Errorf("%d in, %d out, %d places kept", next, want, len(r.items))
 	}
 }
 

@@ -6,9 +6,9 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // counts are what one relay has done. They are plain counters, for each packet
@@ -43,7 +43,7 @@ const (
 	droppedQueue                        // too many wait for the destination
 	droppedRate                         // the sender exceeds its rate
 	droppedMalformed                    // and the sender is disconnected, unless it was forwarded
-	droppedIncomplete                   // a part got lost
+	droppedIncomplete                   // a fragment got lost
 	droppedUnsent                       // the destination left while it waited, or the system had no room
 	droppedUnknown                      // forwarded under no channel's number
 	droppedAddress                      // forwarded from an address that is not the sender's
@@ -71,7 +71,7 @@ var refusals = [...]struct {
 	{ErrShutdown, "shutdown", slog.LevelDebug},
 	{ErrVersion, "version", slog.LevelInfo},
 	{errHandshake, "handshake", slog.LevelInfo},
-	{errClosedByOther, "gone", slog.LevelDebug},
+	{relaywire.ErrClosedByOther, "gone", slog.LevelDebug},
 	{nil, "protocol", slog.LevelInfo},
 }
 

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
@@ -23,7 +25,7 @@ func (w *world) moving(n int) *moving {
 	w.t.Helper()
 	m := &moving{nat: w.net.NAT(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}), testnet.NATConfig{})}
 	tr := w.transport(m.nat.Host("behind", netip.MustParseAddr("192.168.1.2")))
-	m.client = w.client(n, func(o *ClientOptions) { o.QUIC, o.Moved = tr, m.moved })
+	m.client = w.client(n, func(o *relayclient.Options) { o.QUIC, o.Moved = tr, m.moved })
 	return m
 }
 
@@ -51,7 +53,7 @@ func TestClientIsToldThatItsAddressHasChanged(t *testing.T) {
 	}{
 		"packets": {func(c *client, _ int) { c.Send(testID(9), []byte("anybody?")) }, 10 * testRTT},
 		"watches": {func(c *client, turn int) { c.Watch(testID(9 + turn)) }, 10 * testRTT},
-		"idle":    {func(*client, int) {}, defaultKeepAlive + flowIdle/4 + testRTT},
+		"idle":    {func(*client, int) {}, clientKeepAlive + flowIdle/4 + testRTT},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, ServerOptions{}, func(w *world) {
@@ -89,18 +91,18 @@ func TestClientThatMovesAllTheTimeIsToldNowAndThen(t *testing.T) {
 			}
 		}
 		told := c.takeTold(0)
-		if n, most := len(told), moveBurst+int(moveRate*lasts.Seconds()); n < moveBurst || n > most {
-			t.Errorf("it was told %d times, want %d to %d", n, moveBurst, most)
+		if n, most := len(told), relaywire.MoveBurst+int(relaywire.MoveRate*lasts.Seconds()); n < relaywire.MoveBurst || n > most {
+			t.Errorf("it was told %d times, want %d to %d", n, relaywire.MoveBurst, most)
 		}
 		last := c.takeTold(2 * flowIdle / 4)
-		if c.link.(*quicLink).qc.Context().Err() != nil || len(last) != 1 {
+		if c.Err() != nil || len(last) != 1 {
 			t.Fatalf("in the end it was told %v", last)
 		}
 		sessions := w.relay.table.all()
 		if len(sessions) != 1 {
 			t.Fatalf("%d clients", len(sessions))
 		}
-		if at := sessions[0].link.remote(); at != last[0] {
+		if at := sessions[0].Link.Remote(); at != last[0] {
 			t.Errorf("it was told %v in the end, and is at %v", last, at)
 		}
 	})
@@ -116,13 +118,13 @@ func TestRelayThatSaysEverNewAddressesIsReadSlowly(t *testing.T) {
 		for time.Since(begun) < 100*time.Second {
 			lie := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.7"), uint16(1+len(lies)))
 			lies = append(lies, lie)
-			if err := s.link.writeControl(appendObserved(nil, lie)); err != nil { // it waits for the client
+			if err := s.Link.WriteControl(relaywire.AppendObserved(nil, lie)); err != nil { // it waits for the client
 				t.Fatal(err)
 			}
 		}
 		told := c.takeTold(0)
-		if n, most := len(told), 2*moveBurst+int(2*moveRate*time.Since(begun).Seconds())+1; n < 2*moveBurst || n > most {
-			t.Errorf("it was told %d times, want %d to %d", n, 2*moveBurst, most)
+		if n, most := len(told), 2*relaywire.MoveBurst+int(2*relaywire.MoveRate*time.Since(begun).Seconds())+1; n < 2*relaywire.MoveBurst || n > most {
+			t.Errorf("it was told %d times, want %d to %d", n, 2*relaywire.MoveBurst, most)
 		}
 		if !slices.Equal(told, lies[:len(told)]) {
 			t.Error("not in order")

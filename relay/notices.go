@@ -4,6 +4,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -13,31 +15,31 @@ import (
 
 // sayGoodbye announces the relay's end.
 func (c *session) sayGoodbye(delay time.Duration) {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
+	c.Out.Lock()
+	defer c.Out.Unlock()
 	c.goodbye, c.goodbyeDue = uint32(delay.Milliseconds()), true
-	c.out.notify()
+	c.Out.Notify()
 }
 
 // notice is to tell the client whether a peer it watches is present. The table's
 // mu is held.
 func (c *session) notice(peer identity.PeerID, present bool) {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	if c.out.closing {
+	c.Out.Lock()
+	defer c.Out.Unlock()
+	if c.Out.IsClosing() {
 		return
 	}
 	if c.notices == nil {
 		c.notices = make(map[identity.PeerID]bool)
 	}
 	c.notices[peer] = present
-	c.out.notify()
+	c.Out.Notify()
 }
 
 // unnotice takes back a notice that the client does not want any more.
 func (c *session) unnotice(peer identity.PeerID) {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
+	c.Out.Lock()
+	defer c.Out.Unlock()
 	delete(c.notices, peer)
 }
 
@@ -49,26 +51,26 @@ type channelNotice struct {
 }
 
 // maxChannelNotice is the most that one takes.
-const maxChannelNotice = 3 * channelSize
+const maxChannelNotice = 3 * relaywire.ChannelSize
 
 func (n *channelNotice) append(b []byte, peer identity.PeerID) []byte {
 	if n.receiveDue {
-		b = appendChannel(b, kindReceive, peer, n.receive)
+		b = relaywire.AppendChannel(b, relaywire.KindReceive, peer, n.receive)
 	}
 	if n.takesDue {
-		b = appendTakes(b, peer, n.takes)
+		b = relaywire.AppendTakes(b, peer, n.takes)
 	}
 	if n.sendDue {
-		b = appendChannel(b, kindSend, peer, n.send)
+		b = relaywire.AppendChannel(b, relaywire.KindSend, peer, n.send)
 	}
 	return b
 }
 
 // tellChannel is to tell the client what set says about the channels of a peer.
 func (c *session) tellChannel(peer identity.PeerID, set func(n *channelNotice)) {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	if c.out.closing {
+	c.Out.Lock()
+	defer c.Out.Unlock()
+	if c.Out.IsClosing() {
 		return
 	}
 	if c.channels == nil {
@@ -80,7 +82,7 @@ func (c *session) tellChannel(peer identity.PeerID, set func(n *channelNotice)) 
 		c.channels[peer] = n
 	}
 	set(n)
-	c.out.notify()
+	c.Out.Notify()
 }
 
 // moved tells the client at which address it is seen if that is another one than it was told:
@@ -90,23 +92,23 @@ func (c *session) moved() {
 	if c.toldAddr.Load() == remote {
 		return
 	}
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
+	c.Out.Lock()
+	defer c.Out.Unlock()
 	if c.greeted && c.moves.Take(1) {
 		c.toldAddr.Store(remote)
 		c.movedDue = true
-		c.out.notify()
+		c.Out.Notify()
 	}
 }
 
 // udpAddr is where the client is seen, as its QUIC connection has proven, which has a new value
 // for each new address. It is nil over TCP, where a client stays at its address.
 func (c *session) udpAddr() *net.UDPAddr {
-	l, ok := c.link.(*quicLink)
+	l, ok := c.Link.(*relaylink.QUIC)
 	if !ok {
 		return nil
 	}
-	addr, _ := l.qc.RemoteAddr().(*net.UDPAddr)
+	addr, _ := l.Conn.RemoteAddr().(*net.UDPAddr)
 	return addr
 }
 
@@ -129,31 +131,31 @@ func (c *session) tellTakes(peer identity.PeerID, size int) {
 // overrun reports whether more is to be said about channels than the client can
 // watch peers, twice: it watches ever new ones and does not read.
 func (c *session) overrun() bool {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	return len(c.channels) > 2*maxWatches
+	c.Out.Lock()
+	defer c.Out.Unlock()
+	return len(c.channels) > 2*relaywire.MaxWatches
 }
 
 // appendControl is asked by the send queue for what waits to be written.
 func (c *session) appendControl(b []byte) []byte {
 	if !c.greeted {
 		c.toldAddr.Store(c.udpAddr())
-		b, c.greeted = appendWelcome(b, welcome{
-			maxWatches:     maxWatches,
-			bytesPerSecond: uint64(c.server.opts.BytesPerSecond),
-			observed:       c.link.remote(),
+		b, c.greeted = relaywire.AppendWelcome(b, relaywire.Welcome{
+			MaxWatches:     relaywire.MaxWatches,
+			BytesPerSecond: uint64(c.server.opts.BytesPerSecond),
+			Observed:       c.Link.Remote(),
 		}), true
 	}
 	if c.goodbyeDue {
-		b, c.goodbyeDue = appendGoodbye(b, c.goodbye), false
+		b, c.goodbyeDue = relaywire.AppendGoodbye(b, c.goodbye), false
 	}
 	if c.pongDue {
-		b, c.pongDue = appendNonce(b, kindPong, c.pong), false
+		b, c.pongDue = relaywire.AppendNonce(b, relaywire.KindPong, c.pong), false
 	}
 	if c.movedDue {
-		b, c.movedDue = appendObserved(b, c.link.remote()), false
+		b, c.movedDue = relaywire.AppendObserved(b, c.Link.Remote()), false
 	}
-	b = c.path.append(b)
+	b = c.MTU.Append(b)
 	for peer, n := range c.channels {
 		if cap(b)-len(b) < maxChannelNotice {
 			return b
@@ -163,14 +165,14 @@ func (c *session) appendControl(b []byte) []byte {
 	}
 	c.channels = nil
 	for peer, present := range c.notices {
-		if cap(b)-len(b) < presenceSize {
+		if cap(b)-len(b) < relaywire.PresenceSize {
 			return b
 		}
-		kind := uint8(kindGone)
+		kind := uint8(relaywire.KindGone)
 		if present {
-			kind = kindPresent
+			kind = relaywire.KindPresent
 		}
-		b = appendPeer(b, kind, peer)
+		b = relaywire.AppendPeer(b, kind, peer)
 		delete(c.notices, peer)
 	}
 	c.notices = nil // maps do not shrink

@@ -1,170 +1,130 @@
 package relay
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"slices"
-	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A Carrier is what carries a connection to a relay.
-type Carrier string
-
-// The carriers.
-const (
-	CarrierUDP Carrier = "udp" // QUIC
-	CarrierTCP Carrier = "tcp" // TLS over TCP, where UDP is blocked
-)
-
-// ClientOptions say how Dial connects to a relay. URL and PrivateKey are
-// required; the zero value of every other field works.
-type ClientOptions struct {
-	// URL names the relay.
-	URL URL
-	// MoreURLs name it as well. All have the ID of URL, which is not zero if there
-	// are any. Their addresses and those of URL are tried in turns, URL first.
-	MoreURLs []URL
-	// LookUp are further URLs with that ID whose hosts are looked up, for Resolved,
-	// and whose addresses are not tried. Dial does not wait for them.
-	LookUp []URL
-	// First, if it is valid, is an address of the relay that is tried before all
-	// others.
-	First netip.AddrPort
-	// PrivateKey is this client's identity.
+// ServerOptions say how a Server works; the zero value of every field does.
+type ServerOptions struct {
+	// ListenAddr is the host:port of both UDP and TCP; "" means ":0". With port
+	// 0 one is found that is free for both.
+	ListenAddr string
+	// PrivateKey is the relay's identity, which URLs pin; nil: a fresh one.
 	PrivateKey ed25519.PrivateKey
-	// QUIC is where UDP is dialed from. It is shared with other connections and
-	// never closed by the client. nil: TCP only.
-	QUIC *quic.Transport
-	// Forward sends datagrams of size bytes one after another, of which the last may
-	// be shorter, from QUIC's socket to the relay, beside QUIC, and returns how many
-	// the system took. It must not block or keep b. What the relay sends in the same
-	// way is to be given to Unwrap. nil: all packets go inside the connection, which
-	// costs more on both sides.
-	Forward func(b []byte, size int, to net.Addr) (sent int, err error)
-	// TLS holds the root certificates, and whatever else, for a URL without an
-	// ID. nil: those of the system.
+	// TLS holds the certificate for clients whose URL has no ID; nil: there are
+	// no such clients.
 	TLS *tls.Config
-	// KeepAlive is how long a connection is silent before it is probed; default
-	// 5 s. Over TCP at most 15 s count.
-	KeepAlive time.Duration
-	// IdleTimeout is how long nothing may be heard before the connection is
-	// given up; default 15 s.
-	IdleTimeout time.Duration
-	// DialTimeout bounds Dial, up to the relay's welcome; default 5 s.
-	DialTimeout time.Duration
-	// TCPDelay is the head start of UDP before TCP is tried beside it; default
-	// 1 s, in which a handshake with a round trip of half a second is done.
-	TCPDelay time.Duration
-	// UDPOnly keeps TCP out of it, for the return from TCP to UDP.
-	UDPOnly bool
-	// Resolve finds a host's addresses; default: net.DefaultResolver.
-	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Resolved, if set, is told the addresses of each URL whose host was found,
-	// but those that QUIC does not reach. It is called by Dial, before Dial
-	// returns.
-	Resolved func(URL, []netip.AddrPort)
-	// Reaches reports whether QUIC's socket can send to an address; nil: to all.
-	Reaches func(netip.Addr) bool
-	// DialTCP opens a TCP connection to addr, an IP:port; default: a net.Dialer.
-	DialTCP func(ctx context.Context, addr string) (net.Conn, error)
-	// Receive gets the packets other clients send, from one goroutine. packet is
-	// valid during the call only. It must not block: nothing else of this
-	// connection is read meanwhile.
-	Receive func(from identity.PeerID, packet []byte)
-	// Presence is told when a watched peer arrives (again) at the relay or
-	// leaves it, and how things stand when a watch begins. It is called from
-	// one goroutine and must not block.
-	Presence func(peer identity.PeerID, present bool)
-	// Moved is told when the relay sees this client at another address than it has said
-	// before, as after a NAT was restarted. It is called from one goroutine, of those that call
-	// Presence, and must not block.
-	Moved func(observed netip.AddrPort)
-	// Logger; default: discard.
+	// Authorize is asked about each client after it has proven its identity; nil:
+	// all are served. Its error is logged, not sent. It must not block for long.
+	Authorize func(identity.PeerID) error
+	// MaxClients bounds the clients; default 10,000. Anybody can make up
+	// identities: without Authorize, clients of one IPv4 address or IPv6 /64 have
+	// no more than a sixteenth of these places, or 1024 if that is more, those of
+	// one IPv6 /48 a quarter, or 1024; and never does one address have more than
+	// half.
+	MaxClients int
+	// BytesPerSecond bounds the packets each client sends, the excess is
+	// dropped; default 125,000,000 (1 Gbit/s). Their headers count: 33 bytes, or 9 of
+	// forwarded ones. Bursts of a tenth of a second, or 256 KiB if that is more, pass;
+	// right after the client has connected, of a tenth of that or 32 KiB.
+	BytesPerSecond int
+	// Logger gets what an operator needs to know at Info and Warn, whom the
+	// relay refuses included: of each reason five lines a minute and a count of
+	// the others. It gets each client that comes and goes at Debug. nil discards.
 	Logger *slog.Logger
+	// Registerer exports the metrics; nil: none are.
+	Registerer prometheus.Registerer
+	// PacketConn and Listener are used instead of ListenAddr: one that is nil
+	// leaves out its carrier. They are closed with the server.
+	PacketConn net.PacketConn
+	Listener   net.Listener
 }
 
-// The defaults of ClientOptions.
 const (
-	defaultKeepAlive   = 5 * time.Second
-	defaultIdleTimeout = 15 * time.Second
-	defaultDialTimeout = 5 * time.Second
-	// defaultTCPDelay: where both work UDP is better, and its handshake takes a
-	// second at worst, or one lost packet.
-	defaultTCPDelay = time.Second
-
-	// maxTCPKeepAlive is a third of what the relay waits for a silent client.
-	maxTCPKeepAlive = tcpIdle / 3
+	defaultMaxClients     = 10_000
+	defaultBytesPerSecond = 125_000_000
+	minBurst              = 256 << 10
+	// firstBurst is what a client may send as it connects, or a hundredth of a
+	// second's if that is more: little, so that connecting again and again does
+	// not pay.
+	firstBurst = 32 << 10
 )
 
 // withDefaults returns o complete, or what is wrong with it.
-func (o ClientOptions) withDefaults() (ClientOptions, error) {
+func (o ServerOptions) withDefaults() (ServerOptions, error) {
+	if o.PrivateKey == nil {
+		_, key, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			return o, err
+		}
+		o.PrivateKey = key
+	}
 	if len(o.PrivateKey) != ed25519.PrivateKeySize {
 		return o, fmt.Errorf("%w: PrivateKey has %d bytes, want %d", ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
 	}
-	if _, err := ParseURL(o.URL.String()); err != nil {
-		return o, fmt.Errorf("%w: URL: %w", ErrBadOption, err)
+	if o.ListenAddr != "" && (o.PacketConn != nil || o.Listener != nil) {
+		return o, fmt.Errorf("%w: ListenAddr %q beside PacketConn or Listener", ErrBadOption, o.ListenAddr)
 	}
-	for _, u := range slices.Concat(o.MoreURLs, o.LookUp) {
-		if _, err := ParseURL(u.String()); err != nil {
-			return o, fmt.Errorf("%w: URL: %w", ErrBadOption, err)
-		}
-		if u.ID.IsZero() || u.ID != o.URL.ID {
-			return o, fmt.Errorf("%w: URL: %s does not pin the key that %s does", ErrBadOption, u, o.URL)
-		}
+	if o.TLS != nil && len(o.TLS.Certificates) == 0 && o.TLS.GetCertificate == nil {
+		return o, fmt.Errorf("%w: TLS without a certificate", ErrBadOption)
 	}
-	for _, d := range []struct {
+	for _, n := range []struct {
 		name     string
-		value    *time.Duration
-		standard time.Duration
+		value    *int
+		standard int
 	}{
-		{"KeepAlive", &o.KeepAlive, defaultKeepAlive},
-		{"IdleTimeout", &o.IdleTimeout, defaultIdleTimeout},
-		{"DialTimeout", &o.DialTimeout, defaultDialTimeout},
-		{"TCPDelay", &o.TCPDelay, defaultTCPDelay},
+		{"MaxClients", &o.MaxClients, defaultMaxClients},
+		{"BytesPerSecond", &o.BytesPerSecond, defaultBytesPerSecond},
 	} {
-		if *d.value < 0 {
-			return o, fmt.Errorf("%w: %s is %v", ErrBadOption, d.name, *d.value)
+		if *n.value < 0 {
+			return o, fmt.Errorf("%w: %s is %d", ErrBadOption, n.name, *n.value)
 		}
-		if *d.value == 0 {
-			*d.value = d.standard
+		if *n.value == 0 {
+			*n.value = n.standard
 		}
-	}
-	if o.QUIC == nil && o.UDPOnly {
-		return o, fmt.Errorf("%w: UDPOnly without QUIC", ErrBadOption)
-	}
-	if o.Resolve == nil {
-		o.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
-	}
-	if o.Reaches == nil {
-		o.Reaches = func(netip.Addr) bool { return true }
-	}
-	if o.DialTCP == nil {
-		o.DialTCP = func(ctx context.Context, addr string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", addr)
-		}
-	}
-	if o.Receive == nil {
-		o.Receive = func(identity.PeerID, []byte) {}
-	}
-	if o.Presence == nil {
-		o.Presence = func(identity.PeerID, bool) {}
-	}
-	if o.Moved == nil {
-		o.Moved = func(netip.AddrPort) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o, nil
+}
+
+// serverTLS returns the TLS rules of a relay: clients that pin its key see the
+// self-signed certificate of that, others the one of the options, if there is
+// one.
+func serverTLS(o ServerOptions) (*tls.Config, error) {
+	cert, err := identity.Certificate(o.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	pinned := identity.ServerTLS(cert, relaywire.ALPN)
+	pinned.NextProtos = append(pinned.NextProtos, relaywire.ALPNBefore)
+	pinned.DynamicRecordSizingDisabled = true // the send queue decides about records
+	if o.TLS == nil {
+		return pinned, nil
+	}
+	web := o.TLS.Clone()
+	web.MinVersion, web.MaxVersion = tls.VersionTLS13, 0
+	web.NextProtos = pinned.NextProtos
+	web.ClientAuth, web.ClientCAs = pinned.ClientAuth, nil
+	web.VerifyConnection, web.VerifyPeerCertificate = pinned.VerifyConnection, nil
+	web.SessionTicketsDisabled = true
+	web.DynamicRecordSizingDisabled = true
+	web.GetConfigForClient = nil
+	choice := pinned.Clone()
+	choice.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName == relaywire.PinnedName {
+			return pinned, nil
+		}
+		return web, nil
+	}
+	return choice, nil
 }

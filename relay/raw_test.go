@@ -4,14 +4,41 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
+
+// A helloStream is what the hello and the welcome go over.
+type helloStream interface {
+	io.ReadWriter
+	SetDeadline(time.Time) error
+}
+
+// sayHello says hello and waits for the welcome.
+func sayHello(s helloStream, within time.Duration) error {
+	s.SetDeadline(time.Now().Add(within))
+	defer s.SetDeadline(time.Time{})
+	if _, err := s.Write(relaywire.AppendHello(nil)); err != nil {
+		return err
+	}
+	b, err := relaywire.ReadFrame(s, new([relaywire.LengthSize]byte), make([]byte, relaywire.MaxFrame))
+	if err != nil {
+		return err
+	}
+	m, err := relaywire.ParseMessage(b)
+	if err == nil && m.Kind != relaywire.KindWelcome {
+		err = fmt.Errorf("message kind %d, want the welcome", m.Kind)
+	}
+	return err
+}
 
 // A rawClient speaks to the relay whatever a test makes it say.
 type rawClient struct {
@@ -28,8 +55,8 @@ func (w *world) raw(n int, carrier Carrier) *rawClient {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	conf := identity.ClientTLS(cert, alpn, w.relay.ID())
-	conf.ServerName = pinnedName
+	conf := identity.ClientTLS(cert, relaywire.ALPN, w.relay.ID())
+	conf.ServerName = relaywire.PinnedName
 	r := &rawClient{w: w, carrier: carrier}
 	if carrier == CarrierTCP {
 		pipe, err := w.tcp.dial(w.t.Context(), "")
@@ -45,8 +72,8 @@ func (w *world) raw(n int, carrier Carrier) *rawClient {
 		return r
 	}
 	_, tr := w.clientHost(n)
-	qconf := quicConfig()
-	qconf.KeepAlivePeriod = defaultKeepAlive
+	qconf := relaylink.QUICConfig()
+	qconf.KeepAlivePeriod = clientKeepAlive
 	r.qc, err = tr.Dial(w.t.Context(), w.sock.LocalAddr(), conf, qconf)
 	if err != nil {
 		w.t.Fatal(err)
@@ -63,7 +90,7 @@ func (w *world) raw(n int, carrier Carrier) *rawClient {
 func (w *world) greeted(n int, carrier Carrier) *rawClient {
 	w.t.Helper()
 	r := w.raw(n, carrier)
-	if _, err := sayHello(w.t.Context(), r.stream, time.Second); err != nil {
+	if err := sayHello(r.stream, time.Second); err != nil {
 		w.t.Fatal(err)
 	}
 	return r
@@ -73,28 +100,28 @@ func (w *world) greeted(n int, carrier Carrier) *rawClient {
 func (r *rawClient) write(b []byte) { r.stream.Write(b) }
 
 // read returns the next message.
-func (r *rawClient) read() (message, error) {
-	b, err := readFrame(r.stream, new([lengthSize]byte), make([]byte, maxFrame))
+func (r *rawClient) read() (relaywire.Message, error) {
+	b, err := relaywire.ReadFrame(r.stream, new([relaywire.LengthSize]byte), make([]byte, relaywire.MaxFrame))
 	if err != nil {
-		return message{}, err
+		return relaywire.Message{}, err
 	}
-	return parseMessage(b)
+	return relaywire.ParseMessage(b)
 }
 
 // closedWith waits, for d, until the relay has closed the connection, and
 // returns its code.
-func (r *rawClient) closedWith(d time.Duration) (closeCode, error) {
+func (r *rawClient) closedWith(d time.Duration) (relaywire.CloseCode, error) {
 	r.stream.SetDeadline(time.Now().Add(d))
 	for {
 		m, err := r.read()
 		if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
-			return closeCode(app.ErrorCode), nil
+			return relaywire.CloseCode(app.ErrorCode), nil
 		}
 		if err != nil {
 			return 0, err
 		}
-		if m.kind == kindClose {
-			return m.code, nil
+		if m.Kind == relaywire.KindClose {
+			return m.Code, nil
 		}
 	}
 }

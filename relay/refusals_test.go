@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -49,7 +50,7 @@ func refuseAll(identity.PeerID) error { return errors.New("not on the list") }
 func TestRelayLogsWhomItRefuses(t *testing.T) {
 	var log logBuffer
 	inWorld(t, ServerOptions{Authorize: refuseAll, Logger: log.logger()}, func(w *world) {
-		for i, set := range []func(*ClientOptions){func(*ClientOptions) {}, overTCP} {
+		for i, set := range []func(*relayclient.Options){func(*relayclient.Options) {}, overTCP} {
 			if _, err := w.dial(i+1, set); !errors.Is(err, ErrUnauthorized) {
 				t.Fatal(err)
 			}

@@ -7,11 +7,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
 // carrierSets are the ways in which two clients can be connected.
-var carrierSets = map[string][2][]func(*ClientOptions){
+var carrierSets = map[string][2][]func(*relayclient.Options){
 	"UDP to UDP": {nil, nil},
 	"UDP to TCP": {nil, {overTCP}},
 	"TCP to UDP": {{overTCP}, nil},
@@ -26,7 +28,7 @@ func TestPacketsOfEverySizeArriveUnchanged(t *testing.T) {
 				b.wants(a)
 				for _, round := range []string{"before path MTU discovery", "after it"} {
 					var want []received
-					for n := 1; n <= MaxPacket; n = min(n+13, max(n+1, MaxPacket)) {
+					for n := 1; n <= relaywire.MaxPacket; n = min(n+13, max(n+1, relaywire.MaxPacket)) {
 						p := pattern(n, n)
 						want = append(want, received{testID(1), string(p)})
 						if !a.Send(testID(2), p) {
@@ -39,7 +41,7 @@ func TestPacketsOfEverySizeArriveUnchanged(t *testing.T) {
 				if s := b.Stats(); s.PacketsReceived != a.Stats().PacketsSent || s.BytesReceived != a.Stats().BytesSent {
 					t.Errorf("sent %+v, received %+v", a.Stats(), s)
 				}
-				if a.Send(testID(2), nil) || a.Send(testID(2), make([]byte, MaxPacket+1)) || a.Stats().Dropped != 2 {
+				if a.Send(testID(2), nil) || a.Send(testID(2), make([]byte, relaywire.MaxPacket+1)) || a.Stats().Dropped != 2 {
 					t.Error("a packet of a wrong size was taken")
 				}
 			})
@@ -52,7 +54,7 @@ func TestWelcomeTellsTheAddressBehindNAT(t *testing.T) {
 		nat := w.net.NAT(netip.MustParseAddr("192.0.2.7"), testnet.NATConfig{})
 		h := nat.Host("behind", netip.MustParseAddr("192.168.1.2"))
 		tr := w.transport(h)
-		c := w.client(1, func(o *ClientOptions) { o.QUIC = tr })
+		c := w.client(1, func(o *relayclient.Options) { o.QUIC = tr })
 		if c.Observed().Addr() != netip.MustParseAddr("192.0.2.7") || c.Observed().Port() == 0 {
 			t.Errorf("observed %v", c.Observed())
 		}
@@ -119,7 +121,7 @@ func TestPacketsOfAllSizesStayInOrder(t *testing.T) {
 				b.wants(a)
 				const packets = 100
 				for i := range packets {
-					p := make([]byte, MaxPacket)
+					p := make([]byte, relaywire.MaxPacket)
 					if i%5 == 4 {
 						p = p[:100]
 					}
@@ -143,7 +145,7 @@ func TestPacketsOfAllSizesStayInOrder(t *testing.T) {
 func TestPacketsFollowANewerConnection(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		a, b := w.client(1), w.client(2)
-		for i, set := range [][]func(*ClientOptions){nil, {overTCP}, nil} {
+		for i, set := range [][]func(*relayclient.Options){nil, {overTCP}, nil} {
 			p := fmt.Sprint("packet ", i)
 			a.Send(testID(2), []byte(p))
 			b.expect(received{testID(1), p})
@@ -183,11 +185,11 @@ func TestBlockedUDPFallsBackToTCP(t *testing.T) {
 			t.Errorf("connected over %s after %v", c.Carrier(), took)
 		}
 		began = time.Now()
-		if _, err := w.dial(2, func(o *ClientOptions) { o.UDPOnly = true }); err == nil || time.Since(began) != defaultDialTimeout {
+		if _, err := w.dial(2, func(o *relayclient.Options) { o.UDPOnly = true }); err == nil || time.Since(began) != clientDialTimeout {
 			t.Errorf("UDP alone: %v after %v", err, time.Since(began))
 		}
 		w.host.Restore()
-		c = w.client(1, func(o *ClientOptions) { o.UDPOnly = true })
+		c = w.client(1, func(o *relayclient.Options) { o.UDPOnly = true })
 		if c.Carrier() != CarrierUDP {
 			t.Errorf("returned to %s", c.Carrier())
 		}

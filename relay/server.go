@@ -11,10 +11,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 // A Server is a relay.
@@ -38,9 +39,9 @@ type Server struct {
 	known    *endpoint.Known // from where clients have authenticated
 
 	table   table // of the clients
-	buffers buffers
-	batches batches
-	budget  budget // of the bytes in all queues
+	buffers relaylink.Buffers
+	batches relaylink.Batches
+	budget  relaylink.Budget // of the bytes in all queues
 
 	// ctx ends when the server closes.
 	ctx  context.Context
@@ -54,11 +55,10 @@ type Server struct {
 	closing bool
 }
 
-// Idle timeouts of clients: they keep the connection alive, and their own idle
-// timeout, if it is lower, counts over QUIC.
 const (
+	// udpIdle is a client's idle timeout over QUIC: it keeps the connection alive, and
+	// its own idle timeout, if it is lower, counts.
 	udpIdle = 30 * time.Second
-	tcpIdle = 45 * time.Second
 
 	// helloTimeout bounds a TCP connection's TLS handshake and hello together, and
 	// over QUIC either.
@@ -90,7 +90,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	s.log = o.Logger.With("relay", s.id.Short())
 	s.refusals = newRefusalLog(s.log)
 	s.table.init(o.MaxClients)
-	s.budget.most = maxForwardedInAll / bufferSize
+	s.budget.Most = maxForwardedInAll / relaylink.BufferSize
 	if s.tls, err = serverTLS(o); err != nil {
 		return nil, err
 	}
@@ -132,10 +132,10 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 	}
 	if pc != nil {
 		s.addr = pc.LocalAddr()
-		s.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: s.opts.PrivateKey, Protocol: alpn, Log: s.log, Known: s.known,
+		s.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: s.opts.PrivateKey, Protocol: relaywire.ALPN, Log: s.log, Known: s.known,
 			Forward: s.forwarded,
 			Refused: func(from net.Addr, err error) { s.refused(from, identity.PeerID{}, err) }})
-		conf := quicConfig()
+		conf := relaylink.QUICConfig()
 		conf.HandshakeIdleTimeout = helloTimeout
 		conf.MaxIdleTimeout = udpIdle
 		conf.MaxIncomingStreams = 1
@@ -236,7 +236,7 @@ func (s *Server) finishClose() error {
 		s.tcp.Close()
 	}
 	for _, c := range clients {
-		c.end(ErrShutdown)
+		c.End(ErrShutdown)
 	}
 	s.wg.Wait()
 	var err error

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -10,6 +9,8 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -32,24 +33,18 @@ const (
 	// more is read more slowly. The burst lets a client that returns watch
 	// everything at once.
 	requestRate  = 100
-	requestBurst = maxWatches + requestRate
-
-	// moveRate and moveBurst bound how often a client is told that it is seen at another
-	// address: each of its peers is told in turn, and sends a few pings there. A NAT that
-	// restarts, or a vehicle between two networks, changes it a few times within a moment.
-	moveRate  = 0.1 // per second
-	moveBurst = 4
+	requestBurst = relaywire.MaxWatches + requestRate
 )
 
 // A session is a client, as the relay has it. Over QUIC it has two goroutines
 // that read, over TCP one, and one that writes while there is something to.
 type session struct {
-	channel
-	server   *Server
-	id       identity.PeerID
-	replaced atomic.Bool // it is not in the table any more
-	left     atomic.Bool // remove was called, or is about to be
-	pulse    *pulse      // over TCP
+	relaylink.Conn
+	server    *Server
+	id        identity.PeerID
+	replaced  atomic.Bool          // it is not in the table any more
+	left      atomic.Bool          // remove was called, or is about to be
+	idleTimer *relaylink.IdleTimer // over TCP
 
 	rateMu    sync.Mutex
 	allowance rate.Bucket // of packet bytes that it sends; rateMu guards it
@@ -65,8 +60,8 @@ type session struct {
 	flows map[identity.PeerID]*flow // from it, by receiver; flows.mu guards it
 
 	// The goroutine that reads packets in the connection owns these.
-	parts reassembler
-	last  destination
+	fragments relaylink.Reassembler
+	last      destination
 
 	// toldAddr is where it was seen when it was told that last; nil over TCP.
 	toldAddr atomic.Pointer[net.UDPAddr]
@@ -79,7 +74,7 @@ type session struct {
 	removed bool                         // it hears of nobody any more
 	place   endpoint.Place
 
-	// Guarded by out.mu, what is to be written:
+	// The send queue's lock guards these, what is to be written:
 
 	greeted    bool
 	movedDue   bool
@@ -94,7 +89,7 @@ type session struct {
 
 // admit makes a client of a link on which id was proven and hello said. Its
 // reading is left to the caller.
-func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
+func (s *Server) admit(id identity.PeerID, l relaylink.Link) (*session, error) {
 	if s.opts.Authorize != nil {
 		if err := s.opts.Authorize(id); err != nil {
 			// Only the text: the error may be one that means something else here.
@@ -108,70 +103,52 @@ func (s *Server) admit(id identity.PeerID, l link) (*session, error) {
 		requests:     rate.NewBucket(requestRate, requestBurst, requestBurst),
 		reception:    newReception(),
 		introduction: rate.NewBucket(introductionRate, introduction, introduction),
-		moves:        rate.NewBucket(moveRate, moveBurst, moveBurst),
+		moves:        rate.NewBucket(relaywire.MoveRate, relaywire.MoveBurst, relaywire.MoveBurst),
 	}
 	c.watching.Store(1)
-	c.open(l, c, &s.buffers, &s.wg)
-	c.out.limit, c.out.patience = maxEnclosed, slowAfter
-	if l.carrier() == CarrierTCP {
-		c.out.limit = maxForwarded
+	c.Open(l, relaylink.Callbacks{
+		AppendControl: c.appendControl, Queued: func() {}, Failed: c.failed,
+		Unsent: func(n int) { c.drop(droppedUnsent, n) }, Sent: c.sent,
+	}, &s.buffers, &s.wg)
+	c.Out.Limit, c.Out.Patience = maxEnclosed, slowAfter
+	if l.Carrier() == CarrierTCP {
+		c.Out.Limit = maxForwarded
 	}
-	c.out.limitEach, c.out.limitStrangers = c.out.limit/2, maxStrangers
-	c.out.budget, c.out.holds = &s.budget, l.carrier() == CarrierUDP
-	from := net.UDPAddrFromAddrPort(l.remote())
+	c.Out.LimitEach, c.Out.LimitStrangers = c.Out.Limit/2, maxStrangers
+	c.Out.Budget, c.Out.Holds = &s.budget, l.Carrier() == CarrierUDP
+	from := net.UDPAddrFromAddrPort(l.Remote())
 	before, err := s.table.add(c, from, s.opts.Authorize == nil)
 	if err != nil {
-		c.stop(err)
+		c.Stop(err)
 		return nil, err
 	}
 	s.known.Note(from, s.opts.Authorize != nil)
 	if before != nil {
-		before.end(ErrSuperseded)
+		before.End(ErrSuperseded)
 	}
-	if l, ok := l.(*tcpLink); ok {
-		c.pulse = newPulse(l, tcpIdle/3, tcpIdle, func() {}, func() { c.failed(ErrIdle) })
+	if l, ok := l.(*relaylink.TCP); ok {
+		c.idleTimer = relaylink.NewIdleTimer(l, relaywire.TCPIdle/3, relaywire.TCPIdle, func() {}, func() { c.failed(ErrIdle) })
 	}
-	c.out.mu.Lock()
-	c.out.notify() // the welcome
-	c.out.mu.Unlock()
-	s.counts.connections[carrierIndex(l.carrier())].Add(1)
-	s.log.Debug("client connected", "peer", id.Short(), "carrier", l.carrier(), "remote", l.remote().String())
+	c.Out.Lock()
+	c.Out.Notify() // the welcome
+	c.Out.Unlock()
+	s.counts.connections[carrierIndex(l.Carrier())].Add(1)
+	s.log.Debug("client connected", "peer", id.Short(), "carrier", l.Carrier(), "remote", l.Remote().String())
 	return c, nil
 }
 
-// readControl reads a client's control stream until the connection ends.
-func (c *session) readControl(l *quicLink) {
-	var header [lengthSize]byte
-	var buf [maxControl]byte
-	for {
-		b, err := readFrame(l.control, &header, buf[:])
-		if err == nil {
-			err = c.handle(b)
-		}
-		if err != nil {
-			c.ended(err)
-			return
-		}
-	}
+// readQUIC reads what a client sends over QUIC until the connection ends.
+func (c *session) readQUIC(l *relaylink.QUIC) {
+	c.server.wg.Go(func() {
+		c.ended(l.ReadDatagrams(c.handleDatagram))
+		c.last = destination{} // or else who is gone would hold on to who is gone
+	})
+	c.ended(l.ReadControl(c.handle))
 }
 
-// readDatagrams reads a client's packets over QUIC until the connection ends.
-func (c *session) readDatagrams(l *quicLink) {
-	for {
-		b, err := l.qc.ReceiveDatagram(context.Background())
-		if err == nil {
-			err = c.handleDatagram(b)
-		}
-		if err != nil {
-			c.ended(err)
-			c.last = destination{} // or else who is gone would hold on to who is gone
-			return
-		}
-	}
-}
-
+// handleDatagram takes in what a DATAGRAM frame holds.
 func (c *session) handleDatagram(b []byte) error {
-	d, err := parseDatagram(b)
+	d, err := relaywire.ParseDatagram(b)
 	if err != nil {
 		c.drop(droppedMalformed, 1)
 		return err
@@ -180,60 +157,60 @@ func (c *session) handleDatagram(b []byte) error {
 		c.drop(droppedRate, 1)
 		return nil
 	}
-	c.out.heard()
+	c.Out.Heard()
 	c.moved()
-	if d.kind == kindPacket {
-		c.route(d.peer, b)
+	if d.Kind == relaywire.KindPacket {
+		c.route(d.Peer, b)
 		return nil
 	}
-	frame, complete, lost := c.parts.add(d, appendPacket(c.pool.get(), d.peer, nil))
+	frame, complete, lost := c.fragments.Add(d, relaywire.AppendPacket(c.Pool.Get(), d.Peer, nil))
 	if lost > 0 {
 		c.drop(droppedIncomplete, lost)
 	}
 	if complete {
-		c.route(d.peer, frame)
+		c.route(d.Peer, frame)
 	} else {
-		c.pool.put(frame)
+		c.Pool.Put(frame)
 	}
 	return nil
 }
 
 // readTCP reads everything a client sends over TCP until the connection ends.
-func (c *session) readTCP(l *tcpLink) {
-	err := l.read(c.pool, func(frame []byte) error {
-		if c.ctx.Err() != nil { // superseded, and not yet closed by the client
-			c.pool.put(frame)
-			return context.Cause(c.ctx)
+func (c *session) readTCP(l *relaylink.TCP) {
+	err := l.ReadMessages(c.Pool, func(frame []byte) error {
+		if c.Ctx.Err() != nil { // superseded, and not yet closed by the client
+			c.Pool.Put(frame)
+			return context.Cause(c.Ctx)
 		}
-		if frame[0] == kindPacket {
+		if frame[0] == relaywire.KindPacket {
 			return c.handlePacket(frame)
 		}
-		defer c.pool.put(frame)
+		defer c.Pool.Put(frame)
 		return c.handle(frame)
 	})
 	c.ended(err)
 	c.last = destination{}
-	l.drain()
+	l.Drain()
 }
 
 // handlePacket takes in a packet over TCP, and its frame.
 func (c *session) handlePacket(frame []byte) error {
-	d, err := parseDatagram(frame)
+	d, err := relaywire.ParseDatagram(frame)
 	if err != nil {
 		c.drop(droppedMalformed, 1)
 		return err
 	}
 	if c.allow(len(frame), 1) == 0 {
 		c.drop(droppedRate, 1)
-		c.pool.put(frame)
+		c.Pool.Put(frame)
 		return nil
 	}
-	c.route(d.peer, frame)
+	c.route(d.Peer, frame)
 	return nil
 }
 
 // overUDP reports whether packets can be forwarded to the client, and from it.
-func (c *session) overUDP() bool { return c.link.carrier() == CarrierUDP }
+func (c *session) overUDP() bool { return c.Link.Carrier() == CarrierUDP }
 
 func (c *session) drop(reason dropReason, n int) {
 	c.server.counts.dropped[reason].Add(uint64(n))
@@ -241,42 +218,42 @@ func (c *session) drop(reason dropReason, n int) {
 
 // handle does what a control message of the client's asks for.
 func (c *session) handle(b []byte) error {
-	m, err := parseMessage(b)
+	m, err := relaywire.ParseMessage(b)
 	if err != nil {
 		return err
 	}
-	c.out.heard()
+	c.Out.Heard()
 	c.moved()
-	if err := c.requests.Wait(c.ctx, 1); err != nil {
+	if err := c.requests.Wait(c.Ctx, 1); err != nil {
 		return err
 	}
-	switch m.kind {
-	case kindWatch:
+	switch m.Kind {
+	case relaywire.KindWatch:
 		if c.overrun() {
-			return fmt.Errorf("%w: %d notices about channels wait to be read", ErrSlow, 2*maxWatches)
+			return fmt.Errorf("%w: %d notices about channels wait to be read", ErrSlow, 2*relaywire.MaxWatches)
 		}
-		return c.server.table.watch(c, m.peer)
-	case kindUnwatch:
-		c.server.table.unwatch(c, m.peer)
-	case kindPing:
-		c.out.mu.Lock()
-		defer c.out.mu.Unlock()
-		c.pong, c.pongDue = m.nonce, true
-		c.out.notify()
-	case kindReady:
-		c.server.table.flows.known(c, m.number)
-	case kindFits:
-		if c.path.answered(int(m.size)) {
+		return c.server.table.watch(c, m.Peer)
+	case relaywire.KindUnwatch:
+		c.server.table.unwatch(c, m.Peer)
+	case relaywire.KindPing:
+		c.Out.Lock()
+		defer c.Out.Unlock()
+		c.pong, c.pongDue = m.Nonce, true
+		c.Out.Notify()
+	case relaywire.KindReady:
+		c.server.table.flows.known(c, m.Number)
+	case relaywire.KindFits:
+		if c.MTU.Answered(int(m.Size)) {
 			c.server.table.flows.tellTakes(c)
 		}
-	case kindPong: // nobody asked, nobody minds
-	case kindClose:
-		if c.link.carrier() != CarrierTCP {
+	case relaywire.KindPong: // nobody asked, nobody minds
+	case relaywire.KindClose:
+		if c.Link.Carrier() != CarrierTCP {
 			return fmt.Errorf("%w: close message over QUIC", ErrProtocol)
 		}
-		return fmt.Errorf("%w: code %d", errClosedByOther, m.code)
+		return fmt.Errorf("%w: code %d", relaywire.ErrClosedByOther, m.Code)
 	default:
-		return fmt.Errorf("%w: message kind %d from a client", ErrProtocol, m.kind)
+		return fmt.Errorf("%w: message kind %d from a client", ErrProtocol, m.Kind)
 	}
 	return nil
 }
@@ -288,31 +265,19 @@ func (c *session) ended(err error) {
 		return // over QUIC two goroutines read
 	}
 	c.server.table.remove(c)
-	if c.pulse != nil {
-		c.pulse.stop()
+	if c.idleTimer != nil {
+		c.idleTimer.Stop()
 	}
-	c.server.log.Debug("client left", "peer", c.id.Short(), "carrier", c.link.carrier(), "cause", context.Cause(c.ctx))
+	c.server.log.Debug("client left", "peer", c.id.Short(), "carrier", c.Link.Carrier(), "cause", context.Cause(c.Ctx))
 }
 
 // failed ends the connection with what went wrong on it.
 func (c *session) failed(err error) {
-	if q, ok := c.link.(*quicLink); ok && q.qc.Context().Err() != nil {
-		err = context.Cause(q.qc.Context()) // says more than an error of its stream
-	}
-	if c.link.carrier() == CarrierTCP && !errors.Is(err, ErrSlow) {
-		err = explainTCP(err, ErrSlow)
-	}
-	c.end(explain(err))
+	c.End(c.Link.Explain(err, ErrSlow))
 }
-
-// unsent is told by the send queue of packets that it dropped.
-func (c *session) unsent(n int) { c.drop(droppedUnsent, n) }
 
 // sent is told by the send queue of packets that it wrote.
 func (c *session) sent(n int, bytes uint64) {
 	c.server.counts.packets.Add(uint64(n))
 	c.server.counts.bytes.Add(bytes)
 }
-
-// queued is told by the send queue that a packet was put in.
-func (c *session) queued() {}

@@ -8,16 +8,8 @@ import (
 	"sync"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
-)
-
-const (
-	// maxWatches bounds the peers one client watches: far more than one node has
-	// to do with.
-	maxWatches = 8192
-	// maxWatchesInAll bounds those of all clients, which take about 250 MB then,
-	// but for the share that each client has for certain.
-	maxWatchesInAll = 1 << 20
 )
 
 // A table is a relay's clients, and who of them watches whom. A peer has at most
@@ -161,14 +153,17 @@ func (t *table) watch(c *session, peer identity.PeerID) error {
 		return ErrClosed // nothing would take the watch back
 	}
 	if _, ok := c.watched[peer]; !ok {
-		if len(c.watched) >= maxWatches {
-			return fmt.Errorf("%w: more than %d watches", ErrProtocol, maxWatches)
+		if len(c.watched) >= relaywire.MaxWatches {
+			return fmt.Errorf("%w: more than %d watches", ErrProtocol, relaywire.MaxWatches)
 		}
-		if t.watches >= maxWatchesInAll && len(c.watched) >= max(1, maxWatchesInAll/t.most) {
+		if t.watches >= relaywire.MaxWatchesInAll && len(c.watched) >= max(1, relaywire.MaxWatchesInAll/t.most) {
 			c.server.counts.unwatched.Add(1)
 			return nil
 		}
-		add(&c.watched, peer)
+		if c.watched == nil {
+			c.watched = make(map[identity.PeerID]struct{})
+		}
+		c.watched[peer] = struct{}{}
 		c.watching.Add(1)
 		t.watchers[peer] = append(t.watchers[peer], c)
 		t.watches++

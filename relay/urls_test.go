@@ -10,9 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 // hang is a lookup that ends with its context.
@@ -34,13 +37,13 @@ func TestDialTriesAllURLs(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		told := make(map[URL][]netip.AddrPort)
 		began := time.Now()
-		c := w.client(1, func(o *ClientOptions) {
+		c := w.client(1, func(o *relayclient.Options) {
 			o.URL, o.MoreURLs = w.urlAt("10.0.0.77"), []URL{w.urlAt("gone.example"), w.urlAt("10.0.0.78"), w.url()}
 			o.Resolve = hang
 			o.UDPOnly = true
 			o.Resolved = func(u URL, addrs []netip.AddrPort) { told[u] = addrs }
 		})
-		if took := time.Since(began); took > 2*attemptDelay+3*testRTT {
+		if took := time.Since(began); took > 2*happyeyeballs.AttemptDelay+3*testRTT {
 			t.Errorf("connected after %v", took)
 		}
 		if c.Remote() != w.sock.AddrPort() {
@@ -56,21 +59,21 @@ func TestDialTriesAllURLs(t *testing.T) {
 func TestURLsTakeTurns(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		began := time.Now()
-		w.client(1, func(o *ClientOptions) {
+		w.client(1, func(o *relayclient.Options) {
 			o.URL, o.MoreURLs = w.urlAt("many.example"), []URL{w.urlAt("relay.example")}
 			o.Resolve = func(_ context.Context, host string) (ips []netip.Addr, err error) {
 				if host == "relay.example" {
 					time.Sleep(testRTT) // it is found last
 					return []netip.Addr{w.host.Addr()}, nil
 				}
-				for i := range byte(maxRecords) {
+				for i := range byte(happyeyeballs.MaxRecords) {
 					ips = append(ips, netip.AddrFrom4([4]byte{10, 0, 7, i}))
 				}
 				return ips, nil
 			}
 			o.UDPOnly = true
 		})
-		if took := time.Since(began); took > attemptDelay+3*testRTT {
+		if took := time.Since(began); took > happyeyeballs.AttemptDelay+3*testRTT {
 			t.Errorf("connected after %v", took)
 		}
 	})
@@ -81,7 +84,7 @@ func TestURLsTakeTurns(t *testing.T) {
 func TestDialBeginsWithTheFirstAddress(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		began := time.Now()
-		c := w.client(1, func(o *ClientOptions) {
+		c := w.client(1, func(o *relayclient.Options) {
 			o.URL, o.MoreURLs, o.First = w.urlAt("10.0.0.77"), []URL{w.urlAt("gone.example")}, w.sock.AddrPort()
 			o.Resolve = hang
 		})
@@ -95,7 +98,7 @@ func TestDialBeginsWithTheFirstAddress(t *testing.T) {
 func TestDialLooksUpWhatItDoesNotTry(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
 		told := make(map[string][]netip.AddrPort)
-		look := func(o *ClientOptions) {
+		look := func(o *relayclient.Options) {
 			o.LookUp = []URL{w.urlAt("10.0.0.78"), w.urlAt("slow.example"), w.urlAt("other.example")}
 			o.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 				if host == "slow.example" {
@@ -113,8 +116,8 @@ func TestDialLooksUpWhatItDoesNotTry(t *testing.T) {
 		if len(told) != 3 || told["10.0.0.78"][0].Addr().String() != "10.0.0.78" || told["other.example"][0].Addr().String() != "10.0.0.79" {
 			t.Errorf("told of addresses %v", told)
 		}
-		_, err := w.dial(2, look, func(o *ClientOptions) { o.URL.Host, o.UDPOnly = "10.0.0.77", true })
-		if de, ok := errors.AsType[*DialError](err); !ok || len(de.Candidates) != 1 || de.Candidates[0].Addr != "10.0.0.77:4443" {
+		_, err := w.dial(2, look, func(o *relayclient.Options) { o.URL.Host, o.UDPOnly = "10.0.0.77", true })
+		if de, ok := errors.AsType[*relaywire.DialError](err); !ok || len(de.Candidates) != 1 || de.Candidates[0].Addr != "10.0.0.77:4443" {
 			t.Errorf("tried more than one address: %v", err)
 		}
 	})
@@ -133,7 +136,7 @@ func TestWrongAnswerAtOneURLDoesNotKeepTCPFromTheOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		tr := &quic.Transport{Conn: sock}
-		ln, err := tr.Listen(identity.ServerTLS(cert, alpn), quicConfig())
+		ln, err := tr.Listen(identity.ServerTLS(cert, relaywire.ALPN), relaylink.QUICConfig())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +145,7 @@ func TestWrongAnswerAtOneURLDoesNotKeepTCPFromTheOther(t *testing.T) {
 		var tried []string
 		host, _ := w.clientHost(1)
 		w.net.Cut(host, w.host)
-		c := w.client(1, func(o *ClientOptions) {
+		c := w.client(1, func(o *relayclient.Options) {
 			o.URL, o.MoreURLs = w.urlAt("10.0.0.9"), []URL{w.url()}
 			o.DialTCP = func(ctx context.Context, addr string) (net.Conn, error) {
 				mu.Lock()
@@ -160,21 +163,4 @@ func TestWrongAnswerAtOneURLDoesNotKeepTCPFromTheOther(t *testing.T) {
 			t.Errorf("TCP was tried at %v", tried)
 		}
 	})
-}
-
-func TestMoreURLsPinTheSameKey(t *testing.T) {
-	pinned := URL{ID: testID(1), Host: "h", Port: 1}
-	for _, urls := range [][2]URL{
-		{{Host: "h", Port: 1}, {Host: "g", Port: 1}},
-		{pinned, {Host: "g", Port: 1}},
-		{pinned, {ID: testID(2), Host: "g", Port: 1}},
-		{pinned, {ID: testID(1), Host: "g"}},
-	} {
-		for _, o := range []ClientOptions{{MoreURLs: urls[1:]}, {LookUp: urls[1:]}} {
-			o.URL, o.PrivateKey = urls[0], testKey(1)
-			if _, err := Dial(t.Context(), o); !errors.Is(err, ErrBadOption) {
-				t.Errorf("%v: %v, want %v", urls, err, ErrBadOption)
-			}
-		}
-	}
 }

@@ -13,10 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 // A world is a network with a relay and clients on it, inside a synctest bubble.
@@ -36,6 +36,16 @@ type world struct {
 const (
 	testRTT  = 50 * time.Millisecond
 	testPort = 4443
+)
+
+// How long the last message of a connection over TCP, and then the other side's end of it, may take.
+const closeTimeout = time.Second
+
+// What the client's options have as their defaults.
+const (
+	clientKeepAlive   = 5 * time.Second
+	clientIdleTimeout = 15 * time.Second
+	clientDialTimeout = 5 * time.Second
 )
 
 // inWorld runs f in a bubble, on a network with a round trip of testRTT and a
@@ -89,8 +99,9 @@ func testID(n int) identity.PeerID { return identity.FromKey(testKey(n)) }
 
 // A client is a Client and what it was told.
 type client struct {
-	*Client
+	*relayclient.Client
 	w     *world
+	n     int
 	host  *testnet.Host
 	quic  *quic.Transport
 	inbox inbox
@@ -163,14 +174,14 @@ func (w *world) url() URL {
 }
 
 // overTCP makes a client use TCP only.
-func overTCP(o *ClientOptions) { o.QUIC = nil }
+func overTCP(o *relayclient.Options) { o.QUIC = nil }
 
 // dial returns client number n, or why there is none.
-func (w *world) dial(n int, set ...func(*ClientOptions)) (*client, error) {
+func (w *world) dial(n int, set ...func(*relayclient.Options)) (*client, error) {
 	w.t.Helper()
-	c := &client{w: w}
+	c := &client{w: w, n: n}
 	c.host, c.quic = w.clientHost(n)
-	o := ClientOptions{
+	o := relayclient.Options{
 		URL: w.url(), PrivateKey: testKey(n), QUIC: c.quic,
 		DialTCP: w.tcp.dial, Receive: c.inbox.receive, Presence: c.inbox.tell,
 	}
@@ -178,14 +189,14 @@ func (w *world) dial(n int, set ...func(*ClientOptions)) (*client, error) {
 		s(&o)
 	}
 	var err error
-	if c.Client, err = Dial(context.Background(), o); err != nil {
+	if c.Client, err = relayclient.Dial(context.Background(), o); err != nil {
 		return nil, err
 	}
 	w.all = append(w.all, c)
 	return c, nil
 }
 
-func (w *world) client(n int, set ...func(*ClientOptions)) *client {
+func (w *world) client(n int, set ...func(*relayclient.Options)) *client {
 	w.t.Helper()
 	c, err := w.dial(n, set...)
 	if err != nil {
@@ -193,6 +204,8 @@ func (w *world) client(n int, set ...func(*ClientOptions)) *client {
 	}
 	return c
 }
+
+func (c *client) id() identity.PeerID { return testID(c.n) }
 
 // ends waits until the connection has ended, within d, with the given error.
 func (c *client) ends(d time.Duration, want error) {
@@ -229,7 +242,7 @@ func (c *client) expect(want ...received) {
 // share of its packets.
 func (c *client) wants(other *client) {
 	c.w.t.Helper()
-	id := identity.FromKey(other.opts.PrivateKey)
+	id := other.id()
 	if err := c.Watch(id); err != nil {
 		c.w.t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ type Config struct {
 	// what is sent to virtual addresses, and leaves the rest as it is.
 	Redirect func(b []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, err error)
 	// Arrive is shown the packets of QUIC that come in, and those of paths (TypePath,
-	// TypePart). It returns the packet that QUIC is to be shown, which need not be the
+	// TypeFragment). It returns the packet that QUIC is to be shown, which need not be the
 	// one that came, and the address from which QUIC is to see it come: from itself, the
 	// same pointer, if that is as it was; nil if there is nothing for QUIC. packet is the
 	// next of total bytes that one read brought from that address. Of those with a short

@@ -12,12 +12,12 @@ import "net"
 //	busy       kind uint8 = 4, nonce [8]byte, wait uint16 in milliseconds, tag [14]byte
 //	forwarded  kind uint8 = 5, channel uint64, packet of 1 byte at least
 //	path       kind uint8 = 6, tag uint64, number uint64, sealed of 43 bytes at least
-//	part       kind uint8 = 7, tag uint64, id uint16, index uint8, half of 1 to 726 bytes
+//	fragment   kind uint8 = 7, tag uint64, id uint16, index uint8, half of 1 to 726 bytes
 //
 // Probes and what answers them are those of probe.go, gone is what one of two
 // peers says to the other, and forwarded packets go from a relay's client to the
 // relay, and from there to another client. Those of paths are the pings and pongs of
-// internal/paths, and parts are its halves of packets: Config.Arrive takes them.
+// internal/paths, and fragments are its halves of packets: Config.Arrive takes them.
 // Integers are big-endian. What is of another kind, or not as long as its kind is, is
 // dropped.
 //
@@ -31,7 +31,7 @@ const (
 	TypeBusy      = 4
 	TypeForwarded = 5
 	TypePath      = 6
-	TypePart      = 7
+	TypeFragment  = 7
 
 	// ProbeSize is the length of the first four kinds, the small ones.
 	ProbeSize = 1 + nonceSize + tagSize
@@ -63,7 +63,7 @@ func (d *socketBase) nextForQUIC(a *arrival) (packet []byte, from net.Addr, ok b
 		case a.inner:
 			packet, from = d.unwrapped(packet, a.from)
 			ok = d.admit(packet, from, true)
-		case kind == TypePath, kind == TypePart, !isBeside(packet):
+		case kind == TypePath, kind == TypeFragment, !isBeside(packet):
 			packet, from = d.arrivesAs(packet, total, a)
 			ok = d.admit(packet, a.from, false)
 		default:

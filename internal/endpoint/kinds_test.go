@@ -151,7 +151,7 @@ func FuzzArrival(f *testing.F) {
 	f.Add(slices.Concat(padded([]byte{0x40}, 50), forwarded(1, make([]byte, 41)...), padded([]byte{TypeGone}, ProbeSize)), 50, true)
 	f.Add(slices.Concat(forwarded(1, padded([]byte{TypeGone}, ProbeSize)...), forwarded(2, 0x40)), ProbeSize+ForwardedHeader, false)
 	f.Add(ProbePacket(TypeProbe, identity.PeerID{}, Nonce{}), 0, false)
-	f.Add(slices.Concat(padded([]byte{TypePart}, 30), padded([]byte{0x40}, 30), padded([]byte{TypePath}, 30), padded([]byte{0xc0}, 10)), 30, false)
+	f.Add(slices.Concat(padded([]byte{TypeFragment}, 30), padded([]byte{0x40}, 30), padded([]byte{TypePath}, 30), padded([]byte{0xc0}, 10)), 30, false)
 	f.Fuzz(func(t *testing.T, b []byte, size int, relay bool) {
 		s := newSink(false, !relay, true)
 		left := len(b)
@@ -174,10 +174,10 @@ func FuzzArrival(f *testing.F) {
 		}
 		if len(b)%2 == 1 {
 			s.arrive = func(packet []byte, total int, _ *net.UDPAddr) ([]byte, *net.UDPAddr) {
-				if total < len(packet) || total > len(b) || isBeside(packet) && packet[0] != TypePath && packet[0] != TypePart {
+				if total < len(packet) || total > len(b) || isBeside(packet) && packet[0] != TypePath && packet[0] != TypeFragment {
 					t.Fatalf("%x of %d bytes arrives", packet, total)
 				}
-				if packet[0] == TypePart {
+				if packet[0] == TypeFragment {
 					return packet[1:], VirtualAddr(1)
 				}
 				return packet, from

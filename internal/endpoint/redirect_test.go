@@ -117,7 +117,7 @@ func TestArriveSaysWhatQUICSees(t *testing.T) {
 	from := &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 9}
 	const size = ProbeSize
 	packet := func(kind byte) []byte { return padded([]byte{kind}, size) }
-	short, long, path, part, gone := packet(0x40), packet(0xc0), packet(TypePath), packet(TypePart), packet(TypeGone)
+	short, long, path, part, gone := packet(0x40), packet(0xc0), packet(TypePath), packet(TypeFragment), packet(TypeGone)
 	whole := padded([]byte{0x41}, 2*size)
 	type answer struct {
 		shown []byte // nil: the packet that came
@@ -139,10 +139,10 @@ func TestArriveSaysWhatQUICSees(t *testing.T) {
 			[]string{"40 25 [100::1]:1", "c0 25 192.0.2.1:9", "40 25 [100::1]:1", "c0 25 192.0.2.1:9", "40 10 [100::1]:1"}, 0},
 		{"not for QUIC", map[byte]answer{0xc0: {nil, name}}, slices.Concat(short, long, short),
 			[]string{"40 of 75", "c0 of 50"}, []string{"c0 25 [100::1]:1"}, 0},
-		{"of paths, among others", map[byte]answer{0x40: {nil, name}, TypePart: {whole, name}}, slices.Concat(path, short, gone, part, path, short, part),
+		{"of paths, among others", map[byte]answer{0x40: {nil, name}, TypeFragment: {whole, name}}, slices.Concat(path, short, gone, part, path, short, part),
 			[]string{"06 of 175", "40 of 150", "07 of 100", "06 of 75", "07 of 25"},
 			[]string{"40 25 [100::1]:1", "41 50 [100::1]:1", "40 25 [100::1]:1", "41 50 [100::1]:1"}, 1},
-		{"a path's that are none of QUIC's", map[byte]answer{TypePath: {gone, name}, TypePart: {[]byte{}, name}}, slices.Concat(path, part),
+		{"a path's that are none of QUIC's", map[byte]answer{TypePath: {gone, name}, TypeFragment: {[]byte{}, name}}, slices.Concat(path, part),
 			[]string{"06 of 50", "07 of 25"}, nil, 0},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
@@ -187,14 +187,14 @@ func TestTooLongAPacketIsNotShown(t *testing.T) {
 			pc = struct{ net.PacketConn }{pc}
 		}
 		arrive := func(packet []byte, _ int, from *net.UDPAddr) ([]byte, *net.UDPAddr) {
-			if packet[0] == TypePart {
+			if packet[0] == TypeFragment {
 				return padded([]byte{0x41}, MaxPacket+1), from
 			}
 			return packet, from
 		}
 		e := New(Config{PacketConn: pc, Key: testKey(1), Log: slog.New(slog.DiscardHandler), Arrive: arrive})
 		from := listenUDP(t, "udp4", "127.0.0.1:0")
-		for _, b := range [][]byte{{TypePart, 1}, {0x40, 1}} {
+		for _, b := range [][]byte{{TypeFragment, 1}, {0x40, 1}} {
 			if _, err := from.WriteTo(b, pc.LocalAddr()); err != nil {
 				t.Fatal(err)
 			}

@@ -13,7 +13,7 @@ type Due struct {
 	// the connection is to be probed.
 	Suspected bool
 	// Narrowed says that packets that went in one piece until now do not pass any more:
-	// what was sent last is to be sent again, in two parts.
+	// what was sent last is to be sent again, in two fragments.
 	Narrowed bool
 	// Next is when to call Advance again, if nothing happens before; the zero time is
 	// never.

@@ -133,7 +133,7 @@ func (b *Binding) Paths() []*Path { return b.paths }
 
 // Send says where a run of packets of QUIC goes now, of size bytes one after another of
 // which the last may be shorter (run is not empty), and whether in one piece: else each goes as
-// the two parts that Split returns. Advance is to be called afterwards if it says so.
+// the two fragments that Split returns. Advance is to be called afterwards if it says so.
 //
 // A packet that is longer than all before asks whether the path takes it (RFC 8899), so it
 // goes in one piece, whatever the path is.
@@ -182,14 +182,14 @@ func (b *Binding) fits(length int) bool {
 	return b.active.Fits(length)
 }
 
-// Split returns the two parts of a packet of QUIC.
+// Split returns the two fragments of a packet of QUIC.
 func (b *Binding) Split(packet []byte) (first, rest []byte) {
 	return b.split.split(b.session.out.tag, packet)
 }
 
-// Join takes a part whose tag is that of the session, and returns the packet if that
+// Join takes a fragment whose tag is that of the session, and returns the packet if that
 // makes it complete.
-func (b *Binding) Join(part []byte) (packet []byte, complete bool) { return b.joined.add(part) }
+func (b *Binding) Join(fragment []byte) (packet []byte, complete bool) { return b.joined.add(fragment) }
 
 // Rest lets go of memory that is not in use any more. It is called each Pace while packets go or come.
 func (b *Binding) Rest() {

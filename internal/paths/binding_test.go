@@ -286,7 +286,7 @@ func TestLongerPacketThanAnyBeforeGoesInOnePieceOnce(t *testing.T) {
 	p.take(s, s.Advance(p.now))
 	p.run(time.Second)
 	if _, whole, _ := s.Send(run, len(run), p.now); !whole {
-		t.Error("in two parts, though a ping has passed")
+		t.Error("in two fragments, though a ping has passed")
 	}
 }
 

@@ -219,7 +219,7 @@ func (b *Bound) forgotten() (over func()) {
 		delete(l.tags, tag)
 	}
 	for _, r := range b.routes {
-		l.part(r, b)
+		l.unlink(r, b)
 	}
 	for _, n := range b.names {
 		l.unbind(n, b)
@@ -334,7 +334,7 @@ func (b *Bound) syncRoutes() {
 	}
 	for _, r := range known {
 		if !slices.Contains(b.routes, r) {
-			l.part(r, b)
+			l.unlink(r, b)
 		}
 	}
 }

@@ -12,7 +12,7 @@
 //	silence.go    when silence is suspicious
 //	intake.go     what comes and says nothing, because QUIC refuses it
 //	width.go      how long packets may be on it
-//	part.go       packets that are longer than that
+//	fragment.go   packets that are longer than that
 //	binding.go    what belongs to one connection, and where its packets go
 //	known.go      which paths it knows of
 //	settle.go     when it moves to another path

@@ -35,7 +35,7 @@ type Carrier interface {
 type Layer struct {
 	carrier Carrier
 	pings   atomic.Uint64
-	parts   atomic.Uint64
+	split   atomic.Uint64
 	punched atomic.Uint64
 	missed  atomic.Uint64
 	// suspects is how many connections get no answer on any path.
@@ -113,11 +113,11 @@ func (l *Layer) spread() (d time.Duration, crowded bool) {
 	return time.Duration(n) * pingShare, n >= crowd
 }
 
-// Pings returns how many pings and pongs were sent, and Parts how many packets in two parts.
+// Pings returns how many pings and pongs were sent, and Split how many packets in two fragments.
 func (l *Layer) Pings() uint64 { return l.pings.Load() }
 
-// Parts: see Pings.
-func (l *Layer) Parts() uint64 { return l.parts.Load() }
+// Split: see Pings.
+func (l *Layer) Split() uint64 { return l.split.Load() }
 
 // Holes returns how often packets have left a relay for an address that only the other side's
 // word or ping has told, and how often none of the candidates answered when they were tried.
@@ -324,8 +324,8 @@ func (l *Layer) proved(r Route, b *Bound) {
 	}
 }
 
-// part says that a connection has a way for a path no more. mu is held.
-func (l *Layer) part(r Route, b *Bound) {
+// unlink says that a connection has a way for a path no more. mu is held.
+func (l *Layer) unlink(r Route, b *Bound) {
 	w := l.ways[r]
 	w.bounds = slices.DeleteFunc(slices.Clone(w.bounds), func(other *Bound) bool { return other == b })
 	l.tidy(w)

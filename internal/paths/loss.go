@@ -12,7 +12,7 @@ const (
 	Pace = 5 * time.Second
 	// lossLooks is how many of them a path is judged by.
 	lossLooks = 3
-	// tooLossy is the part of the packets from which on a path is left, of at least lossSample.
+	// tooLossy is the share of the packets from which on a path is left, of at least lossSample.
 	tooLossy   = 0.1
 	lossSample = 100
 	// lossRest is for how long a path is not left again after the other one has been no better.
@@ -35,7 +35,7 @@ type lossMeter struct {
 // of a darkness.
 func (m *lossMeter) restart() { m.based, m.looks = false, 0 }
 
-// look takes the counts of the connection. It returns the part that was lost lately, if that is
+// look takes the counts of the connection. It returns the share that was lost lately, if that is
 // of enough packets.
 func (m *lossMeter) look(sent, lost uint64) (share float64, known bool) {
 	if m.based {

@@ -25,7 +25,7 @@ type wire struct {
 	width int // what is longer is lost; 0: everything is
 	// swallows says that pings pass only.
 	swallows bool
-	// unbound says that nobody at the other end knows of pings and parts yet.
+	// unbound says that nobody at the other end knows of pings and fragments yet.
 	unbound bool
 	loses   int // one of so many packets of QUIC is lost; 0: none
 	// sent, if it is set, is called for each packet that a side sends.
@@ -183,7 +183,7 @@ func (p *pair) arrive(s *side, route Route, packet []byte) {
 	if advance {
 		p.take(s, s.Advance(p.now))
 	}
-	if _, ok := PartTagOf(packet); ok {
+	if _, ok := FragmentTagOf(packet); ok {
 		whole, complete := s.Join(packet)
 		if !complete {
 			return

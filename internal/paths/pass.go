@@ -46,7 +46,7 @@ func (b *Bound) send(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, e
 	due = b.beat(now) || due
 	switch {
 	case !whole:
-		b.sendParts(r, run, size)
+		b.sendFragments(r, run, size)
 	case r.Kind == Relayed:
 		err = b.layer.carrier.Relayed(r, run, size, asks)
 	case r.Addr == addrOf(to) && !b.moved:
@@ -63,8 +63,8 @@ func (b *Bound) send(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, e
 	return via, err
 }
 
-// sendParts sends each packet that is too long for the path in two parts. mu is held.
-func (b *Bound) sendParts(r Route, run []byte, size int) {
+// sendFragments sends each packet that is too long for the path in two fragments. mu is held.
+func (b *Bound) sendFragments(r Route, run []byte, size int) {
 	for len(run) > 0 {
 		packet := run[:min(size, len(run))]
 		run = run[len(packet):]
@@ -72,7 +72,7 @@ func (b *Bound) sendParts(r Route, run []byte, size int) {
 			b.carry(r, packet)
 			continue
 		}
-		b.layer.parts.Add(1)
+		b.layer.split.Add(1)
 		first, rest := b.binding.Split(packet)
 		b.carry(r, first)
 		b.carry(r, rest)
@@ -96,8 +96,8 @@ func (l *Layer) Arrive(packet []byte, total int, r Route, from *net.UDPAddr) (sh
 			}
 		}
 		return nil, nil
-	case packet[0] == endpoint.TypePart:
-		tag, ok := PartTagOf(packet)
+	case packet[0] == endpoint.TypeFragment:
+		tag, ok := FragmentTagOf(packet)
 		if !ok {
 			return nil, nil
 		}
@@ -105,7 +105,7 @@ func (l *Layer) Arrive(packet []byte, total int, r Route, from *net.UDPAddr) (sh
 		if b == nil {
 			return nil, nil
 		}
-		return b.hearPart(packet, r)
+		return b.takeFragment(packet, r)
 	case packet[0]&0x80 != 0, packet[0]&0xc0 == 0: // a long header (RFC 9000 section 17.2), or beside QUIC
 		return packet, l.nameOf(r, from)
 	default:
@@ -235,7 +235,7 @@ func (b *Bound) hearPing(packet []byte, r Route) {
 	}
 }
 
-func (b *Bound) hearPart(packet []byte, r Route) (whole []byte, as *net.UDPAddr) {
+func (b *Bound) takeFragment(packet []byte, r Route) (whole []byte, as *net.UDPAddr) {
 	if as = b.hear(len(packet), r); as == nil {
 		as = b.invite(len(packet), r)
 	}

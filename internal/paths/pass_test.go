@@ -52,8 +52,8 @@ func TestUnknownTagsLeaveNothing(t *testing.T) {
 		_, way := at("192.0.2.1:1")
 		for i := range 1000 {
 			ping := append([]byte{endpoint.TypePath}, make([]byte, longPing)...)
-			part := append([]byte{endpoint.TypePart}, make([]byte, 500)...)
-			for _, packet := range [][]byte{ping, part} {
+			fragment := append([]byte{endpoint.TypeFragment}, make([]byte, 500)...)
+			for _, packet := range [][]byte{ping, fragment} {
 				binary.BigEndian.PutUint64(packet[1:], uint64(i))
 				for _, r := range []Route{way, relayA} {
 					if shown, as := l.arrive(packet, r); shown != nil || as != nil {
@@ -344,7 +344,7 @@ func FuzzArrive(f *testing.F) {
 	sessions := func(n int) (peer, own *Session) { return twoSides(f, fmt.Sprint("connection ", n)) }
 	peer, _ := sessions(0)
 	ping, _ := peer.AppendPing(nil, longPing, false)
-	part, _ := (&splitter{}).split(peer.out.tag, short)
+	fragment, _ := (&splitter{}).split(peer.out.tag, short)
 	join := func(packets ...[]byte) (b []byte) {
 		for _, p := range packets {
 			b = append(binary.BigEndian.AppendUint16(b, uint16(len(p))), p...)
@@ -352,7 +352,7 @@ func FuzzArrive(f *testing.F) {
 		return b
 	}
 	f.Add(join(ping, short, initial), []byte{0, 1, 2})
-	f.Add(join(part, part[:20], []byte{5}, []byte{6}, []byte{7}), []byte{3, 4, 5, 6, 7})
+	f.Add(join(fragment, fragment[:20], []byte{5}, []byte{6}, []byte{7}), []byte{3, 4, 5, 6, 7})
 	f.Fuzz(func(t *testing.T, packets, ways []byte) {
 		l := newBench(t)
 		x, wayX := at("192.0.2.1:1")
@@ -379,7 +379,7 @@ func FuzzArrive(f *testing.F) {
 			if !bytes.Equal(packet, before) {
 				t.Fatal("it was changed")
 			}
-			if (shown == nil) != (as == nil) && packet[0] != endpoint.TypePart {
+			if (shown == nil) != (as == nil) && packet[0] != endpoint.TypeFragment {
 				t.Fatalf("%x is shown as %v", shown, as)
 			}
 			if len(shown) > 2*len(packet)+MaxPing {
@@ -407,7 +407,7 @@ func FuzzArrive(f *testing.F) {
 	})
 }
 
-// What is put together from parts is a packet of the connection: a handshake that somebody
+// What is put together from fragments is a packet of the connection: a handshake that somebody
 // sends so would seem to come from the connection's name, and not from where it comes.
 func TestPartsMakeNoHandshake(t *testing.T) {
 	onBench(t, func(l *bench) {
@@ -417,7 +417,7 @@ func TestPartsMakeNoHandshake(t *testing.T) {
 			first, rest := new(splitter).split(c.peer.out.tag, *packet)
 			l.arrive(first, way)
 			if got := l.shownAs(rest, way); got != want {
-				t.Errorf("a packet in parts that begins with %#x is shown as from %q, want %q", (*packet)[0], got, want)
+				t.Errorf("a packet in fragments that begins with %#x is shown as from %q, want %q", (*packet)[0], got, want)
 			}
 		}
 		c.end()

@@ -41,10 +41,10 @@ const (
 	// patienceCeiling is the most that it comes to, unless the round trips are really that long: a third of the default of
 	// IdleTimeout. One answer that a host or a modem has held back must not keep this side from looking for another path.
 	patienceCeiling = 5 * time.Second
-	// secondPart is the part of the patience that has to pass between two packets for
+	// secondShare is the share of the patience that has to pass between two packets for
 	// the second one to say that the first, or itself, wants an answer: acknowledgments
 	// leave at once or 25 ms later.
-	secondPart = 4
+	secondShare = 4
 	// suspectPace is the least time between the pings of a path that is suspect, and so how late
 	// its return is noticed at most, and neededPace that of the others meanwhile; where
 	// the round trip is long, it is three quarters of that. In 15 s, the default of

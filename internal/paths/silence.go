@@ -42,7 +42,7 @@ func (s *silence) sent(length int, now time.Time, patience time.Duration) {
 		if length > bareSize {
 			s.waiting, s.since = true, now
 		}
-	case now.Sub(s.first) >= patience/secondPart:
+	case now.Sub(s.first) >= patience/secondShare:
 		s.waiting, s.since = true, s.first
 	}
 }

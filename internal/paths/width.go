@@ -8,11 +8,11 @@ import (
 // QUIC measures the MTU of the path that is in use (RFC 8899), and never learns that
 // another one is narrower, or that this one has become so: it would send packets that
 // all vanish. So each path has a width of its own, the length of the longest ping that
-// has come through, and what is longer than that goes in two parts.
+// has come through, and what is longer than that goes in two fragments.
 
 const (
 	// MinWidth is how long packets may be, in bytes, on a path on which nothing longer
-	// has been tried. It is what each of the two parts of the longest packet takes, with
+	// has been tried. It is what each of the two fragments of the longest packet takes, with
 	// room for a header; every path of QUIC has to take 1,200 (RFC 9000 section 14).
 	MinWidth = 760
 
@@ -32,7 +32,7 @@ const (
 	mostSilent  = 4
 
 	// overtakes is for how long at least the answer to the long ping may come after that to the short one, and
-	// overtakesBy the part of a round trip for which it may: packets overtake each other.
+	// overtakesBy the share of a round trip for which it may: packets overtake each other.
 	overtakes   = 10 * time.Millisecond
 	overtakesBy = 4
 

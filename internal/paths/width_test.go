@@ -120,7 +120,7 @@ func TestPathThatBecomesNarrowSplitsSoonAndGoesOn(t *testing.T) {
 				t.Error("it waits on, though it is known now why there was no answer")
 			}
 			if n := l.stream(1452, time.Second); n != 50 {
-				t.Errorf("%d of 50 packets arrive in two parts", n)
+				t.Errorf("%d of 50 packets arrive in two fragments", n)
 			}
 			if l.State() != Valid {
 				t.Error(l.State())
@@ -144,7 +144,7 @@ func TestPathThatBecomesNarrowIsFoundOutByABusyHost(t *testing.T) {
 		l.send(1452)
 		l.run(apart)
 		if !l.Fits(1452) {
-			l.hear() // an answer to the two parts
+			l.hear() // an answer to the two fragments
 		}
 	}
 	if l.Fits(1452) || l.State() != Valid {
@@ -193,7 +193,7 @@ func TestNarrowPathIsCheckedLessAndLess(t *testing.T) {
 	}
 }
 
-// A path that passes pings and acknowledgments, and not even the two parts of a long packet, is found out
+// A path that passes pings and acknowledgments, and not even the two fragments of a long packet, is found out
 // though it is never silent; while it is the only one, it is asked less and less.
 func TestPathOnWhichOnlyShortPacketsPassIsUnfit(t *testing.T) {
 	for _, only := range []int{120, 600, MinWidth - 1, MinWidth} {
@@ -276,7 +276,7 @@ func TestDarknessDoesNotMakeAPathNarrow(t *testing.T) {
 	}
 }
 
-// The other side may not know yet that the connection counts. It answers no ping and joins no parts then, which
+// The other side may not know yet that the connection counts. It answers no ping and joins no fragments then, which
 // says nothing of the path: what is sent has to arrive, for this side's word is among it.
 func TestNothingIsSplitBeforeTheOtherSideHasAnsweredAPing(t *testing.T) {
 	p := newPair(t, relayA)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
@@ -165,7 +166,7 @@ func (c checkConfig) checkOver(ctx context.Context, carrier relay.Carrier, stdou
 
 // A checkClient is a connection to a relay, with the socket that it alone uses.
 type checkClient struct {
-	*relay.Client
+	*relayclient.Client
 	socket func()
 }
 
@@ -176,7 +177,7 @@ func (c checkClient) close() {
 
 // dial connects over one carrier and no other.
 func (c checkConfig) dial(ctx context.Context, carrier relay.Carrier) (checkClient, error) {
-	o := relay.ClientOptions{URL: c.url, PrivateKey: c.key, TLS: c.tls, DialTimeout: c.timeout}
+	o := relayclient.Options{URL: c.url, PrivateKey: c.key, TLS: c.tls, DialTimeout: c.timeout}
 	socket := func() {}
 	if carrier == relay.CarrierUDP {
 		pc, err := net.ListenPacket("udp", ":0")
@@ -190,7 +191,7 @@ func (c checkConfig) dial(ctx context.Context, carrier relay.Carrier) (checkClie
 			pc.Close()
 		}
 	}
-	client, err := relay.Dial(ctx, o)
+	client, err := relayclient.Dial(ctx, o)
 	if err != nil {
 		socket()
 		return checkClient{}, err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
@@ -39,15 +40,15 @@ func newPeer(t *testing.T) *peer {
 
 // tryDial connects to a relay over one carrier. The connection is closed when the
 // test ends, if not before.
-func (p *peer) tryDial(u relay.URL, carrier relay.Carrier) (*relay.Client, error) {
+func (p *peer) tryDial(u relay.URL, carrier relay.Carrier) (*relayclient.Client, error) {
 	p.t.Helper()
-	o := relay.ClientOptions{URL: u, PrivateKey: p.key, TLS: p.tls, DialTimeout: patience}
+	o := relayclient.Options{URL: u, PrivateKey: p.key, TLS: p.tls, DialTimeout: patience}
 	if carrier == relay.CarrierUDP {
 		o.QUIC, o.UDPOnly = newQUIC(p.t), true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := relay.Dial(ctx, o)
+	c, err := relayclient.Dial(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +59,7 @@ func (p *peer) tryDial(u relay.URL, carrier relay.Carrier) (*relay.Client, error
 	return c, nil
 }
 
-func (p *peer) dial(u relay.URL, carrier relay.Carrier) *relay.Client {
+func (p *peer) dial(u relay.URL, carrier relay.Carrier) *relayclient.Client {
 	p.t.Helper()
 	c, err := p.tryDial(u, carrier)
 	if err != nil {

@@ -1,0 +1,410 @@
+package relaylink
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+)
+
+// A SendQueue is what one connection still has to write: control messages, which
+// go first, and a bounded queue of packets. Nobody who puts something in waits.
+// Its goroutine exists while there is something to write, so that a silent
+// connection costs none.
+type SendQueue struct {
+	link  Link
+	owner Callbacks
+	pool  *Buffers
+	wg    *sync.WaitGroup // counts the goroutine
+	// Limit bounds the packets, limitEach, if it is not 0, those of one source, and
+	// limitStrangers, if it is not 0, how many there may be when one of a source that
+	// is not watched is put in.
+	Limit, LimitEach, LimitStrangers int
+	// Patience, if it is not 0, is how long nothing may be written of what waits
+	// before the connection counts as slow.
+	Patience time.Duration
+	// Budget, if it is not nil, bounds what the packets of all send queues that share it
+	// take up.
+	Budget *Budget
+	// Holds says that the link may hold what it has taken until the other side is
+	// heard: QUIC does. It then counts as what waits here does.
+	Holds bool
+
+	mu      sync.Mutex
+	packets ring[Outgoing]
+	writing int    // packets that the goroutine has taken out
+	unheard int    // packets that the link has taken since the other side was heard, if holds
+	heardAt uint64 // link.Received when it was
+	// taken counts the packets that were ever in the queue and are not any more,
+	// and moved those of them that were written or dropped.
+	taken, moved uint64
+	running      bool // the goroutine exists
+	closing      bool // nothing more is taken in
+	code         relaywire.CloseCode
+	done         chan struct{} // made by who waits for moved; closed when it grows
+	slow         *time.Timer   // runs while something waits; nil at first
+	slowSet      bool
+	slowMark     uint64 // link.Received when it was set
+}
+
+// Callbacks tie a send queue to the connection that it belongs to.
+type Callbacks struct {
+	// AppendControl appends the control messages that wait to be written, at most
+	// up to b's capacity. The send queue is locked.
+	AppendControl func(b []byte) []byte
+	// Queued is told that a packet was put in. The send queue is locked.
+	Queued func()
+	// Failed is told why writing failed. It closes the send queue.
+	Failed func(error)
+	// Unsent is told of packets that were taken in and not sent, and sent of
+	// those that were, with their bytes.
+	Unsent func(n int)
+	Sent   func(n int, bytes uint64)
+}
+
+// Outgoing is a packet in the queue.
+type Outgoing struct {
+	Frame []byte
+	From  identity.PeerID // zero on a client
+	// Watched says that the destination watches the source.
+	Watched bool
+}
+
+// A Budget bounds how many buffers several send queues hold together. Each may hold a
+// share of what is left over: so those that fill up leave room to those that do not,
+// however many they are, and the budget is never used up (Choudhury and Hahne,
+// "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
+// Transactions on Networking 6(2), 1998).
+type Budget struct {
+	Most int64
+	Held atomic.Int64
+}
+
+// budgetShare is that share: one sixteenth. A thousand send queues that are full leave
+// a sixty-fourth of the budget.
+const budgetShare = 16
+
+// strangersPart is the part of the budget, one half, that packets cannot take whose
+// destination does not watch their source. So those who watch each other share at least
+// that, however many others fill their send queues.
+const strangersPart = 2
+
+// take takes a buffer for a send queue that has so many.
+func (b *Budget) take(has int, watched bool) bool {
+	if b == nil {
+		return true
+	}
+	most := b.Most
+	if !watched {
+		most -= most / strangersPart
+	}
+	for {
+		held := b.Held.Load()
+		if int64(has) >= (most-held)/budgetShare {
+			return false
+		}
+		if b.Held.CompareAndSwap(held, held+1) {
+			return true
+		}
+	}
+}
+
+func (b *Budget) giveBack(n int) {
+	if b != nil {
+		b.Held.Add(-int64(n))
+	}
+}
+
+// unheardCheck is how many packets the link may take before the send queue looks whether
+// the other side has been heard: it acknowledges every other one.
+const unheardCheck = 16
+
+// sendBatch is how many packets are taken out of the queue at a time.
+const sendBatch = 16
+
+// Lock locks the send queue, and with it what its owner has to say in control messages: who changes that calls notify.
+func (o *SendQueue) Lock() { o.mu.Lock() }
+
+// Unlock unlocks it.
+func (o *SendQueue) Unlock() { o.mu.Unlock() }
+
+// IsClosing reports whether nothing more is taken in. The send queue is locked.
+func (o *SendQueue) IsClosing() bool { return o.closing }
+
+// Put takes in a packet, whose frame it then owns; false if there is no room.
+func (o *SendQueue) Put(p Outgoing) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.unheard >= unheardCheck {
+		o.checkUnheard()
+	}
+	if !o.fits(p) || !o.takeBuffer(p.Watched) {
+		return false
+	}
+	o.packets.push(p)
+	o.owner.Queued()
+	o.wait()
+	o.wake()
+	return true
+}
+
+// takeBuffer takes a buffer of the budget. If that refuses because of what the link
+// holds, it looks whether that is still so, as a send queue gets less than unheardCheck
+// while little is left of the budget. It does not for strangers, whose floods it would
+// make dearer. mu is held.
+func (o *SendQueue) takeBuffer(watched bool) bool {
+	if o.Budget.take(o.holding(), watched) {
+		return true
+	}
+	if o.unheard == 0 || !watched {
+		return false
+	}
+	o.checkUnheard()
+	return o.Budget.take(o.holding(), watched)
+}
+
+// fits reports whether there is room for a packet. mu is held.
+func (o *SendQueue) fits(p Outgoing) bool {
+	n := o.packets.n
+	if o.closing || n >= o.Limit || (!p.Watched && o.LimitStrangers != 0 && o.holding() >= o.LimitStrangers) {
+		return false
+	}
+	if o.LimitEach == 0 || n < o.LimitEach {
+		return true
+	}
+	same := 0
+	for i := range n {
+		if o.packets.at(i).From == p.From {
+			same++
+		}
+	}
+	return same < o.LimitEach
+}
+
+// holding is how many buffers the send queue has of the budget. mu is held.
+func (o *SendQueue) holding() int { return o.packets.n + o.writing + o.unheard }
+
+// Heard is told that the other side has sent something: what QUIC took before is on
+// its way, or will be soon.
+func (o *SendQueue) Heard() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.releaseUnheard()
+}
+
+// Check looks whether the other side, which may have nothing to send but
+// acknowledgments, has been heard.
+func (o *SendQueue) Check() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.unheard > 0 {
+		o.checkUnheard()
+	}
+}
+
+// checkUnheard is check with mu held.
+func (o *SendQueue) checkUnheard() {
+	if received := o.link.Received(); received != o.heardAt {
+		o.heardAt = received
+		o.releaseUnheard()
+	}
+}
+
+// releaseUnheard is heard with mu held.
+func (o *SendQueue) releaseUnheard() {
+	o.Budget.giveBack(o.unheard)
+	o.unheard = 0
+}
+
+// Notify says that the owner has control messages. mu is held.
+func (o *SendQueue) Notify() {
+	if o.closing {
+		return
+	}
+	o.wait()
+	o.wake()
+}
+
+// wait begins to lose patience, unless it has begun. mu is held.
+func (o *SendQueue) wait() {
+	if o.Patience == 0 || o.slowSet {
+		return
+	}
+	o.slowSet, o.slowMark = true, o.link.Received()
+	if o.slow == nil {
+		o.slow = time.AfterFunc(o.Patience, o.endIfNotRead)
+	} else {
+		o.slow.Reset(o.Patience)
+	}
+}
+
+// wake makes sure that the goroutine runs. mu is held.
+func (o *SendQueue) wake() {
+	if !o.running {
+		o.running = true
+		o.wg.Add(1) // who waits for wg has a hold on it itself until after close
+		go o.run()
+	}
+}
+
+// endIfNotRead ends a connection on which nothing could be written for so long:
+// its other side does not read. Not one from which nothing comes in, though:
+// there it is the network, and the idle timeout's business.
+func (o *SendQueue) endIfNotRead() {
+	o.mu.Lock()
+	if !o.slowSet || o.closing {
+		o.mu.Unlock()
+		return
+	}
+	if now := o.link.Received(); now == o.slowMark {
+		o.slow.Reset(o.Patience)
+		o.mu.Unlock()
+		return
+	}
+	o.mu.Unlock()
+	o.owner.Failed(relaywire.ErrSlow)
+}
+
+// close makes the goroutine tell the other side the code, and end. What waits is
+// dropped.
+func (o *SendQueue) close(code relaywire.CloseCode) {
+	o.mu.Lock()
+	if o.closing {
+		o.mu.Unlock()
+		return
+	}
+	o.closing, o.code = true, code
+	if o.slow != nil {
+		o.slow.Stop()
+	}
+	o.wake()
+	o.mu.Unlock()
+	o.link.Abort(code)
+}
+
+// run writes until nothing is left.
+func (o *SendQueue) run() {
+	defer o.wg.Done()
+	control := o.pool.Get()
+	defer o.pool.Put(control)
+	var batch [sendBatch]Outgoing
+	flushed := true
+	for moved, progress := 0, false; ; {
+		messages, n, more := o.next(control[:0], batch[:], moved, progress, flushed)
+		moved, progress = n, len(messages)+n > 0
+		if !more {
+			return
+		}
+		var err error
+		if len(messages)+n == 0 {
+			flushed, err = true, o.link.flush()
+		} else {
+			flushed, err = false, o.write(messages, batch[:n])
+		}
+		if err != nil {
+			o.owner.Failed(err) // closes: next says so
+		}
+	}
+}
+
+// next takes what is to be written, after moved packets were, and with progress
+// something was; nothing means to flush. Without more, the goroutine is to end.
+func (o *SendQueue) next(control []byte, batch []Outgoing, moved int, progress, flushed bool) (messages []byte, n int, more bool) {
+	o.mu.Lock()
+	if moved > 0 {
+		o.moved += uint64(moved)
+		o.tell()
+		o.writing = 0
+		if o.Holds {
+			o.unheard += moved
+		} else {
+			o.Budget.giveBack(moved)
+		}
+	}
+	if o.closing {
+		left := o.packets.n
+		o.Budget.giveBack(left + o.unheard)
+		o.unheard = 0
+		o.packets = ring[Outgoing]{}
+		o.moved, o.taken = o.moved+uint64(left), o.taken+uint64(left)
+		o.tell()
+		code := o.code
+		o.mu.Unlock()
+		o.owner.Unsent(left)
+		o.link.Finish(code)
+		return nil, 0, false
+	}
+	defer o.mu.Unlock()
+	messages = o.owner.AppendControl(control)
+	n = o.packets.take(batch)
+	o.taken += uint64(n)
+	o.writing = n
+	switch {
+	case !o.slowSet:
+	case len(messages)+n == 0:
+		o.slowSet = false
+		o.slow.Stop()
+	case progress: // these wait anew
+		o.slowMark = o.link.Received()
+		o.slow.Reset(o.Patience)
+	}
+	if len(messages)+n == 0 && flushed {
+		o.running = false
+		o.packets.release()
+		return nil, 0, false
+	}
+	return messages, n, true
+}
+
+// write writes messages and packets, which it gives back.
+func (o *SendQueue) write(messages []byte, packets []Outgoing) (err error) {
+	if len(messages) > 0 {
+		err = o.link.WriteControl(messages)
+	}
+	sent, bytes := 0, uint64(0)
+	for i := range packets {
+		if err == nil {
+			switch err = o.link.writePacket(packets[i].Frame); err {
+			case nil:
+				sent++
+				bytes += uint64(len(packets[i].Frame) - relaywire.PacketHeader)
+			case errUnsendable:
+				err = nil
+			}
+		}
+		o.pool.Put(packets[i].Frame)
+		packets[i] = Outgoing{}
+	}
+	o.owner.Sent(sent, bytes)
+	if lost := len(packets) - sent; lost > 0 {
+		o.owner.Unsent(lost)
+	}
+	return err
+}
+
+// Position is how many packets were ever put in. mu is held.
+func (o *SendQueue) Position() uint64 { return o.taken + uint64(o.packets.n) }
+
+// Passed returns a channel that is closed when more packets have been written,
+// or nil if all up to the given position have.
+func (o *SendQueue) Passed(position uint64) <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.moved >= position {
+		return nil
+	}
+	if o.done == nil {
+		o.done = make(chan struct{})
+	}
+	return o.done
+}
+
+// tell wakes who waits for packets to be written. mu is held.
+func (o *SendQueue) tell() {
+	if o.done != nil {
+		close(o.done)
+		o.done = nil
+	}
+}
