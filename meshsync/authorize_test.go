@@ -148,3 +148,40 @@ func TestReauthorizeReachesConnectionsThatAreBeingMade(t *testing.T) {
 		}
 	}
 }
+
+func TestAuthorizeIsAskedOnBothSides(t *testing.T) {
+	for _, side := range []string{"dialer", "acceptor"} {
+		for _, flip := range []bool{false, true} {
+			t.Run(fmt.Sprint(side, flip), func(t *testing.T) {
+				inWorld(t, 1, func(w *world) {
+					var banned PeerID
+					refuse := func(o *Options) {
+						o.Authorize = func(id PeerID) error {
+							if id == banned {
+								return ErrShutdown // must not be taken for its meaning here
+							}
+							return nil
+						}
+					}
+					a, b := w.pair(refuse)
+					if flip {
+						a, b = b, a
+					}
+					banned = a.ID()
+					if side == "dialer" {
+						banned = b.ID()
+					}
+					_, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+					if !errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrShutdown) {
+						t.Errorf("Connect: %v, want %v", err, ErrUnauthorized)
+					}
+					a.stop()
+					b.stop()
+					if n := a.log.count(EventConnected); n > 0 {
+						t.Error("the dialer was shown the connection")
+					}
+				})
+			})
+		}
+	}
+}

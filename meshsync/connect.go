@@ -11,8 +11,7 @@ import (
 // sharedDial is an ad hoc dial that the concurrent Connect calls for one peer
 // wait for together. It ends when the last of them has lost interest.
 type sharedDial struct {
-	addrs  []string
-	relay  string
+	to     route
 	cancel context.CancelFunc
 	done   chan struct{} // closed once conn and err are set
 	conn   *Conn
@@ -39,11 +38,12 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 	if err := t.checkPeer(id); err != nil {
 		return nil, err
 	}
-	if err := checkRoute(addrs, relaysOf(relay)); err != nil {
+	to, err := parseRoute(addrs, relaysOf(relay))
+	if err != nil {
 		return nil, peerError("connect to peer", id, err)
 	}
 	for first := true; ; first = false {
-		d, joined, c, err := t.joinDial(id, addrs, relay, first)
+		d, joined, c, err := t.joinDial(id, to, first)
 		if err != nil || c != nil {
 			return c, err
 		}
@@ -61,7 +61,7 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 		if !joined {
 			continue
 		}
-		if d.err == nil || (slices.Equal(d.addrs, addrs) && d.relay == relay) || t.ctx.Err() != nil {
+		if d.err == nil || d.to.equals(to) || t.ctx.Err() != nil {
 			return d.conn, d.err
 		}
 		// The other caller's addresses led nowhere; ours still may.
@@ -72,7 +72,7 @@ func (t *MeshSyncTransport) Connect(ctx context.Context, id PeerID, addrs []stri
 // wait for, which it starts if there is none. An abandoned one is not joined:
 // the caller waits for its end and tries again. Only the first try of a caller
 // ends a refusal: one that came since is a later decision.
-func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, relay string, first bool) (d *sharedDial, joined bool, c *Conn, err error) {
+func (t *MeshSyncTransport) joinDial(id PeerID, to route, first bool) (d *sharedDial, joined bool, c *Conn, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -94,7 +94,7 @@ func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, relay string, fi
 	}
 	if d == nil {
 		ctx, cancel := context.WithCancel(t.ctx)
-		d = &sharedDial{addrs: slices.Clone(addrs), relay: relay, cancel: cancel, done: make(chan struct{})}
+		d = &sharedDial{to: to, cancel: cancel, done: make(chan struct{})}
 		p.connect = d
 		t.wg.Go(func() { t.runSharedDial(ctx, id, d) })
 	}
@@ -104,9 +104,9 @@ func (t *MeshSyncTransport) joinDial(id PeerID, addrs []string, relay string, fi
 
 func (t *MeshSyncTransport) runSharedDial(ctx context.Context, id PeerID, d *sharedDial) {
 	defer d.cancel()
-	to := target{peer: id, addrs: d.addrs}
-	if d.relay != "" {
-		to.use = t.relays.use(id, relaysOf(d.relay), nil)
+	to := target{peer: id, addrs: d.to.addrs}
+	if len(d.to.relays) > 0 {
+		to.use = t.relays.use(id, d.to.relays, nil)
 		to.use.wantNow()
 	}
 	var tried []netip.AddrPort

@@ -3,15 +3,11 @@ package meshsync
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
@@ -110,48 +106,6 @@ func TestConnectTriesEachCallersAddresses(t *testing.T) {
 	})
 }
 
-func TestDialReportsEachCandidate(t *testing.T) {
-	z := &zone{records: make(map[string][]netip.Addr)}
-	inWorld(t, 1, func(w *world) {
-		a, b := w.pair(func(o *Options) { o.resolve = z.lookup })
-		impostor := w.node(9)
-		addrs := []string{"10.7.7.7:1", "nowhere.example:2", impostor.addr()}
-		_, err := a.Connect(context.Background(), b.ID(), addrs, "")
-		var dial *DialError
-		if !errors.As(err, &dial) || dial.Peer != b.ID() || len(dial.Candidates) != 3 {
-			t.Fatalf("got %v", err)
-		}
-		want := map[string]error{addrs[0]: context.DeadlineExceeded, addrs[2]: ErrIdentityMismatch}
-		for _, c := range dial.Candidates {
-			if e := want[c.Addr]; e != nil && !errors.Is(c.Err, e) {
-				t.Errorf("%s: %v, want %v", c.Addr, c.Err, e)
-			}
-			if !strings.Contains(err.Error(), c.Addr) || !errors.Is(err, c.Err) {
-				t.Errorf("%v does not tell of %s", err, c.Addr)
-			}
-		}
-		a.stop()
-		b.stop()
-	})
-}
-
-// Of two addresses, the one that works is used after the head start of the
-// other, not after its timeout.
-func TestDeadAddressCostsItsHeadStartOnly(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		a, b := w.pair()
-		began := time.Now()
-		if _, err := a.Connect(context.Background(), b.ID(), []string{"10.7.7.7:1", b.addr()}, ""); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(began); took != happyeyeballs.AttemptDelay+2*testRTT {
-			t.Errorf("connected after %v, want %v", took, happyeyeballs.AttemptDelay+2*testRTT)
-		}
-		a.stop()
-		b.stop()
-	})
-}
-
 func TestBadInputIsRefusedAtOnceAndChangesNothing(t *testing.T) {
 	tr, err := New(Options{PrivateKey: testKey(1), ListenAddr: "127.0.0.1:0"})
 	if err != nil {
@@ -239,38 +193,6 @@ func TestOpenStreamWaitsForThePeer(t *testing.T) {
 	})
 }
 
-func TestDatagramsAndUniStreamsPass(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		a, b := w.pair(func(o *Options) { o.Handler = nil })
-		ca, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		cb := b.await(a, time.Second)
-		if err := ca.SendDatagram([]byte("datagram")); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := cb.ReceiveDatagram(context.Background()); err != nil || string(got) != "datagram" {
-			t.Errorf("%q, %v", got, err)
-		}
-		s, err := cb.OpenUniStream(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprint(s, "one way")
-		s.Close()
-		r, err := ca.AcceptUniStream(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := io.ReadAll(r); err != nil || string(got) != "one way" {
-			t.Errorf("%q, %v", got, err)
-		}
-		a.stop()
-		b.stop()
-	})
-}
-
 // A Connect that is under way does not take an operator's later decision back.
 func TestConnectUnderWayDoesNotUndoDisconnect(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
@@ -342,5 +264,47 @@ func TestDisconnectEndsWaiting(t *testing.T) {
 			t.Errorf("WaitConn: %v, want %v", err, ErrDisconnected)
 		}
 		a.stop()
+	})
+}
+
+// The wait for a peer that only its own dialing can bring says so when it ends.
+func TestWaitForAnUnregisteredPeerSaysThatNobodyDials(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.host.Blackout(testnet.Both)
+		waits := func() map[string]error {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			errs := make(map[string]error)
+			_, errs["WaitConn"] = a.WaitConn(ctx, b.ID())
+			_, errs["OpenStream"] = a.MeshSyncTransport.OpenStream(ctx, b.ID())
+			return errs
+		}
+		check := func(when string, unregistered bool) {
+			t.Helper()
+			for call, err := range waits() {
+				if !errors.Is(err, ErrNotConnected) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), b.ID().Short()) {
+					t.Errorf("%s, %s: %v", when, call, err)
+				}
+				if errors.Is(err, ErrNotRegistered) != unregistered {
+					t.Errorf("%s, %s: %v matches ErrNotRegistered: %v", when, call, err, !unregistered)
+				}
+			}
+		}
+		check("unknown", true)
+		connecting := make(chan struct{})
+		go func() {
+			defer close(connecting)
+			a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+		}()
+		synctest.Wait()
+		check("during a Connect", false)
+		<-connecting
+		a.register(b)
+		check("registered", false)
+		a.Unregister(b.ID())
+		check("unregistered", true)
+		a.stop()
+		b.stop()
 	})
 }

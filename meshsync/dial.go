@@ -22,7 +22,7 @@ const maxCandidates = 32
 // A target is what a dial is to reach, and how.
 type target struct {
 	peer  PeerID
-	addrs []string
+	addrs []address
 	// answered is an address at which the peer has answered a probe: if addrs come
 	// down to it, among others, it is tried first. Zero if there is none.
 	answered netip.AddrPort
@@ -78,8 +78,8 @@ const maxLookups = 64
 
 // locate returns what a peer's addresses come down to, as far as they can be
 // resolved within DialTimeout, once it is their turn, and before ctx ends.
-func (t *MeshSyncTransport) locate(ctx context.Context, id PeerID, addrs []string) []netip.AddrPort {
-	if slices.ContainsFunc(addrs, isName) {
+func (t *MeshSyncTransport) locate(ctx context.Context, id PeerID, addrs []address) []netip.AddrPort {
+	if slices.ContainsFunc(addrs, address.isName) {
 		select {
 		case t.lookups <- struct{}{}:
 			defer func() { <-t.lookups }()
@@ -123,7 +123,7 @@ type race struct {
 }
 
 type lookupResult struct {
-	addr  string
+	addr  address
 	found []netip.AddrPort
 	err   error
 }
@@ -254,20 +254,14 @@ func (r *race) locate() {
 	}
 }
 
-// isName reports whether the host of an address, host:port, is a name.
-func isName(addr string) bool {
-	_, err := netip.ParseAddrPort(addr)
-	return err != nil
-}
-
 // lookUp resolves one address, in a goroutine if it needs the DNS.
-func (r *race) lookUp(addr string) {
+func (r *race) lookUp(addr address) {
 	r.resolving++
 	look := func() {
 		found, err := r.t.lookup(r.ctx, addr)
 		r.lookups <- lookupResult{addr, found, err}
 	}
-	if isName(addr) {
+	if addr.isName() {
 		go look() // run, cleanUp or locate waits for it
 	} else {
 		look()
@@ -276,7 +270,7 @@ func (r *race) lookUp(addr string) {
 
 func (r *race) add(l lookupResult) {
 	if l.err != nil {
-		r.failed = append(r.failed, CandidateError{Addr: l.addr, Err: happyeyeballs.Silence(r.ctx, l.err, r.t.opts.DialTimeout)})
+		r.failed = append(r.failed, CandidateError{Addr: l.addr.String(), Err: happyeyeballs.Silence(r.ctx, l.err, r.t.opts.DialTimeout)})
 		return
 	}
 	for _, ap := range l.found {

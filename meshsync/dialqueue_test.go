@@ -3,9 +3,12 @@ package meshsync
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
 func TestSlotsGoToTheLeastFailedFirst(t *testing.T) {
@@ -150,4 +153,124 @@ func TestPeerJustLostDoesNotQueueBehindThoseLongGone(t *testing.T) {
 		hub.stop()
 		healthy.stop()
 	})
+}
+
+// A hub that starts with a list of which few are up reaches those at once,
+// wherever they are in it: a dial into the void keeps nobody waiting that would
+// be answered. Nor is anything said to those that are not up but small probes.
+func TestReachablePeersDoNotWaitBehindUnreachableOnes(t *testing.T) {
+	const all, up = 2000, 20
+	inWorld(t, 1, func(w *world) {
+		hub := w.node(0)
+		var peers []*node
+		for i := range up {
+			peers = append(peers, w.node(1+i))
+		}
+		for i := range up { // each at the end of its part of the list
+			for j := range all/up - 1 {
+				if err := hub.RegisterForReconnect(absentID(i*all+j), []string{"10.77.0.1:4242"}, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hub.register(peers[i])
+		}
+		if took := hub.awaitConnected(up, 2*time.Minute); took > 2*time.Second {
+			t.Errorf("all that are up are connected after %v", took)
+		}
+	})
+}
+
+// The same if the peers have names.
+func TestReachablePeersWithNamesDoNotWaitBehindUnreachableOnes(t *testing.T) {
+	z := &zone{records: make(map[string][]netip.Addr)}
+	inWorld(t, 1, func(w *world) {
+		hub, p := w.node(0, func(o *Options) { o.resolve = z.lookup }), w.node(1)
+		z.set("here", p.host.Addr())
+		z.set("gone", netip.MustParseAddr("10.77.0.1"))
+		for i := range 500 {
+			if err := hub.RegisterForReconnect(absentID(i), []string{"gone:4242"}, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := hub.RegisterForReconnect(p.ID(), []string{"here:4242"}, ""); err != nil {
+			t.Fatal(err)
+		}
+		if took := hub.awaitConnected(1, time.Minute); took > time.Second {
+			t.Errorf("connected after %v", took)
+		}
+	})
+}
+
+// One that was lost a moment ago is back as if it were alone, with thousands that
+// never were there.
+func TestPeerJustLostIsBackAsIfItWereAlone(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		lose   func(p *node)
+		within time.Duration
+	}{
+		{"shut down and started", func(p *node) { p.restart(func() {}) }, 4 * testRTT},
+		{"dark for 40 s", func(p *node) {
+			p.host.Blackout(testnet.Both)
+			time.Sleep(40 * time.Second)
+			p.host.Restore()
+		}, time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				hub, p := w.node(0), w.node(1)
+				hub.register(p)
+				hub.await(p, time.Second)
+				time.Sleep(settled)
+				hub.registerAbsent(2000)
+				time.Sleep(time.Second)
+				tc.lose(p)
+				time.Sleep(testRTT) // it has heard
+				if took := hub.awaitConnected(1, 5*time.Minute); took > tc.within {
+					t.Errorf("back after %v", took)
+				}
+			})
+		})
+	}
+}
+
+// A peer at a relay that says so is dialed before those of which nothing is known.
+func TestPeerAtItsRelayDoesNotWaitBehindUnreachableOnes(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		hub, p := w.node(0, home(r)), w.node(1, home(r))
+		w.net.Cut(hub.host, p.host)
+		hub.registerAbsent(500)
+		hub.registerVia(p, r)
+		if took := hub.awaitConnected(1, time.Minute); took > 2*time.Second {
+			t.Errorf("connected after %v", took)
+		}
+	})
+}
+
+// registerAbsent registers n peers that do not exist.
+func (n *node) registerAbsent(count int) {
+	n.w.t.Helper()
+	for i := range count {
+		if err := n.RegisterForReconnect(absentID(i), []string{"10.77.0.1:4242"}, ""); err != nil {
+			n.w.t.Fatal(err)
+		}
+	}
+}
+
+func absentID(i int) PeerID { return PeerIDFromKey(testKey(50_000 + i)) }
+
+// awaitConnected returns how long it takes until as many peers are connected.
+// Nobody waits for a particular one.
+func (n *node) awaitConnected(peers int, d time.Duration) time.Duration {
+	n.w.t.Helper()
+	began := time.Now()
+	for len(n.ConnectedPeers()) < peers {
+		if time.Since(began) > d {
+			n.w.t.Fatalf("%d of %d connected after %v", len(n.ConnectedPeers()), peers, d)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(began)
 }

@@ -267,3 +267,54 @@ func (b *logBuffer) text() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
+
+func TestFormationKeepsOthersOut(t *testing.T) {
+	key, other := []byte("0123456789abcdef"), []byte("fedcba9876543210")
+	in := func(id string, key []byte) *Formation { return &Formation{ID: id, Key: key} }
+	for name, tc := range map[string]struct {
+		a, b *Formation
+		ok   bool
+	}{
+		"same":           {in("alpha", key), in("alpha", key), true},
+		"another key":    {in("alpha", key), in("alpha", other), false},
+		"another name":   {in("alpha", key), in("beta", key), false},
+		"dialer outside": {nil, in("alpha", key), false},
+		"dialed outside": {in("alpha", key), nil, false},
+		"both in none":   {nil, nil, true},
+	} {
+		for _, flip := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, flip), func(t *testing.T) {
+				inWorld(t, 1, func(w *world) {
+					a, b := w.node(1), w.node(2)
+					if a.decides(b.ID()) == flip {
+						a, b = b, a
+					}
+					a.Close()
+					b.Close()
+					a.sock.Close()
+					b.sock.Close()
+					a.opts.Formation, b.opts.Formation = tc.a, tc.b
+					a.start()
+					b.start()
+					_, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+					if tc.ok != (err == nil) || (!tc.ok && !errors.Is(err, ErrFormation)) {
+						t.Errorf("Connect: %v", err)
+					}
+					if !tc.ok {
+						a.register(b)
+						time.Sleep(time.Minute)
+						// Straight to MaxDelay.
+						if st, _ := a.Status(b.ID()); st.Attempts > 7 || !errors.Is(st.LastError, ErrFormation) {
+							t.Errorf("status: %+v", st)
+						}
+					}
+					a.stop()
+					b.stop()
+					if !tc.ok && a.log.count(EventConnected)+b.log.count(EventConnected) > 0 {
+						t.Error("a service was shown a connection")
+					}
+				})
+			})
+		}
+	}
+}

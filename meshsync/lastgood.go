@@ -1,8 +1,11 @@
 package meshsync
 
 import (
+	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 )
 
 // A peer that was lost may still be where its last connection went, though nobody has registered that address.
@@ -17,12 +20,13 @@ const (
 
 // toDial returns the addresses of the registration, and then those at which the peer was when its connection was
 // lost. MeshSyncTransport.mu is held.
-func (w *watchdog) toDial() []string {
+func (w *watchdog) toDial() []address {
 	if lost := w.t.peers[w.peer].lost; lost.IsZero() || time.Since(lost) > goodLasts {
 		return w.status.registration.addrs
 	}
 	addrs := slices.Clone(w.status.registration.addrs)
-	for _, a := range w.status.good {
+	for _, ap := range w.status.good {
+		a := addressAt(ap)
 		if !slices.Contains(addrs, a) {
 			addrs = append(addrs, a)
 		}
@@ -31,13 +35,13 @@ func (w *watchdog) toDial() []string {
 }
 
 // goodAddrs returns the addresses at which the peer has proven to be, the one in use first.
-func (c *Conn) goodAddrs() (addrs []string) {
+func (c *Conn) goodAddrs() (addrs []netip.AddrPort) {
 	if c.paths == nil {
 		return nil
 	}
-	for _, p := range c.Paths() {
-		if p.Kind == PathDirect && p.Validated && len(addrs) < maxGood {
-			addrs = append(addrs, p.Remote)
+	for _, p := range c.paths.Paths() {
+		if p.Route.Kind == paths.Direct && isValidated(p.State) && len(addrs) < maxGood {
+			addrs = append(addrs, p.Route.Addr)
 		}
 	}
 	return addrs

@@ -147,3 +147,39 @@ func TestOnlyTheHostsOwnNetworkIsWatched(t *testing.T) {
 		}
 	}
 }
+
+func TestNetworkChangedRestartsDialsThatUseTheOldNetwork(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.host.Blackout(testnet.Both)
+		a.register(b)
+		time.Sleep(time.Hour + 2*time.Second)
+		b.host.Restore()
+		a.NetworkChanged()
+		changed := time.Now()
+		a.await(b, time.Second)
+		if took := time.Since(changed); took > 3*testRTT {
+			t.Errorf("connected %v after NetworkChanged", took)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// A dial that began on the old network is of no use on the new one.
+func TestNetworkChangedRestartsADialUnderWay(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		b.host.Blackout(testnet.Both)
+		a.register(b)
+		time.Sleep(3100 * time.Millisecond) // its first dial: the next packet is due at 6.2 s
+		if st, _ := a.Status(b.ID()); st.State != StateDialing || st.Attempts != 0 {
+			t.Fatalf("not in its first dial: %+v", st)
+		}
+		b.host.Restore()
+		a.NetworkChanged()
+		a.await(b, 3*testRTT)
+		a.stop()
+		b.stop()
+	})
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // Options configures a transport. The zero value works: a fresh identity on a
@@ -213,12 +214,19 @@ func (o Options) validate() error {
 	if o.PacketConn != nil && o.ListenAddr != "" {
 		return fmt.Errorf("%w: both PacketConn and ListenAddr %q are set", ErrBadOption, o.ListenAddr)
 	}
-	for _, r := range o.Relays {
-		if err := checkRelay(r); err != nil {
-			return fmt.Errorf("%w: Relays: %w", ErrBadOption, err)
-		}
+	if _, err := o.homeRelays(); err != nil {
+		return err
 	}
 	return o.Reconnect.validate()
+}
+
+// homeRelays reads the URLs of Relays.
+func (o Options) homeRelays() ([]relaywire.URL, error) {
+	urls, err := parseRelays(o.Relays)
+	if err != nil {
+		return nil, fmt.Errorf("%w: Relays: %w", ErrBadOption, err)
+	}
+	return urls, nil
 }
 
 // Validate returns an ErrBadOption for what New would refuse, without opening anything; New finds out by

@@ -100,11 +100,14 @@ func (c *Conn) Paths() []PathStatus {
 	for _, p := range known {
 		all = append(all, PathStatus{
 			Path: c.transport.path(p.Route), Active: p.Active, RTT: p.RTT, LastHeard: p.LastHeard,
-			Validated: p.State == paths.Valid || p.State == paths.Suspect,
+			Validated: isValidated(p.State),
 		})
 	}
 	return all
 }
+
+// isValidated reports whether the peer has answered over a path in the given state.
+func isValidated(s paths.State) bool { return s == paths.Valid || s == paths.Suspect }
 
 // direct returns the routes to addresses.
 func direct(addrs []netip.AddrPort) []paths.Route {

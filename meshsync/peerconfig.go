@@ -36,14 +36,15 @@ const (
 
 // A registration is a PeerConfig that was checked. It is never changed in place.
 type registration struct {
-	addrs, relays []string
-	policy        *ReconnectPolicy // with its defaults
-	name          string
+	route
+	relayURLs []string         // of the route, as the service has written them
+	policy    *ReconnectPolicy // with its defaults
+	name      string
 }
 
 // Validate returns the error for which Register would refuse cfg: ErrNoRoute, ErrBadAddress or ErrBadOption.
 func (cfg PeerConfig) Validate() error {
-	if err := checkRoute(cfg.Addrs, cfg.Relays); err != nil {
+	if _, err := parseRoute(cfg.Addrs, cfg.Relays); err != nil {
 		return err
 	}
 	if cfg.Reconnect != nil {
@@ -59,10 +60,14 @@ func (t *MeshSyncTransport) registrationOf(cfg PeerConfig) (registration, error)
 	if err := cfg.Validate(); err != nil {
 		return registration{}, err
 	}
-	r := registration{addrs: slices.Clone(cfg.Addrs), policy: &t.opts.Reconnect, name: cfg.Name}
+	to, err := parseRoute(cfg.Addrs, cfg.Relays)
+	if err != nil {
+		return registration{}, err
+	}
+	r := registration{route: to, policy: &t.opts.Reconnect, name: cfg.Name}
 	for _, u := range cfg.Relays {
-		if !slices.Contains(r.relays, u) {
-			r.relays = append(r.relays, u)
+		if !slices.Contains(r.relayURLs, u) {
+			r.relayURLs = append(r.relayURLs, u)
 		}
 	}
 	if cfg.Reconnect != nil {
@@ -70,6 +75,15 @@ func (t *MeshSyncTransport) registrationOf(cfg PeerConfig) (registration, error)
 		r.policy = &policy
 	}
 	return r, nil
+}
+
+// addrTexts returns the addresses as the service has written them.
+func (r registration) addrTexts() []string {
+	texts := make([]string, len(r.addrs))
+	for i, a := range r.addrs {
+		texts[i] = a.String()
+	}
+	return texts
 }
 
 func checkName(name string) error {
@@ -113,9 +127,9 @@ func (r registration) dialsAs(other registration) bool {
 }
 
 // sameSet reports whether two lists have the same elements.
-func sameSet(a, b []string) bool {
-	within := func(a, b []string) bool {
-		return !slices.ContainsFunc(a, func(s string) bool { return !slices.Contains(b, s) })
+func sameSet[E comparable](a, b []E) bool {
+	within := func(a, b []E) bool {
+		return !slices.ContainsFunc(a, func(s E) bool { return !slices.Contains(b, s) })
 	}
 	return within(a, b) && within(b, a)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+	"github.com/quic-go/quic-go"
 )
 
 // Both sides dial at about the same time, over links whose delays the seed
@@ -186,5 +187,191 @@ func TestTableForgetsPeers(t *testing.T) {
 		}
 		a.stop()
 		b.stop()
+	})
+}
+
+// A peer that replaces its own connection again and again is let in at a bounded
+// rate, whichever side decides, and then as well as ever.
+func TestReplacementsAreBounded(t *testing.T) {
+	t.Parallel()
+	for name, attackerOf := range map[string]func(*world, *node) *attacker{
+		"the victim decides":   (*world).follower,
+		"the attacker decides": (*world).decider,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				victim := w.node(1)
+				a := attackerOf(w, victim)
+				decides := !victim.decides(PeerIDFromKey(testKey(a.key)))
+				seq := uint64(0)
+				connect := func() (let bool, qc *quic.Conn) {
+					seq++
+					qc, s := a.offerTo(victim, seq)
+					if _, err := readMessage(s); err != nil {
+						if code, err := closeCode(qc, time.Second); code != codeBusy {
+							t.Errorf("turned away with %v, %v", code, err)
+						}
+						return false, qc
+					}
+					if decides {
+						s.Write(activeFrame(seq))
+					}
+					return true, qc
+				}
+				began, let := time.Now(), 0
+				for range 100 {
+					if ok, _ := connect(); ok {
+						let++
+					}
+				}
+				most := 1 + replaceBurst + int(time.Since(began).Seconds()*replaceRate)
+				if let > most || let < most-2 {
+					t.Errorf("%d of 100 connections in %v, want about %d", let, time.Since(began), most)
+				}
+				time.Sleep(replaceBurst * time.Second)
+				ok, last := connect()
+				if !ok {
+					t.Error("the peer is not let in any more")
+				}
+				last.CloseWithError(0, "")
+				a.close()
+				victim.stop()
+			})
+		})
+	}
+}
+
+// A peer that restarts now and then, and nobody hears of it, is back at once each
+// time.
+func TestRestartsAreNoFlood(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		for _, n := range []*node{a, b} { // either decides
+			other := a
+			if n == a {
+				other = b
+			}
+			for range replaceBurst {
+				n.crash()
+				n.start()
+				n.connectTo(other)
+			}
+			time.Sleep(time.Minute)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// Two connections can deliver the decider's words in another order than they
+// were said.
+func TestFollowerTakesTheDecidersWordInOrder(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		victim := w.node(1)
+		a := w.decider(victim)
+		id := PeerIDFromKey(testKey(a.key))
+		first, s := a.offerTo(victim, 1)
+		if _, err := readMessage(s); err != nil {
+			t.Fatal(err)
+		}
+		s.Write(activeFrame(10))
+		time.Sleep(time.Second)
+		shown, ok := victim.Conn(id)
+		if !ok {
+			t.Fatal("not connected")
+		}
+		stale, s := a.offerTo(victim, 11)
+		if _, err := readMessage(s); err != nil {
+			t.Fatal(err)
+		}
+		s.Write(activeFrame(5)) // said before that of the first
+		if code, err := closeCode(stale, time.Second); err != nil || code != codeDuplicate {
+			t.Errorf("the stale one was closed with %v, %v", code, err)
+		}
+		if now, _ := victim.Conn(id); now != shown {
+			t.Error("a stale word replaced the connection")
+		}
+		fresh, s := a.offerTo(victim, 12)
+		if _, err := readMessage(s); err != nil {
+			t.Fatal(err)
+		}
+		s.Write(activeFrame(13))
+		if code, err := closeCode(first, time.Second); err != nil || code != codeSuperseded {
+			t.Errorf("the first one was closed with %v, %v", code, err)
+		}
+		fresh.CloseWithError(0, "")
+		a.close()
+		victim.stop()
+	})
+}
+
+// Of two offers that wait for the decider's word the newer one stays, in
+// whatever order they come.
+func TestNewerOfferStays(t *testing.T) {
+	for _, swapped := range []bool{false, true} {
+		inWorld(t, 1, func(w *world) {
+			victim := w.node(1)
+			a := w.decider(victim)
+			seqs := []uint64{3, 7}
+			if swapped {
+				seqs = []uint64{7, 3}
+			}
+			var conns []*quic.Conn
+			for _, seq := range seqs {
+				qc, _ := a.offerTo(victim, seq)
+				conns = append(conns, qc)
+				time.Sleep(testRTT)
+			}
+			older, newer := conns[0], conns[1]
+			if swapped {
+				older, newer = newer, older
+			}
+			if code, err := closeCode(older, time.Second); err != nil || code != codeDuplicate {
+				t.Errorf("the older one was closed with %v, %v", code, err)
+			}
+			if newer.Context().Err() != nil {
+				t.Error("the newer one was closed")
+			}
+			newer.CloseWithError(0, "")
+			a.close()
+			victim.stop()
+		})
+	}
+}
+
+func TestOffersThatWaitTakeNoMoreRoomThanThereIs(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		victim := w.node(1, func(o *Options) { o.MaxInboundPeers = 1 })
+		var codes int
+		var attackers []*attacker
+		var streams []*quic.Stream
+		var conns []*quic.Conn
+		for n := 10; len(attackers) < 3; n++ {
+			a := w.attacker(n)
+			if victim.decides(PeerIDFromKey(testKey(a.key))) {
+				a.close()
+				continue
+			}
+			qc, s := a.offerTo(victim, 1)
+			attackers, streams, conns = append(attackers, a), append(streams, s), append(conns, qc)
+		}
+		time.Sleep(time.Second)
+		for _, s := range streams { // all offers wait; now all are to count
+			s.Write(activeFrame(1))
+		}
+		time.Sleep(time.Second)
+		for _, qc := range conns {
+			if qc.Context().Err() != nil {
+				codes++
+			}
+		}
+		if n := len(victim.ConnectedPeers()); n != 1 || codes != 2 {
+			t.Errorf("%d peers are connected, %d were turned away; there is room for one", n, codes)
+		}
+		for i, a := range attackers {
+			conns[i].CloseWithError(0, "")
+			a.close()
+		}
+		victim.stop()
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -341,5 +342,77 @@ func TestReplacedConnectionIsNoOutage(t *testing.T) {
 		if !errors.Is(lost.Err, ErrSuperseded) || lost.WillRetry || again.Outage != 0 {
 			t.Errorf("lost: %+v, again: %+v", lost, again)
 		}
+	})
+}
+
+// A service that declares what it wants again and again does not disturb how it
+// is brought about.
+func TestRegisteringTheSameAgainChangesNothing(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		w.net.SetDefaultLink(testnet.Link{Latency: 300 * time.Millisecond})
+		a, b := w.pair()
+		addrs := []string{"10.77.0.1:4242", b.addr()}
+		for range 30 {
+			if err := a.RegisterForReconnect(b.ID(), addrs, ""); err != nil {
+				t.Fatal(err)
+			}
+			slices.Reverse(addrs) // the order is nobody's business
+			time.Sleep(200 * time.Millisecond)
+		}
+		if _, ok := a.Conn(b.ID()); !ok {
+			t.Error("not connected after six seconds")
+		}
+		a.stop()
+		b.stop()
+		if n := a.log.count(EventRegistered); n != 1 {
+			t.Errorf("registered %d times", n)
+		}
+		if n := a.log.count(EventDialing); n != 1 {
+			t.Errorf("%d dials", n)
+		}
+	})
+}
+
+// But it revives a watchdog that gave up, and other addresses count.
+func TestRegisteringAgainRevivesAndReplaces(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.node(1, func(o *Options) { o.Reconnect.MaxAttempts = 1 }), w.node(2)
+		b.host.Blackout(testnet.Both)
+		a.register(b)
+		a.awaitState(b, StateGaveUp, time.Minute)
+		b.host.Restore()
+		a.register(b)
+		a.await(b, time.Second)
+		if err := a.RegisterForReconnect(b.ID(), []string{b.addr(), "10.77.0.1:4242"}, ""); err != nil {
+			t.Fatal(err)
+		}
+		if st, _ := a.Status(b.ID()); len(st.Addrs) != 2 {
+			t.Errorf("registered at %v", st.Addrs)
+		}
+		a.stop()
+	})
+}
+
+func TestNewRegistrationMovesToNewAddress(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair()
+		a.register(b)
+		a.await(b, time.Second)
+		time.Sleep(settled)
+		b.crash()
+		b.host.SetAddr(netip.MustParseAddr("10.9.9.9"))
+		b.startOn(testPort + 1)
+		time.Sleep(time.Minute)
+		a.register(b)
+		registered := time.Now()
+		a.await(b, time.Minute)
+		if took := time.Since(registered); took > 3*testRTT {
+			t.Errorf("connected %v after the new registration", took)
+		}
+		if st, _ := a.Status(b.ID()); len(st.Addrs) != 1 || st.Addrs[0] != b.addr() || st.Path.Remote != b.addr() {
+			t.Errorf("status after the move to %s: %+v", b.addr(), st)
+		}
+		a.stop()
+		b.stop()
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
@@ -308,7 +309,7 @@ func TestRelayThatDoesNotSayIsTried(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		r := w.relay(1)
 		a, b := w.node(1, home(r)), w.node(2, noTCP)
-		u := a.relays.use(b.ID(), []string{r.url()}, nil)
+		u := a.relays.use(b.ID(), []relaywire.URL{mustURL(r.url())}, nil)
 		defer u.release()
 		time.Sleep(time.Second)
 		l := a.link(r)
@@ -330,7 +331,7 @@ func TestDialHearsWhyTheRelayIsGone(t *testing.T) {
 		rude := w.relayThatLeaves(30_000)
 		a := w.node(1, noTCP, func(o *Options) { o.Relays = []string{rude.url} })
 		time.Sleep(time.Second)
-		u := a.relays.use(PeerIDFromKey(testKey(2)), []string{rude.url}, nil)
+		u := a.relays.use(PeerIDFromKey(testKey(2)), []relaywire.URL{mustURL(rude.url)}, nil)
 		defer u.release()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

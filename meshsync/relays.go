@@ -68,25 +68,16 @@ func newRelays(t *MeshSyncTransport) *relays {
 }
 
 // start connects to the home relays.
-func (rs *relays) start(urls []string) {
+func (rs *relays) start(urls []relaywire.URL) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, u := range urls {
-		l := rs.linkTo(mustURL(u)) // which it names for good
+		l := rs.linkTo(u) // which it names for good
 		if !slices.Contains(rs.home, l) {
 			l.users++
 			rs.home = append(rs.home, l)
 		}
 	}
-}
-
-// mustURL parses a relay URL that checkRelay has seen.
-func mustURL(s string) relaywire.URL {
-	u, err := relaywire.ParseURL(s)
-	if err != nil {
-		panic(err)
-	}
-	return u
 }
 
 // close ends everything, after what was sent has left.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,8 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 	"github.com/defenseunicorns/peat-mesh-go/relay"
+	"github.com/quic-go/quic-go"
 )
 
 // A relayNode is a host with a relay on it.
@@ -276,4 +281,93 @@ func TestCloseIsHeardThroughTheRelay(t *testing.T) {
 		}
 		b.stop()
 	})
+}
+
+// Who connects to a relay with one key cannot be another peer behind it.
+func TestRelayedPeerMustBeWhoTheRelaySays(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a := w.node(1, home(r))
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		sock, err := w.net.Host("attacker", netip.MustParseAddr("10.6.6.6")).Listen(testPort)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var client *relayclient.Client
+		ep := endpoint.New(endpoint.Config{PacketConn: sock, Key: testKey(66), Protocol: alpn, Log: slog.New(slog.DiscardHandler),
+			Redirect: func(b []byte, _ int, to *net.UDPAddr) (*net.UDPAddr, error) {
+				if _, virtual := endpoint.VirtualNumber(to); !virtual {
+					return to, nil
+				}
+				client.Send(a.ID(), b)
+				return nil, nil
+			}})
+		client, err = relayclient.Dial(ctx, relayclient.Options{URL: mustURL(r.url()), PrivateKey: testKey(66), QUIC: ep.QUIC,
+			Receive: func(_ PeerID, b []byte) { ep.Inject(b, endpoint.VirtualAddr(1)) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dial := func(key int) *quic.Conn {
+			cert, err := identity.Certificate(testKey(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			qc, err := ep.QUIC.Dial(ctx, endpoint.VirtualAddr(1), identity.ClientTLS(cert, alpn, a.ID()), &quic.Config{EnableDatagrams: true, KeepAlivePeriod: time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := qc.OpenStream()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Write(helloOf(0, 1).frame())
+			return qc
+		}
+		other := dial(67)
+		<-other.Context().Done()
+		if app, ok := errors.AsType[*quic.ApplicationError](context.Cause(other.Context())); !ok || app.ErrorCode != codeProtocol {
+			t.Errorf("closed with %v, want code %d", context.Cause(other.Context()), codeProtocol)
+		}
+		own := dial(66)
+		time.Sleep(time.Second)
+		if own.Context().Err() != nil {
+			t.Errorf("its own key is refused too: %v", context.Cause(own.Context()))
+		}
+		own.CloseWithError(0, "")
+		time.Sleep(time.Second)
+		client.Close()
+		ep.Close()
+		a.stop()
+	})
+}
+
+// On real sockets the packets of a relayed connection are forwarded as they are, both
+// ways, once the first have passed inside the connections to the relay, and their
+// length has been found out.
+func TestRelayedPacketsAreForwarded(t *testing.T) {
+	_, c := openRelayed(t)
+	var stats relayclient.Stats
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		before := stats
+		goodput(t, c, 2<<20)
+		stats = carriedStats(c.transport)
+		sent, forwarded := stats.PacketsSent-before.PacketsSent, stats.Forwarded-before.Forwarded
+		if mean := (stats.BytesSent - before.BytesSent) / sent; forwarded > sent*99/100 && mean > 1300 {
+			return
+		}
+		t.Logf("%d of %d packets were forwarded, of %d bytes on average", forwarded, sent, (stats.BytesSent-before.BytesSent)/sent)
+	}
+	t.Error("no stream of full packets was forwarded within 30 s")
+}
+
+// carriedStats are those of the one relay that a transport uses.
+func carriedStats(t *MeshSyncTransport) (s relayclient.Stats) {
+	t.relays.mu.Lock()
+	defer t.relays.mu.Unlock()
+	for c := range t.relays.clients {
+		s = c.Stats()
+	}
+	return s
 }

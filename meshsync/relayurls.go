@@ -48,8 +48,8 @@ func (l *relayConn) name(u relaywire.URL) {
 // newURL returns a URL that nobody names yet.
 func (l *relayConn) newURL(u relaywire.URL) *namedURL {
 	n := &namedURL{url: u}
-	if ip, err := netip.ParseAddr(u.Host); err == nil && l.rs.t.endpoint.Reaches(ip.Unmap()) {
-		n.addrs = []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), u.Port)} // can be probed before it is dialed
+	if ap, ok := u.Addr(); ok && l.rs.t.endpoint.Reaches(ap.Addr()) {
+		n.addrs = []netip.AddrPort{ap} // can be probed before it is dialed
 	}
 	return n
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
@@ -326,7 +327,7 @@ func TestNewURLIsPending(t *testing.T) {
 		for st := a.relayStatus(); st.State != RelayUnreachable; st = a.relayStatus() {
 			time.Sleep(time.Millisecond)
 		} // now it waits
-		u := a.relays.use(PeerIDFromKey(testKey(2)), []string{r.url()}, nil)
+		u := a.relays.use(PeerIDFromKey(testKey(2)), []relaywire.URL{mustURL(r.url())}, nil)
 		defer u.release()
 		a.relays.mu.Lock()
 		_, pending, failed := u.look()

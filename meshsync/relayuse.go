@@ -8,6 +8,7 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // A relayUse is somebody's wish to reach a peer through relays: they are kept
@@ -26,12 +27,11 @@ type relayUse struct {
 
 // use begins a use of the given relays and of the home relays, where the peer may
 // be as well.
-func (rs *relays) use(id PeerID, through []string, arrived chan struct{}) *relayUse {
+func (rs *relays) use(id PeerID, through []relaywire.URL, arrived chan struct{}) *relayUse {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	u := &relayUse{rs: rs, peer: rs.peerFor(id), arrived: arrived}
-	for _, url := range through {
-		named := mustURL(url)
+	for _, named := range through {
 		l := rs.linkTo(named)
 		u.add(l)
 		u.forget = append(u.forget, func() { l.forget(named) })

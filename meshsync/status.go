@@ -128,7 +128,7 @@ func (p *peer) status() (PeerStatus, *Conn) {
 		st.Registered = true
 		st.State, st.Since = w.status.state, w.status.since
 		r := w.status.registration
-		st.Name, st.Addrs, st.Relays = r.name, slices.Clone(r.addrs), slices.Clone(r.relays)
+		st.Name, st.Addrs, st.Relays = r.name, r.addrTexts(), slices.Clone(r.relayURLs)
 		if len(st.Relays) > 0 {
 			st.Relay = st.Relays[0]
 		}

@@ -260,3 +260,70 @@ func TestHandlerFindsItsTransport(t *testing.T) {
 		b.stop()
 	})
 }
+
+// While the peer is there and takes no more streams, nobody is told that it is
+// away.
+func TestOpenStreamSaysThatThePeerTakesNoMore(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair(func(o *Options) { o.Handler = nil })
+		c, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range maxStreams - 1 { // and the control stream
+			if _, err := c.OpenStream(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, waited := a.MeshSyncTransport.OpenStream(ctx, b.ID())
+		_, late := a.MeshSyncTransport.OpenStream(ctx, b.ID())
+		_, lateUni := c.OpenUniStream(ctx)
+		for call, got := range map[string]struct {
+			err    error
+			noRoom bool
+		}{"OpenStream": {waited, true}, "OpenStream, too late": {late, false}, "OpenUniStream, too late": {lateUni, false}} {
+			if err := got.err; !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNotConnected) || !strings.Contains(err.Error(), b.ID().Short()) {
+				t.Errorf("%s: %v", call, err)
+			}
+			if errors.Is(got.err, errNoRoom) != got.noRoom {
+				t.Errorf("%s: %v says that there is no room: %v", call, got.err, !got.noRoom)
+			}
+		}
+		b.Close()
+		a.Close()
+	})
+}
+
+func TestDatagramsAndUniStreamsPass(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		a, b := w.pair(func(o *Options) { o.Handler = nil })
+		ca, err := a.Connect(context.Background(), b.ID(), []string{b.addr()}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cb := b.await(a, time.Second)
+		if err := ca.SendDatagram([]byte("datagram")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := cb.ReceiveDatagram(context.Background()); err != nil || string(got) != "datagram" {
+			t.Errorf("%q, %v", got, err)
+		}
+		s, err := cb.OpenUniStream(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(s, "one way")
+		s.Close()
+		r, err := ca.AcceptUniStream(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err != nil || string(got) != "one way" {
+			t.Errorf("%q, %v", got, err)
+		}
+		a.stop()
+		b.stop()
+	})
+}

@@ -97,7 +97,7 @@ func (w *watchdog) findAddresses() {
 	addrs := w.addrs()
 	if !w.suspect {
 		s := &connectedState{}
-		if c.pathKind() == PathRelay && slices.ContainsFunc(addrs, isName) {
+		if c.pathKind() == PathRelay && slices.ContainsFunc(addrs, address.isName) {
 			s.lookAgain = time.NewTimer(blindAfter)
 		}
 		w.enter(s) // before locate, as it ends a lookup

@@ -101,6 +101,10 @@ func New(o Options) (_ *MeshSyncTransport, err error) {
 	if err != nil {
 		return nil, err
 	}
+	homes, err := opts.homeRelays()
+	if err != nil {
+		return nil, err
+	}
 	cert, err := identity.Certificate(opts.PrivateKey)
 	if err != nil {
 		return nil, err
@@ -148,7 +152,7 @@ func New(o Options) (_ *MeshSyncTransport, err error) {
 	if t.metrics, err = newMetrics(t); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
-	t.relays.start(opts.Relays)
+	t.relays.start(homes)
 	t.wg.Go(t.acceptLoop)
 	if host != nil {
 		t.wg.Go(func() { t.watchHost(host) })

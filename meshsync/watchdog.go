@@ -52,12 +52,12 @@ type watchdogStatus struct {
 	registered   time.Time
 	registration registration
 	state        PeerState
-	since        time.Time // state
-	next         time.Time // in StateWaiting: the next dial, if nothing brings one about before
-	queued       bool      // in StateDialing: the dial has not begun
-	attempts     int       // failed dials since the last connection
-	announced    int       // the attempt that EventDialing was last published for
-	good         []string  // where the last connection's packets could go, when it ended
+	since        time.Time        // state
+	next         time.Time        // in StateWaiting: the next dial, if nothing brings one about before
+	queued       bool             // in StateDialing: the dial has not begun
+	attempts     int              // failed dials since the last connection
+	announced    int              // the attempt that EventDialing was last published for
+	good         []netip.AddrPort // where the last connection's packets could go, when it ended
 	lastErr      error
 	connections  uint64    // how many there have been
 	opened       time.Time // when the last of them began

@@ -35,8 +35,8 @@ type locating struct {
 }
 
 // locate looks up addresses of the peer, for found.
-func (w *watchdog) locate(addrs []string) {
-	if !slices.ContainsFunc(addrs, isName) {
+func (w *watchdog) locate(addrs []address) {
+	if !slices.ContainsFunc(addrs, address.isName) {
 		w.found(w.t.locate(w.t.ctx, w.peer, addrs))
 		return
 	}
@@ -64,7 +64,7 @@ func (w *watchdog) stopLocating() {
 }
 
 // addrs returns the addresses of the registration.
-func (w *watchdog) addrs() []string {
+func (w *watchdog) addrs() []address {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	return w.status.registration.addrs
@@ -124,7 +124,7 @@ func (w *watchdog) dialAgain() {
 	w.t.mu.Lock()
 	addrs := w.toDial()
 	w.t.mu.Unlock()
-	if slices.ContainsFunc(addrs, isName) {
+	if slices.ContainsFunc(addrs, address.isName) {
 		w.locate(addrs)
 	}
 }
@@ -254,7 +254,7 @@ func (w *watchdog) demanded() {
 // announceDial tells of the dial that is about to start, unless it was called
 // off, or there is a connection. A dial beside one that is suspect is nobody's
 // business.
-func (w *watchdog) announceDial(ctx context.Context, beside bool) (addrs []string, ok bool) {
+func (w *watchdog) announceDial(ctx context.Context, beside bool) (addrs []address, ok bool) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	if ctx.Err() != nil || w.status.stopping || w.t.peers[w.peer].holds() {

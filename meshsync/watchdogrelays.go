@@ -1,12 +1,16 @@
 package meshsync
 
-import "time"
+import (
+	"time"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
+)
 
 // A peerRelays is a watchdog's part with the relays at which its peer may be. A
 // nil one is that of a peer registered without any. The watchdog's goroutine
 // owns it.
 type peerRelays struct {
-	through []string // the relays of the registration
+	through []relaywire.URL // the relays of the registration
 	use     *relayUse
 	arrived chan struct{} // the peer arrived at a relay; holds one at most
 	arrival chan struct{} // tells the dial that runs of it

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
@@ -384,4 +385,13 @@ func (l *eventLog) before(moment time.Time) (events []Event) {
 // helloOf returns the hello of a run of a peer that has no formation.
 func helloOf(run byte, seq uint64) hello {
 	return hello{offer: collision.Offer{Instance: collision.Instance{run}, Seq: seq}}
+}
+
+// mustURL reads the URL of a relay that runs.
+func mustURL(s string) relaywire.URL {
+	u, err := relaywire.ParseURL(s)
+	if err != nil {
+		panic(err)
+	}
+	return u
 }

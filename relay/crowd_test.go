@@ -251,35 +251,3 @@ func dialDeaf(t *testing.T, s *Server, tr *quic.Transport) {
 		}
 	}
 }
-
-func TestTheURLLeadsToTheRelay(t *testing.T) {
-	pc, err := net.ListenUDP("udp", nil) // it reaches what is not the loopback as well
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &quic.Transport{Conn: pc}
-	t.Cleanup(func() { transport.Close(); pc.Close() })
-	for _, addr := range []string{"", "127.0.0.1:0", "localhost:0", ":0"} {
-		s, err := NewServer(ServerOptions{ListenAddr: addr})
-		if err != nil {
-			t.Fatal(err)
-		}
-		u, err := ParseURL(s.URL())
-		if err != nil || u.ID != s.ID() || u.Port == 0 {
-			t.Errorf("%q: %s, %v", addr, s.URL(), err)
-		}
-		for _, set := range []func(*relayclient.Options){func(o *relayclient.Options) { o.UDPOnly = true }, overTCP} {
-			c := loopbackClient(t, s, transport, 1, set)
-			c.Close()
-		}
-		s.Close()
-		if _, err := NewServer(ServerOptions{ListenAddr: s.Addr().String() + "0"}); err == nil {
-			t.Error("a bad port was taken")
-		}
-	}
-	taken := loopbackServer(t, ServerOptions{})
-	if s, err := NewServer(ServerOptions{ListenAddr: taken.Addr().String()}); err == nil {
-		s.Close()
-		t.Error("a port was taken twice")
-	}
-}

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
@@ -11,11 +12,13 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
@@ -224,4 +227,91 @@ func TestWebCertificateBesideThePinnedKey(t *testing.T) {
 			t.Errorf("without a root: %v", err)
 		}
 	}
+}
+
+// Some firewalls let a handshake pass and then block the flow.
+func TestUDPThatHangsAfterTheHandshakeFallsBack(t *testing.T) {
+	var asked atomic.Int64
+	inWorld(t, ServerOptions{Authorize: func(identity.PeerID) error {
+		if asked.Add(1) <= 2 { // both over UDP
+			time.Sleep(20 * time.Second)
+		}
+		return nil
+	}}, func(w *world) {
+		began := time.Now()
+		_, err := w.dial(1, func(o *relayclient.Options) {
+			o.URL.Host = "relay.example"
+			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+				return []netip.Addr{w.host.Addr(), w.host.Addr()}, nil
+			}
+		})
+		if err != nil || time.Since(began) > 3*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// Whoever answers an Initial packet can refuse QUIC: it proves nothing.
+func TestRefusedUDPFallsBackToTCP(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		other := w.net.Host("refuser", netip.MustParseAddr("10.0.0.9"))
+		sock, err := other.Listen(testPort)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, strange, _ := ed25519.GenerateKey(nil) // not the relay's key
+		cert, _ := identity.Certificate(strange)
+		tr := &quic.Transport{Conn: sock, ConnContext: func(context.Context, *quic.ClientInfo) (context.Context, error) {
+			return nil, errors.New("no")
+		}}
+		ln, err := tr.Listen(identity.ServerTLS(cert, relaywire.ALPN), relaylink.QUICConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.closes = append(w.closes, func() { ln.Close(); tr.Close(); sock.Close() })
+		_, err = w.dial(1, func(o *relayclient.Options) { o.URL.Host = "10.0.0.9" }) // TCP leads to the relay
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// A client that drops one of its own attempts did nothing wrong.
+func TestLostRaceIsNoViolation(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		w.net.SetDefaultLink(testnet.Link{Latency: 150 * time.Millisecond})
+		w.dial(1, func(o *relayclient.Options) {
+			o.URL.Host = "relay.example"
+			o.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+				return []netip.Addr{w.host.Addr(), w.host.Addr()}, nil
+			}
+		})
+		time.Sleep(time.Second)
+		if n := w.relay.counts.refused[len(refusals)-1].Load(); n != 0 {
+			t.Errorf("%d protocol refusals", n)
+		}
+	})
+}
+
+// A dial that does not get through over UDP falls back to TCP soon.
+func TestBlockedUDPFallsBackToTCP(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		w.host.Blackout(testnet.Both)
+		began := time.Now()
+		c := w.client(1)
+		if took := time.Since(began); c.Carrier() != CarrierTCP || took > 3*time.Second {
+			t.Errorf("connected over %s after %v", c.Carrier(), took)
+		}
+		began = time.Now()
+		if _, err := w.dial(2, func(o *relayclient.Options) { o.UDPOnly = true }); err == nil || time.Since(began) != clientDialTimeout {
+			t.Errorf("UDP alone: %v after %v", err, time.Since(began))
+		}
+		w.host.Restore()
+		c = w.client(1, func(o *relayclient.Options) { o.UDPOnly = true })
+		if c.Carrier() != CarrierUDP {
+			t.Errorf("returned to %s", c.Carrier())
+		}
+		w.all[0].ends(time.Second, ErrSuperseded)
+	})
 }

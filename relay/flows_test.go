@@ -1,14 +1,11 @@
 package relay
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -19,8 +16,6 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
-	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
-	"github.com/quic-go/quic-go"
 )
 
 // A forwarding is the socket of a client that sends and takes packets beside QUIC.
@@ -525,32 +520,6 @@ func TestStrangersHaveAShare(t *testing.T) {
 		}
 		if w.drops(droppedStranger) == 0 {
 			t.Error("no packet of a stranger was counted as dropped")
-		}
-	})
-}
-
-// A client of the version before is told so.
-func TestOlderClientIsTold(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		_, tr := w.clientHost(1)
-		cert, err := identity.Certificate(testKey(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		conf := identity.ClientTLS(cert, relaywire.ALPNBefore, w.relay.ID())
-		conf.ServerName = relaywire.PinnedName
-		qc, err := tr.Dial(context.Background(), net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.host.Addr(), testPort)), conf, relaylink.QUICConfig())
-		if err != nil {
-			t.Fatal(err)
-		}
-		<-qc.Context().Done()
-		const want = "this relay speaks meshsync-relay/2, the client meshsync-relay/1"
-		app, ok := errors.AsType[*quic.ApplicationError](context.Cause(qc.Context()))
-		if !ok || app.ErrorCode != quic.ApplicationErrorCode(relaywire.CodeVersion) || !strings.Contains(app.ErrorMessage, want) {
-			t.Errorf("the client hears %v", context.Cause(qc.Context()))
-		}
-		if n := w.relay.counts.refused[refusalOf(ErrVersion)].Load(); n != 1 {
-			t.Errorf("%d clients of an older version are counted, want 1", n)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -68,49 +67,6 @@ func TestWelcomeTellsTheAddressBehindNAT(t *testing.T) {
 	})
 }
 
-func TestPresence(t *testing.T) {
-	for name, set := range carrierSets {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, ServerOptions{}, func(w *world) {
-				a := w.client(1, set[0]...)
-				if err := a.Watch(testID(2)); err != nil {
-					t.Fatal(err)
-				}
-				a.hears(notice{testID(2), false})
-				b := w.client(2, set[1]...)
-				a.hears(notice{testID(2), true})
-
-				again := w.client(2, set[1]...) // a newer connection
-				b.ends(time.Second, ErrSuperseded)
-				a.hears(notice{testID(2), true})
-				if w.relay.Clients() != 2 {
-					t.Errorf("%d clients", w.relay.Clients())
-				}
-
-				again.Close()
-				a.hears(notice{testID(2), false})
-				b = w.client(2, set[1]...)
-				a.hears(notice{testID(2), true})
-
-				a.Unwatch(testID(2))
-				b.Close()
-				b.hears()
-				a.hears()
-
-				b = w.client(2, set[1]...)
-				if err := a.Watch(testID(2)); err != nil {
-					t.Fatal(err)
-				}
-				a.hears(notice{testID(2), true})
-				a.Unwatch(testID(2))
-				a.Watch(testID(2)) // at once: the answer comes all the same
-				a.hears(notice{testID(2), true})
-				b.hears() // nobody hears of who it does not watch
-			})
-		})
-	}
-}
-
 // Reordered packets look like lost ones to the peers' QUIC. Long packets travel
 // in parts, and still none overtakes another.
 func TestPacketsOfAllSizesStayInOrder(t *testing.T) {
@@ -159,89 +115,6 @@ func TestPacketsFollowANewerConnection(t *testing.T) {
 		time.Sleep(time.Second)
 		if w.drops(droppedAbsent) != 1 {
 			t.Errorf("%d packets dropped for who is absent", w.drops(droppedAbsent))
-		}
-	})
-}
-
-func TestPacketsToNobodyAreDroppedAndCounted(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		a := w.client(1)
-		a.Send(testID(1), []byte("self"))
-		a.Send(testID(9), []byte("nobody"))
-		a.expect()
-		if w.drops(droppedSelf) != 1 || w.drops(droppedAbsent) != 1 {
-			t.Errorf("%d to itself, %d to nobody", w.drops(droppedSelf), w.drops(droppedAbsent))
-		}
-	})
-}
-
-// A dial that does not get through over UDP falls back to TCP soon.
-func TestBlockedUDPFallsBackToTCP(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		w.host.Blackout(testnet.Both)
-		began := time.Now()
-		c := w.client(1)
-		if took := time.Since(began); c.Carrier() != CarrierTCP || took > 3*time.Second {
-			t.Errorf("connected over %s after %v", c.Carrier(), took)
-		}
-		began = time.Now()
-		if _, err := w.dial(2, func(o *relayclient.Options) { o.UDPOnly = true }); err == nil || time.Since(began) != clientDialTimeout {
-			t.Errorf("UDP alone: %v after %v", err, time.Since(began))
-		}
-		w.host.Restore()
-		c = w.client(1, func(o *relayclient.Options) { o.UDPOnly = true })
-		if c.Carrier() != CarrierUDP {
-			t.Errorf("returned to %s", c.Carrier())
-		}
-		w.all[0].ends(time.Second, ErrSuperseded)
-	})
-}
-
-func TestFlushMeansThatPacketsHaveLeft(t *testing.T) {
-	for name, set := range carrierSets {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, ServerOptions{}, func(w *world) {
-				a, b := w.client(1, set[0]...), w.client(2, set[1]...)
-				b.wants(a)
-				var want []received
-				for i := range 100 {
-					p := fmt.Append(nil, "packet ", i)
-					want = append(want, received{testID(1), string(p)})
-					a.Send(testID(2), p)
-				}
-				ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
-				defer cancel()
-				if err := a.Flush(ctx); err != nil {
-					t.Fatal(err)
-				}
-				a.Close()
-				b.expect(want...)
-				if err := a.Flush(ctx); err == nil {
-					t.Error("Flush after Close succeeded")
-				}
-			})
-		})
-	}
-}
-
-// Also of packets that the link takes a while to carry.
-func TestFlushWaitsForALongQueue(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		a, b := w.client(1), w.client(2)
-		b.wants(a)
-		w.net.SetLink(a.host, w.host, testnet.Link{Latency: testRTT / 2, Rate: 1 << 20, Queue: 2 << 20})
-		const packets = 900
-		for range packets {
-			a.Send(testID(2), make([]byte, 1000))
-		}
-		began := time.Now()
-		if err := a.Flush(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		a.Close()
-		time.Sleep(time.Second)
-		if got := b.Stats().PacketsReceived; got != packets || time.Since(began) < packets*1000*time.Second>>20 {
-			t.Errorf("%d packets of %d arrived after %v", got, packets, time.Since(began))
 		}
 	})
 }

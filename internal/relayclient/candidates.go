@@ -82,8 +82,8 @@ func (r *race) resolve() {
 	}
 	for n := range 1 + len(r.o.MoreURLs) + len(r.o.LookUp) {
 		host := r.url(n).Host
-		if ip, err := netip.ParseAddr(host); err == nil {
-			r.add(records{url: n, ips: []netip.Addr{ip}})
+		if at, ok := r.url(n).Addr(); ok {
+			r.add(records{url: n, ips: []netip.Addr{at.Addr()}})
 			continue
 		}
 		r.lookups++

@@ -101,11 +101,11 @@ func (o Options) withDefaults() (Options, error) {
 	if len(o.PrivateKey) != ed25519.PrivateKeySize {
 		return o, fmt.Errorf("%w: PrivateKey has %d bytes, want %d", relaywire.ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
 	}
-	if _, err := relaywire.ParseURL(o.URL.String()); err != nil {
+	if err := o.URL.Check(); err != nil {
 		return o, fmt.Errorf("%w: URL: %w", relaywire.ErrBadOption, err)
 	}
 	for _, u := range slices.Concat(o.MoreURLs, o.LookUp) {
-		if _, err := relaywire.ParseURL(u.String()); err != nil {
+		if err := u.Check(); err != nil {
 			return o, fmt.Errorf("%w: URL: %w", relaywire.ErrBadOption, err)
 		}
 		if u.ID.IsZero() || u.ID != o.URL.ID {

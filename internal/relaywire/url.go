@@ -1,8 +1,10 @@
 package relaywire
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -59,15 +61,32 @@ func ParseURL(s string) (URL, error) {
 	if err != nil {
 		return bad("%w", err)
 	}
-	if host == "" || strings.ContainsAny(host, " /@[]\x00") {
-		return bad("host %q cannot be one", clip(host))
-	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
 		return bad("port %q is not 1 to 65535", clip(port))
 	}
 	out.Host, out.Port = host, uint16(n)
+	if err := out.Check(); err != nil {
+		return bad("%w", err)
+	}
 	return out, nil
+}
+
+// Check reports what is wrong with the fields of a URL that was not read by ParseURL.
+func (u URL) Check() error {
+	switch {
+	case u.Host == "" || len(u.Host) > maxURL || strings.ContainsAny(u.Host, " /@[]?#\x00"):
+		return fmt.Errorf("host %q cannot be one", clip(u.Host))
+	case u.Port == 0:
+		return errors.New("port 0 is not 1 to 65535")
+	}
+	return nil
+}
+
+// Addr returns where the relay is if Host is an IP address.
+func (u URL) Addr() (ap netip.AddrPort, ok bool) {
+	ip, err := netip.ParseAddr(u.Host)
+	return netip.AddrPortFrom(ip.Unmap(), u.Port), err == nil
 }
 
 // clip keeps a refused value from flooding the error that names it.

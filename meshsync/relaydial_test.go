@@ -1,13 +1,35 @@
 package meshsync
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
+
+func TestWrongRelayIsRefused(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		r := w.relay(1)
+		a, b := w.pair(noTCP)
+		url := fmt.Sprintf("relay://%s@%s:%d", b.ID(), r.host.Addr(), testPort)
+		_, err := a.Connect(context.Background(), b.ID(), nil, url)
+		if !errors.Is(err, ErrIdentityMismatch) || !strings.Contains(err.Error(), r.host.Addr().String()) {
+			t.Errorf("connect: %v, want %v", err, ErrIdentityMismatch)
+		}
+		if !unanswered(err) {
+			t.Error("the relay's identity is taken for the peer's word")
+		}
+		a.stop()
+		b.stop()
+		if n := r.Clients(); n != 0 {
+			t.Errorf("%d clients", n)
+		}
+	})
+}
 
 func TestBlockedUDPIsCarriedByTCP(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
@@ -52,38 +74,6 @@ func TestBlockedUDPIsCarriedByTCP(t *testing.T) {
 			t.Errorf("another connection: %v; %d streams failed", now != c, s.failed.Load())
 		}
 		a.stop()
-		b.stop()
-	})
-}
-
-func TestRelayMetrics(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		reg := prometheus.NewRegistry()
-		r := w.relay(1)
-		a, b := w.pair(home(r), func(o *Options) { o.Registerer = reg })
-		w.net.Cut(a.host, b.host)
-		a.registerVia(b, r, b.addr())
-		a.awaitPath(b, PathRelay, 5*time.Second)
-		a.mustPing(b, time.Second)
-		got := gather(t, reg)
-		expect(t, "connected", got, map[string]float64{
-			"connections{path=relay}":                                  2,
-			"dials_total{outcome=connected}{path=relay}":               1,
-			"relay_client_connections{carrier=udp}":                    2,
-			"relay_client_connections{carrier=tcp}":                    0,
-			"relay_client_dials_total{outcome=connected}":              2,
-			"connections_opened_total{direction=outbound}{path=relay}": 1,
-			"connections_opened_total{direction=inbound}{path=relay}":  1,
-			"relay_client_dropped_total":                               0,
-		})
-		packets, bytes := got["meshsync_relay_client_packets_total{direction=sent}"], got["meshsync_relay_client_bytes_total{direction=received}"]
-		if packets < 4 || bytes < 2000 {
-			t.Errorf("%v packets sent, %v bytes received", packets, bytes)
-		}
-		a.stop()
-		if after := gather(t, reg)["meshsync_relay_client_packets_total{direction=sent}"]; after < packets {
-			t.Errorf("packets sent fell from %v to %v with the end of a transport", packets, after)
-		}
 		b.stop()
 	})
 }

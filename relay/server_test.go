@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
-	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+	"github.com/quic-go/quic-go"
 )
 
 func TestShutdownSaysGoodbyeAndSpreadsItsClients(t *testing.T) {
@@ -109,90 +108,34 @@ func TestCloseCutsShutdownShort(t *testing.T) {
 	})
 }
 
-func TestIdleClientsStayConnected(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		udp, tcp := w.client(1), w.client(2, overTCP)
-		time.Sleep(time.Hour)
-		for _, c := range []*client{udp, tcp} {
-			if c.Err() != nil {
-				t.Errorf("%s: %v", c.Carrier(), c.Err())
-			}
-		}
-	})
-}
-
-func TestARelayThatVanishesIsNoticed(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		udp := w.client(1)
-		w.host.Blackout(testnet.Both)
-		udp.ends(clientIdleTimeout+clientKeepAlive+time.Second, ErrIdle)
-		w.host.Restore()
-		time.Sleep(time.Minute)
-		if w.relay.Clients() != 0 {
-			t.Errorf("%d clients after a minute", w.relay.Clients())
-		}
-	})
-}
-
-// A relay that was killed and started again resets its old connections.
-func TestARestartedRelayIsNoticed(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		udp := w.client(1)
-		w.sock.Close()
-		w.relay.Close()
-		w.serve(ServerOptions{})
-		udp.ends(clientKeepAlive+time.Second, ErrReset)
-	})
-}
-
-// Over TCP nobody but the two sides themselves keeps watch.
-func TestSilentTCPIsGivenUp(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		var cut atomic.Bool
-		c := w.client(1, overTCP, func(o *relayclient.Options) {
-			o.DialTCP = func(ctx context.Context, addr string) (net.Conn, error) {
-				relay, err := w.tcp.dial(ctx, addr)
-				here, there := net.Pipe()
-				go carry(relay, there, &cut)
-				go carry(there, relay, &cut)
-				return here, err
-			}
-		})
-		time.Sleep(time.Minute)
-		if c.Err() != nil {
-			t.Fatal(c.Err())
-		}
-		cut.Store(true)
-		began := time.Now()
-		c.ends(clientIdleTimeout+relaywire.TCPIdle/3, ErrIdle)
-		if took := time.Since(began); took < clientIdleTimeout-clientKeepAlive {
-			t.Errorf("given up after %v", took)
-		}
-	})
-	inWorld(t, ServerOptions{}, func(w *world) {
-		w.greeted(1, CarrierTCP) // it says nothing more
-		time.Sleep(relaywire.TCPIdle - time.Second)
-		if w.relay.Clients() != 1 {
-			t.Error("given up too early")
-		}
-		time.Sleep(relaywire.TCPIdle/3 + 2*time.Second)
-		if w.relay.Clients() != 0 {
-			t.Error("a silent client is still there")
-		}
-	})
-}
-
-// carry carries bytes until it is cut, when it loses them.
-func carry(to, from net.Conn, cut *atomic.Bool) {
-	defer to.Close()
-	b := make([]byte, 1<<16)
-	for {
-		n, err := from.Read(b)
+func TestTheURLLeadsToTheRelay(t *testing.T) {
+	pc, err := net.ListenUDP("udp", nil) // it reaches what is not the loopback as well
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &quic.Transport{Conn: pc}
+	t.Cleanup(func() { transport.Close(); pc.Close() })
+	for _, addr := range []string{"", "127.0.0.1:0", "localhost:0", ":0"} {
+		s, err := NewServer(ServerOptions{ListenAddr: addr})
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		if !cut.Load() {
-			to.Write(b[:n])
+		u, err := ParseURL(s.URL())
+		if err != nil || u.ID != s.ID() || u.Port == 0 {
+			t.Errorf("%q: %s, %v", addr, s.URL(), err)
 		}
+		for _, set := range []func(*relayclient.Options){func(o *relayclient.Options) { o.UDPOnly = true }, overTCP} {
+			c := loopbackClient(t, s, transport, 1, set)
+			c.Close()
+		}
+		s.Close()
+		if _, err := NewServer(ServerOptions{ListenAddr: s.Addr().String() + "0"}); err == nil {
+			t.Error("a bad port was taken")
+		}
+	}
+	taken := loopbackServer(t, ServerOptions{})
+	if s, err := NewServer(ServerOptions{ListenAddr: taken.Addr().String()}); err == nil {
+		s.Close()
+		t.Error("a port was taken twice")
 	}
 }

@@ -5,33 +5,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
-
-func TestNewRegistrationMovesToNewAddress(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		a, b := w.pair()
-		a.register(b)
-		a.await(b, time.Second)
-		time.Sleep(settled)
-		b.crash()
-		b.host.SetAddr(netip.MustParseAddr("10.9.9.9"))
-		b.startOn(testPort + 1)
-		time.Sleep(time.Minute)
-		a.register(b)
-		registered := time.Now()
-		a.await(b, time.Minute)
-		if took := time.Since(registered); took > 3*testRTT {
-			t.Errorf("connected %v after the new registration", took)
-		}
-		if st, _ := a.Status(b.ID()); len(st.Addrs) != 1 || st.Addrs[0] != b.addr() || st.Path.Remote != b.addr() {
-			t.Errorf("status after the move to %s: %+v", b.addr(), st)
-		}
-		a.stop()
-		b.stop()
-	})
-}
 
 func TestNamesAreResolvedAtEachDialAndAllRecordsUsed(t *testing.T) {
 	z := &zone{records: make(map[string][]netip.Addr)}
@@ -60,42 +34,6 @@ func TestNamesAreResolvedAtEachDialAndAllRecordsUsed(t *testing.T) {
 		if c, _ := a.Conn(b.ID()); c.Path().Remote != b.addr() {
 			t.Errorf("connected to %s, want %s", c.Path().Remote, b.addr())
 		}
-		a.stop()
-		b.stop()
-	})
-}
-
-func TestNetworkChangedRestartsDialsThatUseTheOldNetwork(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		a, b := w.pair()
-		b.host.Blackout(testnet.Both)
-		a.register(b)
-		time.Sleep(time.Hour + 2*time.Second)
-		b.host.Restore()
-		a.NetworkChanged()
-		changed := time.Now()
-		a.await(b, time.Second)
-		if took := time.Since(changed); took > 3*testRTT {
-			t.Errorf("connected %v after NetworkChanged", took)
-		}
-		a.stop()
-		b.stop()
-	})
-}
-
-// A dial that began on the old network is of no use on the new one.
-func TestNetworkChangedRestartsADialUnderWay(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		a, b := w.pair()
-		b.host.Blackout(testnet.Both)
-		a.register(b)
-		time.Sleep(3100 * time.Millisecond) // its first dial: the next packet is due at 6.2 s
-		if st, _ := a.Status(b.ID()); st.State != StateDialing || st.Attempts != 0 {
-			t.Fatalf("not in its first dial: %+v", st)
-		}
-		b.host.Restore()
-		a.NetworkChanged()
-		a.await(b, 3*testRTT)
 		a.stop()
 		b.stop()
 	})

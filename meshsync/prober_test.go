@@ -3,149 +3,158 @@ package meshsync
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
-// registerAbsent registers n peers that do not exist.
-func (n *node) registerAbsent(count int) {
-	n.w.t.Helper()
-	for i := range count {
-		if err := n.RegisterForReconnect(absentID(i), []string{"10.77.0.1:4242"}, ""); err != nil {
-			n.w.t.Fatal(err)
-		}
-	}
-}
-
-func absentID(i int) PeerID { return PeerIDFromKey(testKey(50_000 + i)) }
-
-// awaitConnected returns how long it takes until as many peers are connected.
-// Nobody waits for a particular one.
-func (n *node) awaitConnected(peers int, d time.Duration) time.Duration {
-	n.w.t.Helper()
-	began := time.Now()
-	for len(n.ConnectedPeers()) < peers {
-		if time.Since(began) > d {
-			n.w.t.Fatalf("%d of %d connected after %v", len(n.ConnectedPeers()), peers, d)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return time.Since(began)
-}
-
-// A hub that starts with a list of which few are up reaches those at once,
-// wherever they are in it: a dial into the void keeps nobody waiting that would
-// be answered. Nor is anything said to those that are not up but small probes.
-func TestReachablePeersDoNotWaitBehindUnreachableOnes(t *testing.T) {
-	const all, up = 2000, 20
+// An answer must carry the tag of the peer that is looked for, also if its nonce
+// is right.
+func TestAnswerWithWrongTagIsIgnored(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
-		hub := w.node(0)
-		var peers []*node
-		for i := range up {
-			peers = append(peers, w.node(1+i))
+		a, b := w.pair()
+		b.crash()
+		a.register(b)
+		a.awaitState(b, StateWaiting, time.Minute)
+		time.Sleep(20 * time.Second)
+		a.awaitState(b, StateWaiting, time.Minute)
+		synctest.Wait()
+		dog := a.peers[b.ID()].watchdog
+		for _, asker := range []PeerID{a.ID(), {}} {
+			a.handlePacket(endpoint.ProbePacket(endpoint.TypeAnswer, asker, dog.search.nonce), net.UDPAddrFromAddrPort(b.sock.AddrPort()))
 		}
-		for i := range up { // each at the end of its part of the list
-			for j := range all/up - 1 {
-				if err := hub.RegisterForReconnect(absentID(i*all+j), []string{"10.77.0.1:4242"}, ""); err != nil {
-					t.Fatal(err)
-				}
-			}
-			hub.register(peers[i])
+		synctest.Wait()
+		if st, _ := a.Status(b.ID()); st.State != StateWaiting {
+			t.Errorf("%v after an answer by nobody", st.State)
 		}
-		if took := hub.awaitConnected(up, 2*time.Minute); took > 2*time.Second {
-			t.Errorf("all that are up are connected after %v", took)
+		a.handlePacket(endpoint.ProbePacket(endpoint.TypeAnswer, b.ID(), dog.search.nonce), net.UDPAddrFromAddrPort(b.sock.AddrPort()))
+		synctest.Wait()
+		if st, _ := a.Status(b.ID()); st.State != StateDialing {
+			t.Errorf("%v after a good answer: the test shows nothing", st.State)
+		}
+		a.stop()
+	})
+}
+
+// dropProbes makes what n sends lose its probes while on is set.
+func (n *node) dropProbes(on *atomic.Bool) {
+	n.w.t.Helper()
+	n.restart(func() {
+		n.wrap = func(pc net.PacketConn) net.PacketConn {
+			return &faultyConn{PacketConn: pc, drop: func(b []byte) bool { return on.Load() && len(b) == endpoint.ProbeSize }}
 		}
 	})
 }
 
-// The same if the peers have names.
-func TestReachablePeersWithNamesDoNotWaitBehindUnreachableOnes(t *testing.T) {
-	z := &zone{records: make(map[string][]netip.Addr)}
-	inWorld(t, 1, func(w *world) {
-		hub, p := w.node(0, func(o *Options) { o.resolve = z.lookup }), w.node(1)
-		z.set("here", p.host.Addr())
-		z.set("gone", netip.MustParseAddr("10.77.0.1"))
-		for i := range 500 {
-			if err := hub.RegisterForReconnect(absentID(i), []string{"gone:4242"}, ""); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := hub.RegisterForReconnect(p.ID(), []string{"here:4242"}, ""); err != nil {
-			t.Fatal(err)
-		}
-		if took := hub.awaitConnected(1, time.Minute); took > time.Second {
-			t.Errorf("connected after %v", took)
-		}
-	})
-}
-
-// One that was lost a moment ago is back as if it were alone, with thousands that
-// never were there.
-func TestPeerJustLostIsBackAsIfItWereAlone(t *testing.T) {
-	t.Parallel()
+// Where probes do not pass, handshakes do, at the policy's pace: from the start
+// on an address that has never answered one, and after blindAfter on one that
+// has.
+func TestRecoversWhereProbesAreDropped(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
-		lose   func(p *node)
+		moves  bool
 		within time.Duration
-	}{
-		{"shut down and started", func(p *node) { p.restart(func() {}) }, 4 * testRTT},
-		{"dark for 40 s", func(p *node) {
-			p.host.Blackout(testnet.Both)
-			time.Sleep(40 * time.Second)
-			p.host.Restore()
-		}, time.Second},
-	} {
+	}{{"at a new address", true, 20 * time.Second}, {"at the same address", false, blindAfter + 20*time.Second}} {
 		t.Run(tc.name, func(t *testing.T) {
 			inWorld(t, 1, func(w *world) {
-				hub, p := w.node(0), w.node(1)
-				hub.register(p)
-				hub.await(p, time.Second)
+				a, b := w.pair()
+				var drop atomic.Bool
+				a.dropProbes(&drop)
+				a.register(b)
+				a.await(b, time.Second)
 				time.Sleep(settled)
-				hub.registerAbsent(2000)
-				time.Sleep(time.Second)
-				tc.lose(p)
-				time.Sleep(testRTT) // it has heard
-				if took := hub.awaitConnected(1, 5*time.Minute); took > tc.within {
-					t.Errorf("back after %v", took)
+				drop.Store(true)
+				if tc.moves {
+					b.crash()
+					b.startOn(testPort + 1)
+					a.register(b)
+					a.await(b, 10*time.Second)
+					time.Sleep(settled)
 				}
+				b.host.Blackout(testnet.Both)
+				time.Sleep(3 * time.Minute)
+				b.host.Restore()
+				if took := a.awaitEcho(b, 10*time.Minute); took > tc.within {
+					t.Errorf("first echo after %v, want %v at most", took, tc.within)
+				}
+				a.stop()
+				b.stop()
 			})
 		})
 	}
 }
 
-// A peer at a relay that says so is dialed before those of which nothing is known.
-func TestPeerAtItsRelayDoesNotWaitBehindUnreachableOnes(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		r := w.relay(1)
-		hub, p := w.node(0, home(r)), w.node(1, home(r))
-		w.net.Cut(hub.host, p.host)
-		hub.registerAbsent(500)
-		hub.registerVia(p, r)
-		if took := hub.awaitConnected(1, time.Minute); took > 2*time.Second {
-			t.Errorf("connected after %v", took)
-		}
-	})
+// A peer that is back in the midst of a dial, between two packets of its
+// handshake, is there at once; also in its last moments, when there is no time
+// left for another handshake.
+func TestAnswerInTheMidstOfADialIsUsedAtOnce(t *testing.T) {
+	const dialTimeout = 5 * time.Second
+	for _, at := range []time.Duration{
+		1600 * time.Millisecond, // quic-go sends again after 3 s
+		dialTimeout - 2*testRTT - testRTT/2,
+	} {
+		t.Run(fmt.Sprint(at), func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				a, b := w.pair(func(o *Options) {
+					o.DialTimeout = dialTimeout
+					o.Reconnect = ReconnectPolicy{MinDelay: 10 * time.Millisecond, MaxDelay: 10 * time.Minute, Factor: 1e6, Jitter: 0.01}
+					o.KeepAlive = 100 * time.Millisecond // hence a probe every 50 ms
+				})
+				events := a.Subscribe(w.t.Context())
+				a.register(b)
+				a.await(b, time.Second)
+				time.Sleep(settled)
+				b.host.Blackout(testnet.Both)
+				// After the first connection's there is the dial at the loss, and then one
+				// every four minutes.
+				for dials := 0; dials < 4; {
+					if ev := <-events; ev.Kind == EventDialing {
+						dials++
+					}
+				}
+				time.Sleep(at)
+				b.host.Restore()
+				if took := a.awaitEcho(b, time.Hour); took > 6*testRTT {
+					t.Errorf("first echo after %v", took)
+				}
+				a.stop()
+				b.stop()
+			})
+		})
+	}
 }
 
-// The search for many peers costs what that for maxProbeRate of them does.
-func TestSearchesShareTheirBudget(t *testing.T) {
-	t.Parallel()
-	inWorld(t, 1, func(w *world) {
-		hub := w.node(0, func(o *Options) { o.MaxConcurrentDials = 1 })
-		hub.registerAbsent(3000)
-		time.Sleep(10 * time.Second) // each has had its first probe
-		before := hub.host.Stats().Sent.Packets
-		time.Sleep(time.Minute)
-		packets := hub.host.Stats().Sent.Packets - before
-		if rate := packets / 60; rate > maxProbeRate*11/10 || rate < oldProbeRate/2 {
-			t.Errorf("%d packets a second look for 3,000 peers", rate)
-		}
-	})
+// The answer to a probe from before a dial does not disturb its handshake, which
+// takes as long.
+func TestAnswerToAnEarlierProbeDisturbsNoDial(t *testing.T) {
+	const rtt = 600 * time.Millisecond
+	for _, early := range []time.Duration{200, 300, 400, 500} {
+		inWorld(t, 1, func(w *world) {
+			w.net.SetDefaultLink(testnet.Link{Latency: rtt / 2})
+			a, b := w.pair()
+			a.register(b)
+			a.await(b, 5*time.Second)
+			time.Sleep(settled)
+			b.host.Blackout(testnet.Both)
+			time.Sleep(time.Minute)
+			b.host.Restore()
+			time.Sleep(early * time.Millisecond)
+			a.NetworkChanged()
+			// Handshake, hello, echo.
+			if took := a.awaitEcho(b, time.Minute); took > 3*rtt+2*echoPeriod {
+				t.Errorf("first echo %v after NetworkChanged, %d ms after the link's return", took, early)
+			}
+			a.stop()
+			b.stop()
+		})
+	}
 }
 
 // An address that has become somebody else's neither makes recovery late nor

@@ -5,13 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
+
+func TestCloseDoesNotWaitForAHalfHello(t *testing.T) {
+	for _, carrier := range bothCarriers {
+		t.Run(string(carrier), func(t *testing.T) {
+			inWorld(t, ServerOptions{}, func(w *world) {
+				r := w.raw(1, carrier)
+				go r.write([]byte{0})
+				time.Sleep(time.Second)
+				began := time.Now()
+				w.relay.Close()
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("Close took %v", took)
+				}
+			})
+		})
+	}
+}
 
 // silence opens n TCP connections from each of so many hosts, again whenever one is
 // closed, and says nothing on them. It returns what ends that.
@@ -44,6 +66,8 @@ func (w *world) silence(hosts, n int) (end func()) {
 		}
 	}
 }
+
+func everybody(identity.PeerID) error { return nil }
 
 func TestSilentTCPConnectionsLeaveRoomForOthers(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
@@ -87,8 +111,6 @@ func TestAFirstByteIsDueSoonOverTCP(t *testing.T) {
 		}
 	})
 }
-
-func everybody(identity.PeerID) error { return nil }
 
 // Identities cost nothing, addresses do: clients of one host cannot take all places,
 // but where there is a list of who may.
@@ -161,4 +183,54 @@ func TestPlacesAreKeptForClientsThatAreKnown(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAuthorize(t *testing.T) {
+	asked := []identity.PeerID{}
+	refuse := ServerOptions{Authorize: func(id identity.PeerID) error {
+		asked = append(asked, id)
+		if id == testID(2) {
+			return errors.New("not on the list")
+		}
+		return nil
+	}}
+	inWorld(t, refuse, func(w *world) {
+		w.client(1)
+		for _, set := range []func(*relayclient.Options){func(*relayclient.Options) {}, overTCP} {
+			began := time.Now()
+			_, err := w.dial(2, set)
+			if !errors.Is(err, ErrUnauthorized) || strings.Contains(err.Error(), "list") || time.Since(began) > time.Second {
+				t.Errorf("after %v: %v", time.Since(began), err)
+			}
+		}
+		if w.relay.Clients() != 1 || len(asked) != 3 {
+			t.Errorf("%d clients, asked %d times", w.relay.Clients(), len(asked))
+		}
+	})
+}
+
+// A client of the version before is told so.
+func TestOlderClientIsTold(t *testing.T) {
+	inWorld(t, ServerOptions{}, func(w *world) {
+		_, tr := w.clientHost(1)
+		cert, err := identity.Certificate(testKey(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf := identity.ClientTLS(cert, relaywire.ALPNBefore, w.relay.ID())
+		conf.ServerName = relaywire.PinnedName
+		qc, err := tr.Dial(context.Background(), net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.host.Addr(), testPort)), conf, relaylink.QUICConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-qc.Context().Done()
+		const want = "this relay speaks meshsync-relay/2, the client meshsync-relay/1"
+		app, ok := errors.AsType[*quic.ApplicationError](context.Cause(qc.Context()))
+		if !ok || app.ErrorCode != quic.ApplicationErrorCode(relaywire.CodeVersion) || !strings.Contains(app.ErrorMessage, want) {
+			t.Errorf("the client hears %v", context.Cause(qc.Context()))
+		}
+		if n := w.relay.counts.refused[refusalOf(ErrVersion)].Load(); n != 1 {
+			t.Errorf("%d clients of an older version are counted, want 1", n)
+		}
+	})
 }

@@ -4,19 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
-
-// dialCount returns how many dials have ended.
-func (n *node) dialCount() float64 {
-	n.w.t.Helper()
-	return counterTotal(n.w.t, n.metrics.dials)
-}
 
 // A service that asks for a stream when the link returns has it as soon as if it
 // dialed itself, however long the outage was.
@@ -95,54 +88,6 @@ func TestDemandRespectsARefusal(t *testing.T) {
 	})
 }
 
-// A service that declares what it wants again and again does not disturb how it
-// is brought about.
-func TestRegisteringTheSameAgainChangesNothing(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		w.net.SetDefaultLink(testnet.Link{Latency: 300 * time.Millisecond})
-		a, b := w.pair()
-		addrs := []string{"10.77.0.1:4242", b.addr()}
-		for range 30 {
-			if err := a.RegisterForReconnect(b.ID(), addrs, ""); err != nil {
-				t.Fatal(err)
-			}
-			slices.Reverse(addrs) // the order is nobody's business
-			time.Sleep(200 * time.Millisecond)
-		}
-		if _, ok := a.Conn(b.ID()); !ok {
-			t.Error("not connected after six seconds")
-		}
-		a.stop()
-		b.stop()
-		if n := a.log.count(EventRegistered); n != 1 {
-			t.Errorf("registered %d times", n)
-		}
-		if n := a.log.count(EventDialing); n != 1 {
-			t.Errorf("%d dials", n)
-		}
-	})
-}
-
-// But it revives a watchdog that gave up, and other addresses count.
-func TestRegisteringAgainRevivesAndReplaces(t *testing.T) {
-	inWorld(t, 1, func(w *world) {
-		a, b := w.node(1, func(o *Options) { o.Reconnect.MaxAttempts = 1 }), w.node(2)
-		b.host.Blackout(testnet.Both)
-		a.register(b)
-		a.awaitState(b, StateGaveUp, time.Minute)
-		b.host.Restore()
-		a.register(b)
-		a.await(b, time.Second)
-		if err := a.RegisterForReconnect(b.ID(), []string{b.addr(), "10.77.0.1:4242"}, ""); err != nil {
-			t.Fatal(err)
-		}
-		if st, _ := a.Status(b.ID()); len(st.Addrs) != 2 {
-			t.Errorf("registered at %v", st.Addrs)
-		}
-		a.stop()
-	})
-}
-
 // A peer whose process crashes every few seconds, and is back at once, is dialed
 // as soon as it answers, each time: what is bounded are the dials of an hour.
 func TestCrashedPeerThatAnswersIsDialedAtOnce(t *testing.T) {
@@ -205,14 +150,17 @@ type onceAt struct {
 }
 
 func (h onceAt) Enabled(context.Context, slog.Level) bool { return true }
+
 func (h onceAt) Handle(_ context.Context, r slog.Record) error {
 	if r.Message == h.message {
 		h.once.Do(h.f)
 	}
 	return nil
 }
+
 func (h onceAt) WithAttrs([]slog.Attr) slog.Handler { return h }
-func (h onceAt) WithGroup(string) slog.Handler      { return h }
+
+func (h onceAt) WithGroup(string) slog.Handler { return h }
 
 // A peer that connects by itself while the failure of our dial is being noted has
 // no failure to show, and is not given up.
@@ -270,4 +218,10 @@ func TestOnlyThePeersWordCounts(t *testing.T) {
 	if !mayBeBack(ErrShutdown) || mayBeBack(errors.New("x")) != unanswered(errors.New("x")) || mayBeBack(ErrDisconnected) {
 		t.Error("mayBeBack")
 	}
+}
+
+// dialCount returns how many dials have ended.
+func (n *node) dialCount() float64 {
+	n.w.t.Helper()
+	return counterTotal(n.w.t, n.metrics.dials)
 }

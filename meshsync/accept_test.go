@@ -8,11 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
+	"github.com/quic-go/quic-go"
 )
 
 // fewPlaces are bounds that a test can fill.
@@ -354,6 +353,86 @@ func TestStrangersThatMoveKeepTheirPlace(t *testing.T) {
 		}
 		here.close()
 		there.close()
+		victim.stop()
+	})
+}
+
+func TestPeerThatConnectsInALoopCostsNothingThatStays(t *testing.T) {
+	t.Parallel()
+	inWorld(t, 1, func(w *world) {
+		victim, friend, _ := w.victimAndFriend()
+		c, _ := victim.Conn(friend.ID())
+		loop := w.node(9)
+		for range 300 {
+			qc, err := loop.Connect(context.Background(), victim.ID(), []string{victim.addr()}, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			qc.Close()
+		}
+		a := w.attacker(10)
+		var last *quic.Conn
+		for seq := range uint64(100) { // each replaces the one before
+			last = a.mustDial(victim)
+			s, _ := last.OpenStream()
+			s.Write(helloOf(1, seq+1).frame())
+		}
+		time.Sleep(time.Second)
+		victim.mustPing(friend, time.Second)
+		if now, _ := victim.Conn(friend.ID()); now != c {
+			t.Error("the friend's connection did not survive")
+		}
+		victim.mu.Lock()
+		if n := len(victim.peers); n > 2 {
+			t.Errorf("%d peers in the table", n)
+		}
+		victim.mu.Unlock()
+		if n := victim.endpoint.Unknown.Count(); n > 1 {
+			t.Errorf("%d unknown connections", n)
+		}
+		last.CloseWithError(0, "")
+		a.close()
+		loop.stop()
+		victim.stop()
+	})
+}
+
+// A host whose clients never finish their handshakes takes its own share of
+// what is unknown, not that of others.
+func TestHandshakeFloodFromOneHostLeavesRoomForOthers(t *testing.T) {
+	t.Parallel()
+	inWorld(t, 1, func(w *world) {
+		victim, _, _ := w.victimAndFriend()
+		a := w.attacker(10)
+		a.host.Blackout(testnet.In) // it sends, and never hears
+		ctx, cancel := context.WithCancel(context.Background())
+		cert, _ := identity.Certificate(testKey(a.key))
+		done := make(chan struct{})
+		const flood = 2 * endpoint.MaxUnknownPerHost
+		for range flood {
+			go func() {
+				a.tr.Dial(ctx, victim.sock.LocalAddr(), identity.ClientTLS(cert, alpn, victim.ID()), a.conf)
+				done <- struct{}{}
+			}()
+		}
+		time.Sleep(2 * time.Second)
+		if n := victim.endpoint.Unknown.Count(); n == 0 || n > endpoint.MaxUnknownPerHost {
+			t.Errorf("%d unknown connections of one host, want %d at most", n, endpoint.MaxUnknownPerHost)
+		}
+		late := w.node(11)
+		if _, err := late.Connect(context.Background(), victim.ID(), []string{victim.addr()}, ""); err != nil {
+			t.Errorf("an honest host during the flood: %v", err)
+		}
+		late.Disconnect(victim.ID())
+		cancel()
+		for range flood {
+			<-done
+		}
+		a.close()
+		time.Sleep(time.Minute)
+		if n := victim.endpoint.Unknown.Count(); n != 0 {
+			t.Errorf("%d unknown connections are left", n)
+		}
 		victim.stop()
 	})
 }
