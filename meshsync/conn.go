@@ -27,12 +27,12 @@ type Conn struct {
 	over      paths.Route // that of the handshake
 
 	// These are set before the connection is shown, then fixed.
-	opened  time.Time
-	paths   *paths.Bound // nil: it has the one of its handshake only
-	twin    string       // where another process with the peer's key connected from, if that is to be told
-	proven  formationKey // what both sides have proven
-	rekeyed bool         // the peer's last connection was proven with another one
-	asked   uint64       // MeshSyncTransport.rules of when Authorize was asked
+	opened       time.Time
+	paths        *paths.Bound // nil: it has the one of its handshake only
+	otherProcess string       // where another process with the peer's key connected from, if that is to be told
+	proven       formationKey // what both sides have proven
+	rekeyed      bool         // the peer's last connection was proven with another one
+	asked        uint64       // MeshSyncTransport.rules of when Authorize was asked
 
 	// cause is why the connection ends: the first reason of this side to end it,
 	// or what endCause found first.
@@ -52,8 +52,8 @@ type Conn struct {
 	// MeshSyncTransport.mu guards them.
 	use  *relayUse
 	felt Health
-	// vitals are its measures.
-	vitals vitals
+	// quality is how well it carries packets.
+	quality quality
 	// tell is what this side has told of its candidates, and told what the peer has.
 	tell telling
 	told hearing

@@ -175,7 +175,7 @@ func (t *MeshSyncTransport) Disconnect(id PeerID) error {
 		d.cancel()
 	}
 	if c != nil {
-		t.end(p, c, ErrDisconnected, false)
+		t.uninstall(p, c, ErrDisconnected, false)
 	}
 	p.notify()
 	t.mu.Unlock()

@@ -55,7 +55,7 @@ type windows struct {
 	// direct is for hosts whose data has been read, and for dials through relays; hub is the same for
 	// those that come to a hub.
 	direct, hub *quic.Config
-	// dial is direct with the patience of other dials.
+	// dial is direct with the timeouts of other dials.
 	dial *quic.Config
 
 	inboundPeers atomic.Int64 // how many peers are connected by their own dialing

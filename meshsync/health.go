@@ -7,18 +7,18 @@ func (c *Conn) health() Health {
 	switch {
 	case c.paths.IsDark():
 		return HealthSuspect
-	case c.vitals.isDegraded():
+	case c.quality.isDegraded():
 		return HealthDegraded
 	default:
 		return HealthGood
 	}
 }
 
-// feelPulse takes the measures of a connection, on which a packet goes or comes. It is called
+// measure takes the measures of a connection, on which a packet goes or comes. It is called
 // with a lock of that connection's paths held.
-func (t *MeshSyncTransport) feelPulse(c *Conn, now time.Time) {
+func (t *MeshSyncTransport) measure(c *Conn, now time.Time) {
 	s := c.Stats()
-	if c.vitals.look(s.RTT, counts{now, s.PacketsSent, s.PacketsLost}) {
+	if c.quality.look(s.RTT, counts{now, s.PacketsSent, s.PacketsLost}) {
 		t.wg.Go(func() { t.healthNews(c) })
 	}
 }
@@ -51,6 +51,6 @@ func (t *MeshSyncTransport) tellHealth(c *Conn) (changed bool) {
 
 func (t *MeshSyncTransport) logHealth(c *Conn, h Health) {
 	if ok, left := t.lines.allow(c.peer); ok {
-		t.logOf(c.peer).Info("health changed", "health", h.String(), "rtt", c.Stats().RTT, "loss", c.vitals.loss(time.Now()), "unlogged", left)
+		t.logOf(c.peer).Info("health changed", "health", h.String(), "rtt", c.Stats().RTT, "loss", c.quality.loss(time.Now()), "unlogged", left)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Where round trips have varied by much, QUIC takes long to try again, longer than a path's patience. A path
+// Where round trips have varied by much, QUIC takes long to try again, longer than a path's timeout. A path
 // that dies then is left all the same, though nobody sends anything but keep-alives.
 func TestIdleConnectionOutlivesItsPathAfterVaryingRoundTrips(t *testing.T) {
 	for seed := range seedsOfPaths(10) {

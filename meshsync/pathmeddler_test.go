@@ -93,7 +93,7 @@ func both(m meddling) func(*rand.Rand) (a, b meddling) { return bothWays(func() 
 
 const (
 	noPause = 3 * relayedRTT
-	// swallowedPause is how long it takes to find that pongs alone come over a path: three patiences, each of three
+	// swallowedPause is how long it takes to find that pongs alone come over a path: three timeouts, each of three
 	// round trips, and then the other side may have to find the same.
 	swallowedPause = 2500 * time.Millisecond
 	// unfitPause is how long it takes to find that long packets do not pass: the second between two checks, and then

@@ -145,7 +145,7 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 	if err != nil {
 		return // TLS without an exporter: it stays on the path that it has
 	}
-	// News, Stir and Pulse are called while c counts, so its goroutine runs, and no one waits for the last yet.
+	// News, Stir and Sample are called while c counts, so its goroutine runs, and no one waits for the last yet.
 	stats := c.Stats()
 	c.paths = t.paths.Bind(s, c.over, stats.RTT, stats.BytesReceived, c.use.routes(), paths.Hooks{
 		Remote: c.qc.RemoteAddr,
@@ -163,7 +163,7 @@ func (t *MeshSyncTransport) findPaths(c *Conn) {
 				t.wg.Go(c.stir)
 			}
 		},
-		Pulse: func(now time.Time) { t.feelPulse(c, now) },
+		Sample: func(now time.Time) { t.measure(c, now) },
 		Counts: func() (sent, lost uint64) {
 			s := c.qc.ConnectionStats()
 			return s.PacketsSent, s.PacketsLost
@@ -269,7 +269,7 @@ func (t *MeshSyncTransport) relayHas(l *relayConn, id PeerID, there bool) {
 func (t *MeshSyncTransport) relayLost(l *relayConn) {
 	for _, c := range t.conns() {
 		if r := l.routeTo(c.peer); c.route() == r {
-			c.paths.Doubt(r)
+			c.paths.SuspectNow(r)
 		}
 	}
 }

@@ -37,7 +37,7 @@ type peer struct {
 	// lost is when the connection of a registered peer ended, until the next.
 	lost time.Time
 	// run is the one that conn is to, or was, and lastRun the one before; warned
-	// is when they were last told of as twins, see samekey.go.
+	// is when they were last told of as two processes with one key, see samekey.go.
 	run, lastRun run
 	warned       time.Time
 	// changed is closed at the next change of pair, of what its connection's paths say, or of
@@ -192,7 +192,7 @@ func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown
 	if p.pair.Decides() {
 		tell = t.nextSeq()
 	}
-	t.show(p, c, h.offer)
+	t.install(p, c, h.offer)
 	return c, tell, nil
 }
 
@@ -222,7 +222,7 @@ func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, er
 	case !p.mayReplace():
 		return 0, false, errHasty
 	case verdict == collision.Count:
-		t.show(p, c, h.offer)
+		t.install(p, c, h.offer)
 		return t.nextSeq(), true, nil
 	}
 	if displaced := p.pair.Hold(c, h.offer); displaced != nil {
@@ -267,7 +267,7 @@ func (t *MeshSyncTransport) confirm(c *Conn, seq uint64) error {
 	if err := t.checkRoom(p, c); err != nil {
 		return err
 	}
-	t.show(p, c, word)
+	t.install(p, c, word)
 	return nil
 }
 

@@ -158,8 +158,8 @@ func (t *MeshSyncTransport) newSeriesEntry(name string, away bool) seriesEntry {
 	return e
 }
 
-// nameVitals are what the connections of all peers of one name are like.
-type nameVitals struct {
+// nameQuality are what the connections of all peers of one name are like.
+type nameQuality struct {
 	connected [2]int // by PathKind
 	rtt       time.Duration
 	loss      float64
@@ -177,19 +177,19 @@ func (m *metrics) collectPeers(ch chan<- prometheus.Metric) {
 		return
 	}
 	names, leftOut := m.names.first(limit)
-	vitals := make(map[string]*nameVitals, len(names))
+	byName := make(map[string]*nameQuality, len(names))
 	for _, n := range names {
-		vitals[n.name] = &nameVitals{}
+		byName[n.name] = &nameQuality{}
 	}
 	for t := range m.transports {
-		t.addVitals(vitals)
+		t.addQuality(byName)
 	}
 	send := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
 	}
 	send(descLeftOut, prometheus.GaugeValue, float64(leftOut))
 	for _, n := range names {
-		v := vitals[n.name]
+		v := byName[n.name]
 		send(descPeerRegistered, prometheus.GaugeValue, float64(n.registered), n.name)
 		for _, k := range []PathKind{PathDirect, PathRelay} {
 			send(descPeerConnected, prometheus.GaugeValue, float64(v.connected[k]), n.name, k.String())
@@ -203,8 +203,8 @@ func (m *metrics) collectPeers(ch chan<- prometheus.Metric) {
 	}
 }
 
-// addVitals adds what this transport knows of the names.
-func (t *MeshSyncTransport) addVitals(to map[string]*nameVitals) {
+// addQuality adds what this transport knows of the names.
+func (t *MeshSyncTransport) addQuality(to map[string]*nameQuality) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
@@ -215,7 +215,7 @@ func (t *MeshSyncTransport) addVitals(to map[string]*nameVitals) {
 		if v := to[p.watchdog.status.series.name]; v != nil {
 			v.connected[p.conn().pathKind()]++
 			v.rtt = max(v.rtt, p.conn().Stats().RTT)
-			v.loss = max(v.loss, p.conn().vitals.loss(now))
+			v.loss = max(v.loss, p.conn().quality.loss(now))
 		}
 	}
 }

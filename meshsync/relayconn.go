@@ -202,7 +202,7 @@ func (l *relayConn) dialNew() {
 
 // finish ends the link after what waits has been sent.
 func (l *relayConn) finish() {
-	l.leave()
+	l.callOff()
 	l.search.stop()
 	l.rs.mu.Lock()
 	if l.moved != nil {
@@ -218,8 +218,8 @@ func (l *relayConn) finish() {
 	}
 }
 
-// leave calls off what is under way: a dial, whose end it waits for, or a wait.
-func (l *relayConn) leave() {
+// callOff calls off what is under way: a dial, whose end it waits for, or a wait.
+func (l *relayConn) callOff() {
 	if l.cancelDial != nil {
 		l.cancelDial()
 		if d := <-l.dialed; d.client != nil {
@@ -242,7 +242,7 @@ func (l *relayConn) due() <-chan time.Time {
 }
 
 func (l *relayConn) wait(d time.Duration) {
-	l.leave()
+	l.callOff()
 	l.timer = time.NewTimer(d)
 }
 

@@ -26,7 +26,7 @@ func (l *relayConn) dial(udpOnly bool) { l.begin(udpOnly, true) }
 
 // begin begins a dial, by all URLs or by the next one.
 func (l *relayConn) begin(udpOnly, all bool) {
-	l.leave()
+	l.callOff()
 	l.budget.spend(l.rs.t.opts.Reconnect.MaxDelay)
 	l.udpOnly, l.forNew, l.again = udpOnly, false, false
 	l.setDialing(true, nil)
@@ -41,7 +41,7 @@ func (l *relayConn) begin(udpOnly, all bool) {
 	try, lookUp := l.toDial(all)
 	l.alone = !all && len(lookUp) > 0
 	o := relayclient.Options{URL: try[0], MoreURLs: try[1:], LookUp: lookUp, First: l.answered, UDPOnly: udpOnly, TCPDelay: tcpDelay}
-	go func() { // leave or dialEnded waits for it
+	go func() { // callOff or dialEnded waits for it
 		dialed <- l.connect(ctx, o)
 	}()
 }

@@ -82,9 +82,9 @@ func (l *relayConn) ask(id PeerID) (presence, error) {
 	return unknown, nil
 }
 
-// isMute reports whether the relay is connected and answers, but does not say
+// isUndecided reports whether the relay is connected and answers, but does not say
 // whether a peer is there. relays.mu is held.
-func (l *relayConn) isMute(id PeerID) bool { return l.worth(id) == worthTrying }
+func (l *relayConn) isUndecided(id PeerID) bool { return l.worth(id) == worthTrying }
 
 // What a relay is worth as the route to a peer.
 const (

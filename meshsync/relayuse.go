@@ -168,11 +168,11 @@ const presenceWait = time.Second
 // that does not say, and otherwise, when all have been heard or ctx has ended,
 // why not.
 func (u *relayUse) await(ctx context.Context) []CandidateError {
-	var patience <-chan time.Time
+	var timeout <-chan time.Time
 	for {
 		u.rs.mu.Lock()
 		there, pending, failed := u.look()
-		mute := !there && slices.ContainsFunc(u.links, func(l *relayConn) bool { return l.isMute(u.peer.id) })
+		undecided := !there && slices.ContainsFunc(u.links, func(l *relayConn) bool { return l.isUndecided(u.peer.id) })
 		if !there && pending && u.peer.changed == nil {
 			u.peer.changed = make(chan struct{})
 		}
@@ -184,14 +184,14 @@ func (u *relayUse) await(ctx context.Context) []CandidateError {
 		case !pending:
 			return failed
 		}
-		if patience == nil && mute {
-			patience = time.After(presenceWait)
-		} else if !mute {
-			patience = nil
+		if timeout == nil && undecided {
+			timeout = time.After(presenceWait)
+		} else if !undecided {
+			timeout = nil
 		}
 		select {
 		case <-changed:
-		case <-patience:
+		case <-timeout:
 			return nil
 		case <-ctx.Done():
 			return failed

@@ -19,16 +19,16 @@ type run struct {
 }
 
 const (
-	// twinsEvery is how often the same two processes are worth a warning.
-	twinsEvery = time.Hour
-	// twinsApart bounds the warnings of all peers together: anybody can make keys.
-	twinsApart = 10 * time.Second
+	// sameKeyEvery is how often the same two processes are worth a warning.
+	sameKeyEvery = time.Hour
+	// sameKeyApart bounds the warnings of all peers together: anybody can make keys.
+	sameKeyApart = 10 * time.Second
 )
 
 // noteRun takes note of the run of p that c is to, which has the given instance. If another one runs at the same
 // time, and it is time to say so, it returns from where that connected, else "". mu
 // is held.
-func (t *MeshSyncTransport) noteRun(p *peer, c *Conn, instance collision.Instance) (twin string) {
+func (t *MeshSyncTransport) noteRun(p *peer, c *Conn, instance collision.Instance) (otherProcess string) {
 	path := c.Path()
 	this := run{instance, cmp.Or(path.Remote, path.Relay)}
 	if this.instance == p.run.instance {
@@ -36,10 +36,10 @@ func (t *MeshSyncTransport) noteRun(p *peer, c *Conn, instance collision.Instanc
 		return ""
 	}
 	back := this.instance == p.lastRun.instance && p.lastRun != (run{})
-	if now := time.Now(); back && now.Sub(p.warned) >= twinsEvery && now.Sub(t.warnedOfTwins) >= twinsApart {
-		p.warned, t.warnedOfTwins = now, now
-		twin = p.run.from
+	if now := time.Now(); back && now.Sub(p.warned) >= sameKeyEvery && now.Sub(t.warnedOfSameKey) >= sameKeyApart {
+		p.warned, t.warnedOfSameKey = now, now
+		otherProcess = p.run.from
 	}
 	p.run, p.lastRun = this, p.run
-	return twin
+	return otherProcess
 }

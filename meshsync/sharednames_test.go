@@ -119,7 +119,7 @@ func (s sharing) reconnect(w *world, held bool) time.Duration {
 // What is connected anew counts as soon as if there were no old connection, stays, and is
 // the same on both sides, whatever of the old one it shares. Who holds the old one and has to
 // dial itself finds out first that the peer does not know it any more: at once where its packets still
-// arrive, and else after its patience, besideDelay and besideGrace.
+// arrive, and else after its timeout, besideDelay and besideGrace.
 func TestNewConnectionSharesTheWaysOfTheOldOne(t *testing.T) {
 	for i, s := range sharings() {
 		if raceEnabled && i%12 != 0 {

@@ -167,5 +167,5 @@ func (st *PeerStatus) addConn(c *Conn) {
 	}
 	st.Paths, st.RTT = c.Paths(), c.Stats().RTT
 	st.Path = st.Paths[0].Path
-	st.Loss, st.Health = c.vitals.loss(time.Now()), c.health()
+	st.Loss, st.Health = c.quality.loss(time.Now()), c.health()
 }

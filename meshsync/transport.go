@@ -88,8 +88,8 @@ type MeshSyncTransport struct {
 	seq    uint64           // of the last hello or active message
 	closed bool             // no connection begins to count, no dial starts
 	rules  uint64           // how often Reauthorize was called
-	// warnedOfTwins is when the last warning of that kind was logged.
-	warnedOfTwins time.Time
+	// warnedOfSameKey is when the last warning of that kind was logged.
+	warnedOfSameKey time.Time
 }
 
 // New returns a transport that listens. Peers may be connected, and their Handlers

@@ -101,10 +101,10 @@ func (w *watchdog) run() {
 	for {
 		select {
 		case <-w.stop:
-			w.rest(StateDisconnected)
+			w.stayAt(StateDisconnected)
 			return
 		case <-w.t.ctx.Done():
-			w.rest(StateDisconnected)
+			w.stayAt(StateDisconnected)
 			return
 		case <-w.conns:
 			w.connChanged()
@@ -234,7 +234,7 @@ func (w *watchdog) connLost() {
 	}
 	switch {
 	case policy.Disabled:
-		w.rest(StateDisconnected)
+		w.stayAt(StateDisconnected)
 	case w.refused:
 		w.logRefusal(cause)
 		w.wait(policy.jitter(policy.MaxDelay))
@@ -275,8 +275,8 @@ func (w *watchdog) startAnew(redial bool) {
 // wait dials after d.
 func (w *watchdog) wait(d time.Duration) { w.enter(&waitingState{wait: d}) }
 
-// rest leaves the peer alone until something revives it.
-func (w *watchdog) rest(s PeerState) {
+// stayAt leaves the peer alone until something revives it.
+func (w *watchdog) stayAt(s PeerState) {
 	w.enter(&restingState{s})
 	w.search.stop()
 }

@@ -300,7 +300,7 @@ func (w *watchdog) dialEnded(r dialResult) {
 	case !ok:
 		w.enter(&restingState{StateDisconnected}) // until run hears of the connection
 	case policy.Disabled:
-		w.rest(StateDisconnected)
+		w.stayAt(StateDisconnected)
 	case policy.MaxAttempts > 0 && attempts >= policy.MaxAttempts:
 		w.giveUp(attempts, r.err)
 	case left:
@@ -355,7 +355,7 @@ func (w *watchdog) noteFailure(err error, wait time.Duration) (attempts int, ok 
 }
 
 func (w *watchdog) giveUp(attempts int, err error) {
-	w.rest(StateGaveUp)
+	w.stayAt(StateGaveUp)
 	w.t.mu.Lock()
 	ok := w.status.connections == w.seen
 	if ok {

@@ -14,8 +14,8 @@ type watchState interface {
 	begin(w *watchdog)
 	// end stops it, and waits for its end.
 	end(w *watchdog)
-	// shown is what services see of it, while there is no connection.
-	shown() PeerState
+	// publicState is what services see of it, while there is no connection.
+	publicState() PeerState
 }
 
 type (
@@ -57,13 +57,13 @@ func (w *watchdog) enter(s watchState) {
 	if _, isUp := s.(*connectedState); isUp || w.t.peers[w.peer].conn() != nil {
 		return // the table has the say, also if the connection has just ended
 	}
-	w.status.enter(s.shown())
+	w.status.enter(s.publicState())
 	q, isQueued := s.(*queuedState)
 	w.status.queued = isQueued && !q.slot.isGranted()
 }
 
-func (s *connectedState) begin(*watchdog)  {}
-func (s *connectedState) shown() PeerState { return StateConnected }
+func (s *connectedState) begin(*watchdog)        {}
+func (s *connectedState) publicState() PeerState { return StateConnected }
 
 func (s *connectedState) end(*watchdog) {
 	if s.lookAgain != nil {
@@ -71,8 +71,8 @@ func (s *connectedState) end(*watchdog) {
 	}
 }
 
-func (s *queuedState) begin(w *watchdog) { s.slot = w.t.dialQueue.request(s.priority, w.failures) }
-func (s *queuedState) shown() PeerState  { return StateDialing }
+func (s *queuedState) begin(w *watchdog)      { s.slot = w.t.dialQueue.request(s.priority, w.failures) }
+func (s *queuedState) publicState() PeerState { return StateDialing }
 
 func (s *queuedState) end(w *watchdog) {
 	if s.slot != nil {
@@ -87,7 +87,7 @@ func (s *dialingState) begin(w *watchdog) {
 	go func() { ended <- s.dial(ctx) }() // end or dialEnded waits for it
 }
 
-func (s *dialingState) shown() PeerState { return StateDialing }
+func (s *dialingState) publicState() PeerState { return StateDialing }
 
 func (s *dialingState) end(w *watchdog) {
 	s.cancel()
@@ -107,12 +107,12 @@ func (s *waitingState) begin(w *watchdog) {
 	w.status.next = dial
 }
 
-func (s *waitingState) end(*watchdog)    { s.timer.Stop() }
-func (s *waitingState) shown() PeerState { return StateWaiting }
+func (s *waitingState) end(*watchdog)          { s.timer.Stop() }
+func (s *waitingState) publicState() PeerState { return StateWaiting }
 
-func (s *restingState) begin(*watchdog)  {}
-func (s *restingState) end(*watchdog)    {}
-func (s *restingState) shown() PeerState { return s.because }
+func (s *restingState) begin(*watchdog)        {}
+func (s *restingState) end(*watchdog)          {}
+func (s *restingState) publicState() PeerState { return s.because }
 
 // What happens in a state, for run to wait for: never, in the others.
 

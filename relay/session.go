@@ -110,7 +110,7 @@ func (s *Server) admit(id identity.PeerID, l relaylink.Link) (*session, error) {
 		AppendControl: c.appendControl, Queued: func() {}, Failed: c.failed,
 		Unsent: func(n int) { c.drop(droppedUnsent, n) }, Sent: c.sent,
 	}, &s.buffers, &s.wg)
-	c.Out.Limit, c.Out.Patience = maxEnclosed, slowAfter
+	c.Out.Limit, c.Out.SlowAfter = maxEnclosed, slowAfter
 	if l.Carrier() == CarrierTCP {
 		c.Out.Limit = maxForwarded
 	}

@@ -91,7 +91,7 @@ func (d *socketBase) unwrapped(b []byte, from net.Addr) ([]byte, net.Addr) {
 }
 
 // admit takes note of a packet that QUIC is to be shown. It returns false for one
-// to drop, and for one beside QUIC, which is dealt with. See shown for from and named.
+// to drop, and for one beside QUIC, which is dealt with. See smallPacket for from and named.
 func (d *socketBase) admit(b []byte, from net.Addr, named bool) bool {
 	if len(b) == 0 {
 		return false
@@ -100,7 +100,7 @@ func (d *socketBase) admit(b []byte, from net.Addr, named bool) bool {
 		d.takeSmall(b, from)
 		return false
 	}
-	d.resets.show(b, from, named)
+	d.resets.note(b, from, named)
 	return true
 }
 

@@ -29,12 +29,12 @@ import (
 // The one goroutine that reads packets and hands them to QUIC owns a resetter.
 type resetter struct {
 	key     quic.StatelessResetKey
-	shown   []shown // small packets of the last read
-	dropped []int   // lengths of the packets that QUIC has dropped since
+	small   []smallPacket // small packets of the last read
+	dropped []int         // lengths of the packets that QUIC has dropped since
 }
 
-// shown is a small packet that QUIC is shown.
-type shown struct {
+// A smallPacket is one that QUIC is shown.
+type smallPacket struct {
 	id   [connIDLength]byte
 	size int
 	from net.Addr
@@ -60,11 +60,11 @@ const (
 
 var _ qlogwriter.Recorder = (*resetter)(nil)
 
-// show takes note of a packet that QUIC is about to be shown, if it is a small
-// one of an established connection. See shown for from and named.
-func (r *resetter) show(b []byte, from net.Addr, named bool) {
+// note takes note of a packet that QUIC is about to be shown, if it is a small
+// one of an established connection. See smallPacket for from and named.
+func (r *resetter) note(b []byte, from net.Addr, named bool) {
 	if len(b) > minReset && len(b) <= maxSmall && b[0]&0xc0 == 0x40 { // RFC 9000 section 17.3.1: a short header
-		r.shown = append(r.shown, shown{[connIDLength]byte(b[1:]), len(b), from, named})
+		r.small = append(r.small, smallPacket{[connIDLength]byte(b[1:]), len(b), from, named})
 	}
 }
 
@@ -82,21 +82,21 @@ func (r *resetter) Close() error { return nil }
 
 // settle calls reset with each packet that QUIC, which has looked at all that it
 // was shown, has no connection for.
-func (r *resetter) settle(reset func(shown)) {
+func (r *resetter) settle(reset func(smallPacket)) {
 	if len(r.dropped) > 0 {
-		for _, p := range r.shown {
+		for _, p := range r.small {
 			if r.allDropped(p.size) {
 				reset(p)
 			}
 		}
 	}
-	r.shown, r.dropped = r.shown[:0], r.dropped[:0]
+	r.small, r.dropped = r.small[:0], r.dropped[:0]
 }
 
 // allDropped reports whether QUIC has dropped every packet of that size.
 func (r *resetter) allDropped(size int) bool {
 	left := 0
-	for _, p := range r.shown {
+	for _, p := range r.small {
 		if p.size == size {
 			left++
 		}

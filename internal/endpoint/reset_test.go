@@ -28,7 +28,7 @@ func drop(r *resetter, size int) {
 
 // settled returns the connection IDs that are reset, by their first byte.
 func settled(r *resetter) (ids []byte) {
-	r.settle(func(p shown) { ids = append(ids, p.id[0]) })
+	r.settle(func(p smallPacket) { ids = append(ids, p.id[0]) })
 	return ids
 }
 
@@ -55,7 +55,7 @@ func TestOnlyWhatQUICHasDroppedIsReset(t *testing.T) {
 			r := &resetter{}
 			for range 2 { // what was once settled has no part in the next time
 				for _, p := range tc.packets {
-					r.show(small(p.id, p.size), from, false)
+					r.note(small(p.id, p.size), from, false)
 				}
 				for _, size := range tc.dropped {
 					drop(r, size)
@@ -71,7 +71,7 @@ func TestOnlyWhatQUICHasDroppedIsReset(t *testing.T) {
 // Other packets that quic-go drops, of which other goroutines tell, are not meant.
 func TestOtherDroppedPacketsAreNotReset(t *testing.T) {
 	r := &resetter{}
-	r.show(small(1, 29), nil, false)
+	r.note(small(1, 29), nil, false)
 	r.RecordEvent(qlog.PacketDropped{Raw: qlog.RawInfo{Length: 29}, Trigger: qlog.PacketDropUnknownConnectionID})
 	r.RecordEvent(qlog.PacketDropped{Header: qlog.PacketHeader{PacketType: qlog.PacketType1RTT}, Raw: qlog.RawInfo{Length: 29}, Trigger: qlog.PacketDropPayloadDecryptError})
 	if got := settled(r); got != nil {
@@ -91,7 +91,7 @@ func TestResetHasTheTokenThatThePeerWasGiven(t *testing.T) {
 	if !hmac.Equal(reset[5:], mac.Sum(nil)[:16]) {
 		t.Error("wrong token")
 	}
-	r.show(reset, nil, false)
+	r.note(reset, nil, false)
 	if drop(r, len(reset)); settled(r) != nil {
 		t.Error("a reset is answered with a reset")
 	}
@@ -102,9 +102,9 @@ func FuzzReset(f *testing.F) {
 	f.Add(small(1, 30))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &resetter{}
-		r.show(b, nil, false)
+		r.note(b, nil, false)
 		drop(r, len(b))
-		r.settle(func(p shown) {
+		r.settle(func(p smallPacket) {
 			if reset := r.packet(p.id); len(reset) >= len(b) {
 				t.Errorf("%d bytes answered with %d", len(b), len(reset))
 			}

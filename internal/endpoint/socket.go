@@ -92,7 +92,7 @@ func (d *socketBase) isLost() bool { return d.lost.Load() }
 // resetUnknown resets the connections that QUIC did not know when it was shown
 // the packets of the last read.
 func (d *socketBase) resetUnknown() {
-	d.resets.settle(func(p shown) {
+	d.resets.settle(func(p smallPacket) {
 		switch reset := d.resets.packet(p.id); { // a packet may be lost
 		case !d.small.allow(p.from):
 		case p.named:

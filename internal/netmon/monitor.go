@@ -213,8 +213,8 @@ func (m *monitor) join(s *Subscription) bool {
 	return true
 }
 
-// leave removes a subscriber, and reports whether it was the last one.
-func (m *monitor) leave(s *Subscription) (last bool) {
+// unsubscribe removes a subscriber, and reports whether it was the last one.
+func (m *monitor) unsubscribe(s *Subscription) (last bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.subs, s)

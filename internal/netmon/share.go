@@ -53,7 +53,7 @@ func (s *Subscription) Err() error { return s.monitor.failure() }
 // It may be called once.
 func (s *Subscription) Close() {
 	s.share.mu.Lock()
-	last := s.monitor.leave(s)
+	last := s.monitor.unsubscribe(s)
 	if last && s.share.monitor == s.monitor {
 		s.share.monitor = nil
 	}

@@ -41,7 +41,7 @@ func (p *Path) Advance(now time.Time) (d Due) {
 		p.checkWidth(now, &d)
 	}
 	d.sooner(p.pingAt)
-	if late, waiting := p.quiet.late(p.patience()); waiting && p.role == Active && p.state == Valid {
+	if late, waiting := p.quiet.late(p.answerTimeout()); waiting && p.role == Active && p.state == Valid {
 		d.sooner(late)
 	}
 	if held := p.TrustedAt(now); p.role == Wanted {
@@ -86,11 +86,11 @@ func (d *Due) sooner(at time.Time) {
 // suspect makes an active path suspect if it is silent for too long. It reports
 // whether it is since now.
 func (p *Path) suspect(now time.Time) bool {
-	late, waiting := p.quiet.late(p.patience())
-	if p.state != Valid || !p.doubted && (!waiting || now.Before(late) || p.quiet.excused(late, now)) {
+	late, waiting := p.quiet.late(p.answerTimeout())
+	if p.state != Valid || !p.suspectNow && (!waiting || now.Before(late) || p.quiet.excused(late, now)) {
 		return false
 	}
-	p.doubted = false
+	p.suspectNow = false
 	p.become(Suspect, now)
 	p.pingFrom(now)
 	return true
@@ -99,7 +99,7 @@ func (p *Path) suspect(now time.Time) bool {
 // checkWidth asks for the ping that is due to see what the path takes.
 func (p *Path) checkWidth(now time.Time, d *Due) {
 	before := p.width.proven
-	wide, pair, next := p.width.due(now, p.patience(), d.Ping > 0)
+	wide, pair, next := p.width.due(now, p.answerTimeout(), d.Ping > 0)
 	if d.Wide = wide; pair {
 		d.Ping = PongSize
 	}
@@ -127,7 +127,7 @@ func (p *Path) pinged(now time.Time) {
 	case p.role == Needed:
 		p.pingAt = now.Add(p.suspicionPace(neededPace))
 	case p.state == Valid:
-		p.pingAt = now.Add(p.patience())
+		p.pingAt = now.Add(p.answerTimeout())
 	case p.role == Standby && p.tries >= standbyTries:
 		p.pingAt = time.Time{}
 	default:
@@ -138,7 +138,7 @@ func (p *Path) pinged(now time.Time) {
 // suspicionPace returns the time to the next ping of a path in a suspicion, which is least if somebody
 // waits and nothing else is against it.
 func (p *Path) suspicionPace(least time.Duration) time.Duration {
-	d := max(least, p.patience()/4)
+	d := max(least, p.answerTimeout()/4)
 	if p.idle {
 		d = max(d, min(d<<min(p.tries-1, 8), idlePace))
 	}

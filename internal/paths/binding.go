@@ -21,7 +21,7 @@ type Binding struct {
 	// suspected is since when the active path is suspect; zero: it is not.
 	suspected time.Time
 	// from is the route over which the other side's last packet of QUIC came, and hinted
-	// when it made the active path be doubted last.
+	// when it made the active path suspect last.
 	from   Route
 	hinted time.Time
 	// seen is from where a ping seemed to come to the other side last, over a direct path, as it says.
@@ -61,7 +61,7 @@ const (
 	// freshFor is how long a pong is proof enough for a move: what has answered longer ago
 	// is asked once more.
 	freshFor = 3 * time.Second
-	// hintPace is the least time between two doubts for the reason that the other side has
+	// hintPace is the least time between two suspicions for the reason that the other side has
 	// moved. Who forges its address can bring them about, and each costs a ping on every path.
 	hintPace = time.Second
 )
@@ -221,7 +221,7 @@ func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 	case b.from != route:
 		p.Follow(now)
 		advance = advance || p.followed
-		if now.Sub(b.hinted) >= hintPace && b.active.Doubt() {
+		if now.Sub(b.hinted) >= hintPace && b.active.SuspectNow() {
 			b.hinted = now
 			advance = true
 		}
@@ -312,11 +312,11 @@ func (b *Binding) Probe(now time.Time) Out {
 	return b.Advance(now)
 }
 
-// Doubt makes a path that is known to have died be asked at once, and left if another one
+// SuspectNow makes a path that is known to have died be asked at once, and left if another one
 // answers and it does not.
-func (b *Binding) Doubt(route Route, now time.Time) Out {
+func (b *Binding) SuspectNow(route Route, now time.Time) Out {
 	if p := b.path(route); p != nil && p == b.active {
-		p.Doubt()
+		p.SuspectNow()
 	}
 	return b.Advance(now)
 }

@@ -14,9 +14,9 @@ import (
 // names under which QUIC knows the connection. It begins with Layer.Bind and ends with
 // End.
 type Bound struct {
-	layer  *Layer
-	hooks  Hooks
-	beaten time.Time // when hooks.Pulse was called last
+	layer   *Layer
+	hooks   Hooks
+	sampled time.Time // when hooks.Sample was called last
 
 	mu      sync.Mutex
 	binding *Binding
@@ -34,10 +34,10 @@ type Bound struct {
 	ended   bool
 	over    func() // see End
 
-	shown shown
+	snapshot snapshot
 }
 
-// Hooks are what a connection asks of its owner, and tells it. News, Stir and Pulse are called with a
+// Hooks are what a connection asks of its owner, and tells it. News, Stir and Sample are called with a
 // lock held that all methods take.
 type Hooks struct {
 	// Remote says which address QUIC has for the connection, as long as it lasts. That need not
@@ -51,9 +51,9 @@ type Hooks struct {
 	News func()
 	// Stir makes QUIC send something that wants an answer, soon; nil: nothing does.
 	Stir func()
-	// Pulse is called when a packet of QUIC goes or comes, but no sooner than Pace after the
+	// Sample is called when a packet of QUIC goes or comes, but no sooner than Pace after the
 	// last time; nil: never.
-	Pulse func(now time.Time)
+	Sample func(now time.Time)
 	// Counts returns how many packets QUIC has sent, and how many of them it takes for lost; nil: what is
 	// lost on a path does not count.
 	Counts func() (sent, lost uint64)
@@ -72,7 +72,7 @@ func (l *Layer) Bind(s *Session, over Route, rtt time.Duration, received uint64,
 		return nil // its way was forgotten: nothing comes over it any more
 	}
 	now := time.Now()
-	b := &Bound{layer: l, hooks: hooks, beaten: now, name: addr, names: []*net.UDPAddr{addr}}
+	b := &Bound{layer: l, hooks: hooks, sampled: now, name: addr, names: []*net.UDPAddr{addr}}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.binding = NewBinding(s, over, rtt, now)
@@ -83,7 +83,7 @@ func (l *Layer) Bind(s *Session, over Route, rtt time.Duration, received uint64,
 	l.tags[s.Tag()] = b
 	l.bounds[b] = struct{}{}
 	l.mu.Unlock()
-	b.shown.active = over
+	b.snapshot.active = over
 	first := b.binding.Know(routes, now)
 	b.syncRoutes()
 	l.proved(over, b)
@@ -123,8 +123,10 @@ func (b *Bound) Offer(hosts, observed []Route, together int, told time.Time) {
 	b.act(func(now time.Time) Out { return b.binding.Offer(hosts, observed, together, told, now) })
 }
 
-// Doubt makes a path be asked, as it is known to have died.
-func (b *Bound) Doubt(r Route) { b.act(func(now time.Time) Out { return b.binding.Doubt(r, now) }) }
+// SuspectNow makes a path be asked, as it is known to have died.
+func (b *Bound) SuspectNow(r Route) {
+	b.act(func(now time.Time) Out { return b.binding.SuspectNow(r, now) })
+}
 
 // heedPace is the least time between two words of relays that a connection heeds: each
 // may cost a ping on every path, and a relay can say what it likes as often as it likes.
@@ -141,7 +143,7 @@ func (b *Bound) Heed(r Route, there bool) {
 			return b.binding.Try(r, now)
 		default:
 			b.heeded = now
-			return b.binding.Doubt(r, now)
+			return b.binding.SuspectNow(r, now)
 		}
 	})
 }
@@ -258,13 +260,13 @@ func (b *Bound) settle(now time.Time) {
 // beat says that a packet of QUIC goes or comes. It reports whether the binding has
 // something to do now. mu is held.
 func (b *Bound) beat(now time.Time) (advance bool) {
-	if b.ended || now.Sub(b.beaten) < Pace {
+	if b.ended || now.Sub(b.sampled) < Pace {
 		return false
 	}
-	b.beaten = now
+	b.sampled = now
 	b.binding.Rest()
-	if b.hooks.Pulse != nil {
-		b.hooks.Pulse(now)
+	if b.hooks.Sample != nil {
+		b.hooks.Sample(now)
 	}
 	if b.hooks.Counts != nil {
 		sent, lost := b.hooks.Counts()
@@ -298,7 +300,7 @@ func (b *Bound) take(out Out) {
 	active := b.binding.active
 	suspect := active.state == Suspect
 	dark := suspect && time.Since(active.since) >= darkAfter // it is pinged meanwhile, and each ping comes to here
-	if b.shown.set(out.Moves, active.route, b.binding.seen, suspect, dark) {
+	if b.snapshot.set(out.Moves, active.route, b.binding.seen, suspect, dark) {
 		b.count(suspect)
 		b.hooks.News()
 	}

@@ -164,12 +164,12 @@ func TestLookThatBothSidesBeginIsNotBegunBefore(t *testing.T) {
 			}
 			if changed {
 				p.take(s, s.Probe(p.now))
-				p.take(s, s.Doubt(relayA, p.now))
+				p.take(s, s.SuspectNow(relayA, p.now))
 				p.run(100 * ms) // until the other side is told
 			}
 			told := p.now
 			p.take(s, s.Offer(nil, []Route{directA}, 2, told, p.now))
-			p.take(s, s.Doubt(relayA, p.now))
+			p.take(s, s.SuspectNow(relayA, p.now))
 			p.run(time.Second)
 			if len(pinged) == 0 || !pinged[0].Equal(told.Add(60*ms)) {
 				t.Errorf("%s, the network changed %v: told at %v, pinged at %v", before, changed, told, pinged)

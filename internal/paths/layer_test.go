@@ -238,7 +238,7 @@ func TestBoundAddressIsNobodyElsesName(t *testing.T) {
 // moveTo makes a proven route the active one, as the active one has died.
 func (c *connection) moveTo(r Route) {
 	c.l.t.Helper()
-	c.Doubt(c.Active())
+	c.SuspectNow(c.Active())
 	for range 10 {
 		c.ping(r, true)
 		time.Sleep(100 * ms)
@@ -426,7 +426,7 @@ func TestCrowdThatHasGoneIsForgotten(t *testing.T) {
 			l.Redirect(short, len(short), c.name)
 		}
 		l.bag.take()
-		c.Doubt(c.Active())
+		c.SuspectNow(c.Active())
 		time.Sleep(time.Second)
 		pings := l.bag.take()
 		if n := len(pings); n < 6 {

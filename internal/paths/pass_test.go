@@ -88,7 +88,7 @@ func TestSharedWayIsWhoseThatHasProvenItLast(t *testing.T) {
 			}
 		}
 		time.Sleep(ms)
-		old.Doubt(old.Active())
+		old.SuspectNow(old.Active())
 		old.ping(other, true)
 		l.expect("after the other one has proven it", l.shownAs(short, other), x.String())
 		next.end()
@@ -311,7 +311,7 @@ func TestLayerFromManyGoroutines(t *testing.T) {
 					l.arrive(short, way)
 					l.arrive(initial, relayA)
 					l.Redirect(short, len(short), name)
-					b.Doubt(b.Active())
+					b.SuspectNow(b.Active())
 					b.Paths()
 					b.Take()
 					l.RouteOf(name)

@@ -10,7 +10,7 @@ import (
 //	Unproven   it is known and nothing more; it is pinged, less and less often
 //	           -> Valid: the pong to one of this side's pings came, on this path
 //	Valid      it can be used. If it is active, it is measured by what it carries, and if it is not, it rests
-//	           -> Suspect: active, and what wants an answer got none for its patience, max(300 ms, 3 RTT)
+//	           -> Suspect: active, and what wants an answer got none for its timeout, max(300 ms, 3 RTT)
 //	Suspect    active still, and pinged, as all others are; it is Valid again with the first thing heard on it
 //	           -> Failed: another path has answered, while this one had time to and did not
 //	Failed     it is not used. If it would be the better one it is pinged, less and less often
@@ -31,17 +31,17 @@ func (s State) String() string {
 }
 
 const (
-	// patienceFloor is the least time after which silence is suspicious. An
+	// minAnswerTimeout is the least time after which silence is suspicious. An
 	// acknowledgment may be held back for 25 ms (RFC 9000 section 18.2), and the other
 	// side may be busy for some scheduler's turns.
-	patienceFloor = 300 * time.Millisecond
-	// patienceRounds is how many round trips it is where those are long. QUIC's own
+	minAnswerTimeout = 300 * time.Millisecond
+	// answerRounds is how many round trips it is where those are long. QUIC's own
 	// timer is about three (RFC 9002 section 6.2), so it has sent again by then.
-	patienceRounds = 3
-	// patienceCeiling is the most that it comes to, unless the round trips are really that long: a third of the default of
+	answerRounds = 3
+	// maxAnswerTimeout is the most that it comes to, unless the round trips are really that long: a third of the default of
 	// IdleTimeout. One answer that a host or a modem has held back must not keep this side from looking for another path.
-	patienceCeiling = 5 * time.Second
-	// secondShare is the share of the patience that has to pass between two packets for
+	maxAnswerTimeout = 5 * time.Second
+	// secondShare is the share of the timeout that has to pass between two packets for
 	// the second one to say that the first, or itself, wants an answer: acknowledgments
 	// leave at once or 25 ms later.
 	secondShare = 4
@@ -121,11 +121,11 @@ type Path struct {
 
 	lossy bool // too many of its packets are lost
 
-	quiet   silence
-	doubted bool // it is to be suspected at once
-	asks    questions
-	unsure  unsure
-	width   width
+	quiet      silence
+	suspectNow bool // it is to be suspected at once
+	asks       questions
+	unsure     unsure
+	width      width
 
 	pingAt time.Time     // when to ping next; zero: not before something happens
 	idle   bool          // nobody waits for the end of the suspicion
@@ -156,15 +156,15 @@ func (p *Path) Route() Route { return p.route }
 // State returns what is known of it.
 func (p *Path) State() State { return p.state }
 
-// Doubt makes an active path suspect with the next Advance, though it is not silent. It
+// SuspectNow makes an active path suspect with the next Advance, though it is not silent. It
 // reports whether it was not suspect before.
-func (p *Path) Doubt() bool {
-	p.doubted = p.role == Active && p.state == Valid
-	return p.doubted
+func (p *Path) SuspectNow() bool {
+	p.suspectNow = p.role == Active && p.state == Valid
+	return p.suspectNow
 }
 
 // Waits reports whether something was sent that wants an answer and has none.
-func (p *Path) Waits() bool { return p.quiet.waiting || p.doubted || p.state == Suspect }
+func (p *Path) Waits() bool { return p.quiet.waiting || p.suspectNow || p.state == Suspect }
 
 // RTT returns its smoothed round trip time, 0 before it was measured.
 func (p *Path) RTT() time.Duration { return p.srtt }
@@ -187,10 +187,10 @@ func (p *Path) Standing(answered time.Time) Standing {
 	return s
 }
 
-// patience is after how long without an answer the path is suspicious.
-func (p *Path) patience() time.Duration {
-	d := max(patienceFloor, patienceRounds*max(p.srtt, p.latest))
-	return min(d, max(patienceCeiling, 2*p.srtt))
+// answerTimeout is after how long without an answer the path is suspicious.
+func (p *Path) answerTimeout() time.Duration {
+	d := max(minAnswerTimeout, answerRounds*max(p.srtt, p.latest))
+	return min(d, max(maxAnswerTimeout, 2*p.srtt))
 }
 
 func (p *Path) become(s State, now time.Time) {
@@ -203,7 +203,7 @@ func (p *Path) become(s State, now time.Time) {
 // bytes.
 func (p *Path) Sent(length int, now time.Time) {
 	p.width.sent(length)
-	p.quiet.sent(length, now, p.patience())
+	p.quiet.sent(length, now, p.answerTimeout())
 }
 
 // Want says how long the connection's longest packets are, which the path is to take in

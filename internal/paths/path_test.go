@@ -138,7 +138,7 @@ func TestPingsOfASuspicionAreFewAndShort(t *testing.T) {
 		l := activeLine(t, 50*ms)
 		l.passes = l.dead
 		l.spread, l.idle = tc.spread, tc.idle
-		l.Doubt()
+		l.SuspectNow()
 		l.advance()
 		l.run(15 * time.Second)
 		bytes := 0
@@ -188,7 +188,7 @@ func TestFirstPacketsAfterARestAreGivenTheWholePatience(t *testing.T) {
 	l.expect("1h0m0.3s suspected", "1h0m0.3s ping 120")
 }
 
-// QUIC tries again after a probe timeout, which is longer than the patience where round trips have varied.
+// QUIC tries again after a probe timeout, which is longer than the timeout where round trips have varied.
 func TestKeepAliveThatIsNotAnsweredIsSuspiciousHoweverLateQUICTriesAgain(t *testing.T) {
 	for _, first := range []time.Duration{100 * ms, 400 * ms, 700 * ms, 3 * time.Second} {
 		l := activeLine(t, 50*ms)

@@ -28,13 +28,13 @@ type silence struct {
 const bareSize = 40
 
 // sent takes note of a packet of so many bytes.
-func (s *silence) sent(length int, now time.Time, patience time.Duration) {
+func (s *silence) sent(length int, now time.Time, timeout time.Duration) {
 	s.presses = s.presses || length > bareSize
 	switch {
 	case s.waiting:
 	case s.first.IsZero():
 		s.first = now
-	case now.Sub(s.first) > 2*patience && !s.rested:
+	case now.Sub(s.first) > 2*timeout && !s.rested:
 		// The first one ended an exchange, and this one begins another: nothing has come
 		// meanwhile that it could acknowledge. If it is a keep-alive, the next one says whether there
 		// was no answer.
@@ -42,7 +42,7 @@ func (s *silence) sent(length int, now time.Time, patience time.Duration) {
 		if length > bareSize {
 			s.waiting, s.since = true, now
 		}
-	case now.Sub(s.first) >= patience/secondShare:
+	case now.Sub(s.first) >= timeout/secondShare:
 		s.waiting, s.since = true, s.first
 	}
 }
@@ -56,7 +56,7 @@ func (s *silence) asked(now time.Time) {
 
 // answered takes note of a pong. If a ping was all that wanted an answer, that is it.
 // What was sent besides is still not answered: if it was suspicious already, the
-// patience begins anew.
+// timeout begins anew.
 func (s *silence) answered(suspected bool, now time.Time) {
 	switch {
 	case s.first.IsZero():
@@ -69,19 +69,19 @@ func (s *silence) answered(suspected bool, now time.Time) {
 
 // late returns when the silence becomes suspicious, and false if nothing wants an
 // answer.
-func (s *silence) late(patience time.Duration) (time.Time, bool) {
-	return s.since.Add(patience), s.waiting
+func (s *silence) late(timeout time.Duration) (time.Time, bool) {
+	return s.since.Add(timeout), s.waiting
 }
 
 const (
-	// punctual is how late this side may be for the end of its patience, for that to count. A host that is later than this has
+	// punctual is how late this side may be for the end of its timeout, for that to count. A host that is later than this has
 	// more to do than it can: what it waits for may have come already, and be waiting too.
 	punctual = 50 * time.Millisecond
 	// mostBusy is for how long that is an excuse: a third of the default of IdleTimeout.
 	mostBusy = 5 * time.Second
 )
 
-// excused reports whether the silence, suspicious since a time, may be this host's own doing. Then the patience begins anew.
+// excused reports whether the silence, suspicious since a time, may be this host's own doing. Then the timeout begins anew.
 func (s *silence) excused(late, now time.Time) bool {
 	if now.Sub(late) < punctual {
 		return false

@@ -53,17 +53,17 @@ type width struct {
 	longest int // the length of the connection's longest packets
 	proven  int // the longest ping that has come through since the path was too narrow
 
-	used    bool      // longer packets than MinWidth were sent since the last check
-	checkAt time.Time // when the next one may be; zero: at once
-	doubted bool      // a short ping is to go with the next one
-	open    bool      // the last one is not answered yet
-	since   time.Time // when that was sent
-	paired  bool      // a short ping went with it
-	lostAt  time.Time // when it is lost, as that is answered; zero: it is not
-	silent  int       // how many in a row went with a short ping, and neither was answered
-	failed  int       // how many in a row were lost
-	least   bool      // they ask whether MinWidth passes
-	missed  int       // how many of these in a row were lost
+	used      bool      // longer packets than MinWidth were sent since the last check
+	checkAt   time.Time // when the next one may be; zero: at once
+	shortPing bool      // a short ping is to go with the next one
+	open      bool      // the last one is not answered yet
+	since     time.Time // when that was sent
+	paired    bool      // a short ping went with it
+	lostAt    time.Time // when it is lost, as that is answered; zero: it is not
+	silent    int       // how many in a row went with a short ping, and neither was answered
+	failed    int       // how many in a row were lost
+	least     bool      // they ask whether MinWidth passes
+	missed    int       // how many of these in a row were lost
 }
 
 // unfit reports whether not even packets of MinWidth pass.
@@ -86,11 +86,11 @@ func (w *width) want(longest int) {
 func (w *width) sent(length int) { w.used = w.used || length > MinWidth && length <= w.longest }
 
 // due returns the length of the ping to check with now, and 0 if none is due, whether a short one is to
-// follow it, and when to come again; never, if that is zero. patience is how long an answer may take, and asked says that
+// follow it, and when to come again; never, if that is zero. timeout is how long an answer may take, and asked says that
 // the path is pinged now in any case.
-func (w *width) due(now time.Time, patience time.Duration, asked bool) (length int, pair bool, next time.Time) {
+func (w *width) due(now time.Time, timeout time.Duration, asked bool) (length int, pair bool, next time.Time) {
 	if w.open {
-		if late := w.lateAt(patience); now.Before(late) {
+		if late := w.lateAt(timeout); now.Before(late) {
 			return 0, false, late
 		}
 		w.unanswered(now)
@@ -101,23 +101,23 @@ func (w *width) due(now time.Time, patience time.Duration, asked bool) (length i
 	if !w.isDue(now) {
 		return 0, false, w.checkAt
 	}
-	pair = (w.doubted || w.failed > 0) && !asked
-	w.used, w.doubted = false, false
+	pair = (w.shortPing || w.failed > 0) && !asked
+	w.used, w.shortPing = false, false
 	w.open, w.since, w.paired, w.lostAt = true, now, pair || asked, time.Time{}
 	w.checkAt = now.Add(widthPace)
 	length = w.longest
 	if w.least {
 		length = MinWidth
 	}
-	return length, pair, w.lateAt(patience)
+	return length, pair, w.lateAt(timeout)
 }
 
 // lateAt returns when the open check is lost, or there may be no answer to anything.
-func (w *width) lateAt(patience time.Duration) time.Time {
+func (w *width) lateAt(timeout time.Duration) time.Time {
 	if !w.lostAt.IsZero() {
 		return w.lostAt
 	}
-	return w.since.Add(patience)
+	return w.since.Add(timeout)
 }
 
 // isDue reports whether a check is due now, on a path that is in use.
@@ -130,11 +130,11 @@ func (w *width) unanswered(now time.Time) {
 	w.open = false
 	switch {
 	case w.lostAt.IsZero() && w.paired:
-		w.doubted = true
+		w.shortPing = true
 		w.silent++
 		w.checkAt = w.since.Add(backedOff(max(w.silent-mostSilent, 0)))
 	case w.lostAt.IsZero():
-		w.used, w.doubted, w.checkAt = true, true, now
+		w.used, w.shortPing, w.checkAt = true, true, now
 	case w.least:
 		w.missed++
 		w.checkAt = now
@@ -186,7 +186,7 @@ func (w *width) showed(length int, now time.Time) {
 
 // recheck makes the width be checked at once, because the path may be another one now. A check
 // under way goes on.
-func (w *width) recheck() { w.checkAt, w.used, w.doubted = time.Time{}, true, true }
+func (w *width) recheck() { w.checkAt, w.used, w.shortPing = time.Time{}, true, true }
 
 // back takes note that something has come again over a path that was suspect. If longer packets were sent meanwhile, that may have
 // been so because they do not pass. A check under way goes on, unless nothing came at all while an

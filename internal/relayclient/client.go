@@ -50,7 +50,7 @@ type Client struct {
 
 	stalled  chan struct{}
 	leaving  chan struct{}
-	leave    sync.Once
+	goodbye  sync.Once
 	delay    atomic.Int64 // time.Duration; set before leaving is closed
 	counters clientCounters
 

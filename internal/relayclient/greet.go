@@ -99,7 +99,7 @@ func (r *race) greet(a attempt) (*Client, error) {
 		stream = l.Conn
 	}
 	began := time.Now()
-	within := r.patience(a)
+	within := r.welcomeTimeout(a)
 	w, err := sayHello(r.ctx, stream, within)
 	if err != nil {
 		if q, ok := a.link.(*relaylink.QUIC); ok && q.Conn.Context().Err() != nil {
@@ -111,9 +111,9 @@ func (r *race) greet(a attempt) (*Client, error) {
 	return newClient(*r.o, a.to, a.link, w, time.Since(began)), nil
 }
 
-// patience is how long the welcome may take: so long that other candidates have their time,
+// welcomeTimeout is how long the welcome may take: so long that other candidates have their time,
 // too, or, if there are none, as long as the dial lasts.
-func (r *race) patience(a attempt) time.Duration {
+func (r *race) welcomeTimeout(a attempt) time.Duration {
 	if r.lookups == 0 && r.udp.over() && r.tcp.over() {
 		return r.o.DialTimeout
 	}

@@ -110,7 +110,7 @@ func (c *Client) handle(b []byte) error {
 		defer c.conn.Out.Unlock()
 		c.probe.answer(m.Nonce)
 	case relaywire.KindGoodbye:
-		c.leave.Do(func() {
+		c.goodbye.Do(func() {
 			c.delay.Store(int64(time.Duration(m.Delay) * time.Millisecond))
 			close(c.leaving)
 		})

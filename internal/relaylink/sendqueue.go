@@ -22,9 +22,9 @@ type SendQueue struct {
 	// limitStrangers, if it is not 0, how many there may be when one of a source that
 	// is not watched is put in.
 	Limit, LimitEach, LimitStrangers int
-	// Patience, if it is not 0, is how long nothing may be written of what waits
+	// SlowAfter, if it is not 0, is how long nothing may be written of what waits
 	// before the connection counts as slow.
-	Patience time.Duration
+	SlowAfter time.Duration
 	// Budget, if it is not nil, bounds what the packets of all send queues that share it
 	// take up.
 	Budget *Budget
@@ -227,16 +227,16 @@ func (o *SendQueue) Notify() {
 	o.wake()
 }
 
-// wait begins to lose patience, unless it has begun. mu is held.
+// wait begins to count the time until the connection is slow, unless it has begun. mu is held.
 func (o *SendQueue) wait() {
-	if o.Patience == 0 || o.slowSet {
+	if o.SlowAfter == 0 || o.slowSet {
 		return
 	}
 	o.slowSet, o.slowMark = true, o.link.Received()
 	if o.slow == nil {
-		o.slow = time.AfterFunc(o.Patience, o.endIfNotRead)
+		o.slow = time.AfterFunc(o.SlowAfter, o.endIfNotRead)
 	} else {
-		o.slow.Reset(o.Patience)
+		o.slow.Reset(o.SlowAfter)
 	}
 }
 
@@ -259,7 +259,7 @@ func (o *SendQueue) endIfNotRead() {
 		return
 	}
 	if now := o.link.Received(); now == o.slowMark {
-		o.slow.Reset(o.Patience)
+		o.slow.Reset(o.SlowAfter)
 		o.mu.Unlock()
 		return
 	}
@@ -348,7 +348,7 @@ func (o *SendQueue) next(control []byte, batch []Outgoing, moved int, progress, 
 		o.slow.Stop()
 	case progress: // these wait anew
 		o.slowMark = o.link.Received()
-		o.slow.Reset(o.Patience)
+		o.slow.Reset(o.SlowAfter)
 	}
 	if len(messages)+n == 0 && flushed {
 		o.running = false

@@ -31,7 +31,7 @@ const (
 	closeTimeout = time.Second
 )
 
-// A tcpLink is a link over TLS on TCP.
+// A TCP link is a link over TLS on TCP.
 type TCP struct {
 	Conn *tls.Conn
 	Raw  net.Conn // under conn
@@ -48,7 +48,7 @@ type TCP struct {
 
 var _ Link = (*TCP)(nil)
 
-// Batches keeps what tcpLinks collect packets in while they have any.
+// Batches keeps what TCP links collect packets in while they have any.
 type Batches struct{ pool sync.Pool }
 
 func (p *Batches) get() []byte {
@@ -125,7 +125,7 @@ func (l *TCP) Finish(code relaywire.CloseCode) {
 }
 
 // Drain is how a reader ends: it reads until the other side closes, or finish's
-// patience is over, and closes the connection.
+// wait is over, and closes the connection.
 func (l *TCP) Drain() {
 	io.Copy(io.Discard, l.Raw)
 	l.Raw.Close()
@@ -160,7 +160,7 @@ func (l *TCP) Carrier() relaywire.Carrier { return relaywire.CarrierTCP }
 
 func (l *TCP) Remote() netip.AddrPort { return AddrPortOf(l.Raw.RemoteAddr()) }
 
-// A pulse watches a tcpLink, for which nobody else does: when nothing came in
+// An IdleTimer watches a TCP link, for which nobody else does: when nothing came in
 // for a while it calls probe, and after idle once dead. It costs a timer and no
 // goroutine.
 type IdleTimer struct {
@@ -212,7 +212,7 @@ func (p *IdleTimer) beat() {
 	act()
 }
 
-// ExplainTCP says what an error of reading or writing a tcpLink means: an end
+// ExplainTCP says what an error of reading or writing a TCP link means: an end
 // without a close message is an ordinary one, and a write that takes too long is
 // what timeout says.
 func ExplainTCP(err, timeout error) error {

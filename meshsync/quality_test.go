@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// A patient is vitals that are looked at every vitalsEvery.
+// A patient is the quality of a connection that is looked at every qualityEvery.
 type patient struct {
-	vitals
+	quality
 	total   counts
 	changes []string // when, and to what
 }
@@ -19,7 +19,7 @@ type patient struct {
 func (p *patient) live(d time.Duration, each func() (rtt time.Duration, sent, lost uint64)) {
 	for end := p.total.at.Add(d); p.total.at.Before(end); {
 		rtt, sent, lost := each()
-		p.total = counts{p.total.at.Add(vitalsEvery), p.total.sent + sent, p.total.lost + lost}
+		p.total = counts{p.total.at.Add(qualityEvery), p.total.sent + sent, p.total.lost + lost}
 		if p.look(rtt, p.total) {
 			what := HealthGood
 			if p.isDegraded() {
@@ -72,7 +72,7 @@ func TestHealthFollowsLossAndRTT(t *testing.T) {
 		}, nil},
 		{"a single burst", func(p *patient) {
 			p.live(time.Hour, steady(50*ms, 0))
-			p.live(vitalsEvery, steady(900*ms, 90))
+			p.live(qualityEvery, steady(900*ms, 90))
 			p.live(time.Hour, steady(50*ms, 0))
 		}, nil},
 		{"one of the few packets of an idle link", func(p *patient) {

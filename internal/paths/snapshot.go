@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// shown is what others ask of a connection while they hold a lock on which all peers wait. A connection's own lock is held
+// snapshot is what others ask of a connection while they hold a lock on which all peers wait. A connection's own lock is held
 // while packets are sent, and who sends may be put aside by the system or the scheduler, for long where thousands want to
 // run; so these have another one, which is held for a few loads and stores.
-type shown struct {
+type snapshot struct {
 	mu      sync.Mutex
 	moves   []Move // not taken yet
 	active  Route
@@ -19,7 +19,7 @@ type shown struct {
 }
 
 // set reports whether there is something new but for the active path, of which moves tell.
-func (s *shown) set(moves []Move, active Route, seen netip.AddrPort, suspect, dark bool) bool {
+func (s *snapshot) set(moves []Move, active Route, seen netip.AddrPort, suspect, dark bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(moves) == 0 && suspect == s.suspect && dark == s.dark && seen == s.seen {
@@ -33,7 +33,7 @@ func (s *shown) set(moves []Move, active Route, seen netip.AddrPort, suspect, da
 // Take returns the moves since the last time, and whether the connection is suspect now:
 // it gets no answer on any path.
 func (b *Bound) Take() (moves []Move, suspect bool) {
-	s := &b.shown
+	s := &b.snapshot
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	moves, s.moves = s.moves, nil
@@ -45,9 +45,9 @@ func (b *Bound) IsSuspect() bool {
 	if b == nil {
 		return false
 	}
-	b.shown.mu.Lock()
-	defer b.shown.mu.Unlock()
-	return b.shown.suspect
+	b.snapshot.mu.Lock()
+	defer b.snapshot.mu.Unlock()
+	return b.snapshot.suspect
 }
 
 // Seen returns at which address the peer sees this side over a direct path, as it says; the zero
@@ -56,9 +56,9 @@ func (b *Bound) Seen() netip.AddrPort {
 	if b == nil {
 		return netip.AddrPort{}
 	}
-	b.shown.mu.Lock()
-	defer b.shown.mu.Unlock()
-	return b.shown.seen
+	b.snapshot.mu.Lock()
+	defer b.snapshot.mu.Unlock()
+	return b.snapshot.seen
 }
 
 // darkAfter is for how long a connection must get no answer to be dark. One that loses a third of its
@@ -70,14 +70,14 @@ func (b *Bound) IsDark() bool {
 	if b == nil {
 		return false
 	}
-	b.shown.mu.Lock()
-	defer b.shown.mu.Unlock()
-	return b.shown.dark
+	b.snapshot.mu.Lock()
+	defer b.snapshot.mu.Unlock()
+	return b.snapshot.dark
 }
 
 // Active returns the route of the active path.
 func (b *Bound) Active() Route {
-	b.shown.mu.Lock()
-	defer b.shown.mu.Unlock()
-	return b.shown.active
+	b.snapshot.mu.Lock()
+	defer b.snapshot.mu.Unlock()
+	return b.snapshot.active
 }

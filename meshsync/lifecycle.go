@@ -10,14 +10,14 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
-// show makes c the connection to p, by what the peer said last for it: the only place where one begins to count.
+// install makes c the connection to p, by what the peer said last for it: the only place where one begins to count.
 // mu is held, and t is not closed.
-func (t *MeshSyncTransport) show(p *peer, c *Conn, by collision.Offer) {
+func (t *MeshSyncTransport) install(p *peer, c *Conn, by collision.Offer) {
 	if old := p.conn(); old != nil {
-		t.end(p, old, ErrSuperseded, true)
+		t.uninstall(p, old, ErrSuperseded, true)
 		t.wg.Go(func() { old.close(ErrSuperseded) })
 	}
-	c.twin = t.noteRun(p, c, by.Instance)
+	c.otherProcess = t.noteRun(p, c, by.Instance)
 	c.rekeyed = p.proven != noKey && p.proven != c.proven
 	p.proven = c.proven
 	c.opened, c.felt = time.Now(), HealthGood
@@ -48,10 +48,10 @@ func (t *MeshSyncTransport) show(p *peer, c *Conn, by collision.Offer) {
 	}
 }
 
-// end takes c out of the table, if it is the one that counts: the only place
+// uninstall takes c out of the table, if it is the one that counts: the only place
 // where one ceases to. If it is replaced, another takes its place before mu is
 // given up, so the peer is not lost. mu is held. Closing c is the caller's.
-func (t *MeshSyncTransport) end(p *peer, c *Conn, cause error, replaced bool) {
+func (t *MeshSyncTransport) uninstall(p *peer, c *Conn, cause error, replaced bool) {
 	if !p.pair.End(c) {
 		return
 	}
@@ -105,7 +105,7 @@ func (t *MeshSyncTransport) ended(c *Conn, token goneToken) {
 	}
 	t.mu.Lock()
 	if p := t.peers[c.peer]; p != nil {
-		t.end(p, c, cause, false)
+		t.uninstall(p, c, cause, false)
 		t.tidy(p)
 	}
 	t.mu.Unlock()
@@ -132,7 +132,7 @@ func (t *MeshSyncTransport) logConnected(c *Conn) {
 	if c.rekeyed {
 		log.Log(context.Background(), level, "peer uses another key of the formation than before")
 	}
-	if c.twin != "" {
-		log.Warn("two processes use the same key", "remote", path.name(), "other", c.twin)
+	if c.otherProcess != "" {
+		log.Warn("two processes use the same key", "remote", path.name(), "other", c.otherProcess)
 	}
 }

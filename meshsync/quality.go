@@ -41,14 +41,14 @@ func (h Health) String() string {
 	}
 }
 
-// Vitals are judged by what is usual for the same connection, for nothing else is: 600 ms
+// Quality is judged by what is usual for the same connection, for nothing else is: 600 ms
 // are good by satellite and very bad on a LAN. They are looked at when packets go or
 // come, so an idle link, on which the keep-alives do, costs nothing more.
 const (
-	// vitalsEvery is the least time between two looks, and lossWindow how many of them make up
+	// qualityEvery is the least time between two looks, and lossWindow how many of them make up
 	// the minute that the loss is of.
-	vitalsEvery = paths.Pace
-	lossWindow  = 12
+	qualityEvery = paths.Pace
+	lossWindow   = 12
 	// usualFor is how long the lowest RTT is remembered that counts as usual, and up to
 	// twice as long. A link that has become slower for good is good again after that.
 	usualFor = 10 * time.Minute
@@ -66,16 +66,16 @@ const (
 	lossSample                  = 50
 	// lossMemory is of how many looks the usual loss is the average, with
 	// exponential weights: as long as usualFor.
-	lossMemory = float64(usualFor / vitalsEvery)
+	lossMemory = float64(usualFor / qualityEvery)
 	// It takes badLooks in a row to make a connection degraded, and goodLooks to make it good:
 	// a single burst is no news, and a link that comes and goes is degraded, not a
 	// source of events.
 	badLooks, goodLooks = 3, 6
 )
 
-// vitals are the measures of one connection. They take the time that it is now, and have no
+// quality is how well one connection carries packets. It takes the time that it is now, and has no
 // clock.
-type vitals struct {
+type quality struct {
 	mu       sync.Mutex // taken last
 	degraded bool
 	streak   int // looks in a row that say otherwise
@@ -105,7 +105,7 @@ type stretch struct {
 
 // look takes the measures at a time. It reports whether the connection has become degraded, or
 // is not any more.
-func (v *vitals) look(rtt time.Duration, total counts) (changed bool) {
+func (v *quality) look(rtt time.Duration, total counts) (changed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	slow, fast := v.lookAtRTT(rtt, total.at)
@@ -126,7 +126,7 @@ func (v *vitals) look(rtt time.Duration, total counts) (changed bool) {
 }
 
 // lookAtRTT reports whether an RTT is far above what is usual, and whether it is near it.
-func (v *vitals) lookAtRTT(rtt time.Duration, now time.Time) (slow, fast bool) {
+func (v *quality) lookAtRTT(rtt time.Duration, now time.Time) (slow, fast bool) {
 	if rtt <= 0 {
 		return false, true
 	}
@@ -148,7 +148,7 @@ func (v *vitals) lookAtRTT(rtt time.Duration, now time.Time) (slow, fast bool) {
 }
 
 // lookAtLoss reports whether the loss is far above what is usual, and whether it is near it.
-func (v *vitals) lookAtLoss(total counts) (high, low bool) {
+func (v *quality) lookAtLoss(total counts) (high, low bool) {
 	if v.began.IsZero() {
 		v.began = total.at
 	}
@@ -166,10 +166,10 @@ func (v *vitals) lookAtLoss(total counts) (high, low bool) {
 }
 
 // lossNow returns which part of the packets of the last minute was lost, and how many those are.
-func (v *vitals) lossNow(now time.Time) (share float64, packets uint64) {
+func (v *quality) lossNow(now time.Time) (share float64, packets uint64) {
 	var sent, lost uint64
 	for _, s := range v.window {
-		if now.Sub(v.began)-s.at < lossWindow*vitalsEvery {
+		if now.Sub(v.began)-s.at < lossWindow*qualityEvery {
 			sent += uint64(s.sent)
 			lost += uint64(s.lost)
 		}
@@ -181,7 +181,7 @@ func (v *vitals) lossNow(now time.Time) (share float64, packets uint64) {
 }
 
 // loss returns which part of the packets of the last minute was lost.
-func (v *vitals) loss(now time.Time) float64 {
+func (v *quality) loss(now time.Time) float64 {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	share, _ := v.lossNow(now)
@@ -189,7 +189,7 @@ func (v *vitals) loss(now time.Time) float64 {
 }
 
 // isDegraded reports what the last looks have made of the connection.
-func (v *vitals) isDegraded() bool {
+func (v *quality) isDegraded() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.degraded
