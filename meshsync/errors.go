@@ -9,6 +9,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/quicend"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
@@ -161,33 +162,18 @@ func explain(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); errors.Is(err, quic.ErrTransportClosed) || ok && errors.Is(op, net.ErrClosed) {
 		return fmt.Errorf("%w (%w)", ErrSocketClosed, err)
 	}
-	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
-		for _, r := range closeReasons {
-			if r.code == app.ErrorCode {
-				return fmt.Errorf("%w (%w)", r.err, err)
-			}
-		}
-		return err
-	}
-	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
-		return fmt.Errorf("%w (%w)", ErrIdle, err)
-	}
-	if _, ok := errors.AsType[*quic.StatelessResetError](err); ok {
-		return fmt.Errorf("%w (%w)", ErrReset, err)
-	}
-	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && isTurnedAway(te.ErrorCode) {
-		return fmt.Errorf("%w (%w)", ErrBusy, err)
-	}
-	return err
+	return endings.Of(err)
 }
 
-// isTurnedAway reports whether an accepting side ended the handshake for want of
-// room: at its first packet, or later, when it had to give way to another. The
-// code of an application that closes during the handshake is not sent (RFC 9000
-// section 10.2.3).
-func isTurnedAway(code quic.TransportErrorCode) bool {
-	return code == quic.ConnectionRefused || code == quic.ApplicationErrorErrorCode
-}
+// endings are what the ends of a connection to a peer mean.
+var endings = quicend.Meanings{Idle: ErrIdle, Reset: ErrReset, TurnedAway: ErrBusy, Code: func(code quic.ApplicationErrorCode) error {
+	for _, r := range closeReasons {
+		if r.code == code {
+			return r.err
+		}
+	}
+	return nil
+}}
 
 // isRefusal reports whether err is the peer's own decision not to talk to us,
 // which no other address and no quick retry will change.

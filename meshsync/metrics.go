@@ -2,7 +2,6 @@ package meshsync
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
+	"github.com/defenseunicorns/peat-mesh-go/internal/sharedmetrics"
 )
 
 // metrics are what one Registerer exports for all transports that use it:
@@ -99,25 +99,8 @@ var outageBuckets = []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600
 // newMetrics returns the metrics for t: new ones, or those that another
 // transport has registered with the same Registerer.
 func newMetrics(t *MeshSyncTransport) (*metrics, error) {
-	for {
-		m := buildMetrics(t.opts.Registerer)
-		if m.registerer != nil {
-			err := m.registerer.Register(m)
-			if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-				shared, ok := already.ExistingCollector.(*metrics)
-				if !ok {
-					return nil, err
-				}
-				m = shared
-			} else if err != nil {
-				return nil, err
-			}
-		}
-		if m.attach(t) {
-			return m, nil
-		}
-		// The last transport that used them went away in between.
-	}
+	r := t.opts.Registerer
+	return sharedmetrics.Register(r, func() *metrics { return buildMetrics(r) }, func(m *metrics) bool { return m.attach(t) })
 }
 
 func buildMetrics(r prometheus.Registerer) *metrics {

@@ -50,14 +50,13 @@ type relayConn struct {
 	opened     time.Time // client
 	dialed     chan linkDial
 	cancelDial context.CancelFunc
-	turn       int            // which of urls the next dial begins with, after the newest
-	alone      bool           // the last dial tried one URL of several
-	forNew     bool           // the dial that runs began for a new URL
-	again      bool           // there was another new one meanwhile: dial when it fails
-	udpOnly    bool           // the dial that runs
-	timer      *time.Timer    // until the next dial; nil: none is planned
-	failures   int            // dials and short-lived connections since a stable one
-	unstable   bool           // the last connection was short-lived
+	turn       int         // which of urls the next dial begins with, after the newest
+	alone      bool        // the last dial tried one URL of several
+	forNew     bool        // the dial that runs began for a new URL
+	again      bool        // there was another new one meanwhile: dial when it fails
+	udpOnly    bool        // the dial that runs
+	timer      *time.Timer // until the next dial; nil: none is planned
+	history    dialHistory
 	udpFailed  int            // dials in a row that did not get back to UDP
 	search     prober         // for a relay that does not answer
 	budget     dialBudget     // of the dials that its answers bring about
@@ -149,7 +148,7 @@ func (l *relayConn) run() {
 		case a := <-l.search.answers:
 			l.heard(a)
 		case <-l.network:
-			l.failures, l.udpFailed = 0, 0
+			l.history.failures, l.udpFailed = 0, 0
 			l.dial(false)
 		case <-l.wanted:
 			if l.client == nil && l.dialed == nil {
@@ -257,13 +256,8 @@ func isClosed(ch <-chan struct{}) bool {
 
 // failed waits after a failure, as the policy says.
 func (l *relayConn) failed(err error) {
-	policy := l.rs.t.opts.Reconnect
-	l.failures++
-	wait := policy.delay(l.failures)
 	refusal := l.refusalIn(err)
-	if isLasting(refusal) {
-		wait = policy.jitter(policy.MaxDelay)
-	}
+	wait := l.history.failed(&l.rs.t.opts.Reconnect, isLasting(refusal))
 	if refusal != nil {
 		l.become(RelayRefused, err)
 	} else {

@@ -393,8 +393,8 @@ func TestBackoffToARelayStartsAnew(t *testing.T) {
 		s.end()
 		a.stop() // the link's goroutine has ended: its state can be read
 		b.stop()
-		if l.failures > 2 || looked.Sub(l.search.began) > time.Minute {
-			t.Errorf("%d failures since a stable connection; the search began %v before", l.failures, looked.Sub(l.search.began))
+		if l.history.failures > 2 || looked.Sub(l.search.began) > time.Minute {
+			t.Errorf("%d failures since a stable connection; the search began %v before", l.history.failures, looked.Sub(l.search.began))
 		}
 	})
 }

@@ -142,10 +142,5 @@ func (l *relayConn) lost() {
 // It reports whether connections keep ending before they are stable.
 func (l *relayConn) account() (flapping bool) {
 	l.search.began = time.Now()
-	again := l.failures > 0 || l.unstable
-	l.unstable = time.Since(l.opened) < l.rs.t.opts.Reconnect.StableAfter
-	if !l.unstable {
-		l.failures = 0
-	}
-	return l.unstable && again
+	return l.history.ended(&l.rs.t.opts.Reconnect, time.Since(l.opened))
 }

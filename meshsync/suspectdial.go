@@ -65,7 +65,7 @@ func (t *MeshSyncTransport) awaitPaths(ctx context.Context, id PeerID) {
 // backoff.
 func (w *watchdog) searchBeside() {
 	w.enter(&connectedState{})
-	if (w.failures > 0 || w.unstable) && time.Since(w.upSince) < w.policy.StableAfter {
+	if w.history.isFailing() && time.Since(w.upSince) < w.policy.StableAfter {
 		return
 	}
 	w.search.began, w.search.lost = time.Now(), true

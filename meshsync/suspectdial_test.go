@@ -77,7 +77,7 @@ func TestReplacedConnectionThatHasLastedCountsAsStable(t *testing.T) {
 		if cause := causeOf(t, first, time.Second); !errors.Is(cause, ErrSuperseded) {
 			t.Fatalf("the first connection ended with %v", cause)
 		}
-		if wd.unstable {
+		if wd.history.unstable {
 			t.Error("it counts as one that keeps ending")
 		}
 		a.stop()

@@ -141,11 +141,7 @@ func New(o Options) (_ *MeshSyncTransport, err error) {
 		t.stop()
 		return nil, err
 	}
-	t.book = newAddressBook(t)
-	t.relays = newRelays(t)
-	t.paths = paths.NewLayer(t.relays)
-	t.endpoint = endpoint.New(endpoint.Config{PacketConn: pc, Key: opts.PrivateKey, Protocol: alpn, Log: t.log, Redirect: t.paths.Redirect, Arrive: t.paths.ArriveFrom, Stands: t.paths.Stands, Unwrap: t.relays.unwrap, Small: t.handlePacket, Admitted: t.paths.Pin, Known: t.known, Bounds: opts.unknown})
-	t.quic = t.endpoint.QUIC
+	t.layOn(pc)
 	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
@@ -158,6 +154,19 @@ func New(o Options) (_ *MeshSyncTransport, err error) {
 		t.wg.Go(func() { t.watchHost(host) })
 	}
 	return t, nil
+}
+
+// layOn puts the layers on top of a socket: endpoint, paths and relays.
+func (t *MeshSyncTransport) layOn(pc net.PacketConn) {
+	t.book = newAddressBook(t)
+	t.relays = newRelays(t)
+	t.paths = paths.NewLayer(t.relays)
+	t.endpoint = endpoint.New(endpoint.Config{
+		PacketConn: pc, Key: t.opts.PrivateKey, Protocol: alpn, Log: t.log, Known: t.known, Bounds: t.opts.unknown,
+		Redirect: t.paths.Redirect, Arrive: t.paths.ArriveFrom, Stands: t.paths.Stands, Admitted: t.paths.Pin,
+		Unwrap: t.relays.unwrap, Small: t.handlePacket,
+	})
+	t.quic = t.endpoint.QUIC
 }
 
 // maxStreams is how many streams of each kind a peer may have open, the

@@ -33,8 +33,7 @@ type watchdog struct {
 	relays     *peerRelays // nil: the peer is registered without a relay
 	seen       uint64      // how many of the connections it knows of
 	locating   *locating   // the lookup of the addresses; nil: there is none
-	failures   int         // failed dials and short-lived connections since a stable one
-	unstable   bool        // the last connection was short-lived
+	history    dialHistory
 	search     prober
 	onAnswer   bool           // there was an answer for the last dial
 	answeredAt netip.AddrPort // where the peer last answered a probe
@@ -184,7 +183,7 @@ func (w *watchdog) connChanged() {
 		w.pathsChanged(suspect)
 	case c != nil:
 		if had { // it took the place of another
-			w.unstable = time.Since(since) < w.policy.StableAfter
+			w.history.unstable = time.Since(since) < w.policy.StableAfter
 		}
 		w.connectionUp(c)
 	case had || w.seen != knew:
@@ -214,12 +213,7 @@ func (w *watchdog) connectionUp(c *Conn) {
 func (w *watchdog) connLost() {
 	policy := w.policy
 	lasted, cause := w.lastConn()
-	again := w.failures > 0 || w.unstable
-	w.unstable = lasted < policy.StableAfter
-	if !w.unstable {
-		w.failures = 0
-	}
-	flapping := w.unstable && again
+	flapping := w.history.ended(policy, lasted)
 	w.onAnswer, w.refused = false, isRefusal(cause)
 	w.busyUntil = time.Time{}
 	w.enter(&restingState{StateDisconnected}) // what was beside the connection is over
@@ -239,8 +233,7 @@ func (w *watchdog) connLost() {
 		w.logRefusal(cause)
 		w.wait(policy.jitter(policy.MaxDelay))
 	case flapping:
-		w.failures++
-		w.wait(policy.delay(w.failures))
+		w.wait(w.history.failed(policy, false))
 	default:
 		w.dial(priorityLost)
 	}
@@ -256,7 +249,7 @@ func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
 // startAnew forgets past failures and dials now, if the peer is not connected.
 // A dial under way is started again if it is of no more use.
 func (w *watchdog) startAnew(redial bool) {
-	w.failures, w.unstable = 0, false
+	w.history = dialHistory{}
 	if c := w.connection(); c != nil {
 		w.connectionUp(c)
 		return

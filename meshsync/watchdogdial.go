@@ -284,15 +284,14 @@ func (w *watchdog) dialEnded(r dialResult) {
 		w.connLost()
 		return
 	}
-	w.failures++
 	w.searchAfter(r.err)
 	w.onAnswer = false
 	policy := w.policy
-	wait, left := policy.delay(w.failures), w.isLeftToProbes()
+	left := w.isLeftToProbes()
 	if w.refused = isRefusal(r.err); w.refused {
 		w.logRefusal(r.err)
-		wait = policy.jitter(policy.MaxDelay)
 	}
+	wait := w.history.failed(policy, w.refused)
 	if left {
 		wait = time.Until(w.search.dialed.Add(blindAfter))
 	}

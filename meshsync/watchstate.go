@@ -71,7 +71,9 @@ func (s *connectedState) end(*watchdog) {
 	}
 }
 
-func (s *queuedState) begin(w *watchdog)      { s.slot = w.t.dialQueue.request(s.priority, w.failures) }
+func (s *queuedState) begin(w *watchdog) {
+	s.slot = w.t.dialQueue.request(s.priority, w.history.failures)
+}
 func (s *queuedState) publicState() PeerState { return StateDialing }
 
 func (s *queuedState) end(w *watchdog) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
+	"github.com/defenseunicorns/peat-mesh-go/internal/sharedmetrics"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -144,25 +145,10 @@ var relayMetrics = [...]metric{
 // newMetrics returns the metrics for s: new ones, or those that another relay
 // has registered with the same Registerer.
 func newMetrics(s *Server) (*metrics, error) {
-	for {
-		m := &metrics{registerer: s.opts.Registerer, servers: make(map[*Server]struct{})}
-		if m.registerer != nil {
-			err := m.registerer.Register(m)
-			if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-				shared, ok := already.ExistingCollector.(*metrics)
-				if !ok {
-					return nil, err
-				}
-				m = shared
-			} else if err != nil {
-				return nil, err
-			}
-		}
-		if m.attach(s) {
-			return m, nil
-		}
-		// The last relay that used them went away in between.
+	build := func() *metrics {
+		return &metrics{registerer: s.opts.Registerer, servers: make(map[*Server]struct{})}
 	}
+	return sharedmetrics.Register(s.opts.Registerer, build, func(m *metrics) bool { return m.attach(s) })
 }
 
 func (m *metrics) attach(s *Server) bool {

@@ -120,21 +120,24 @@ func streamOverPaths(ctx context.Context, out io.Writer, client echo.EchoClient,
 		} else {
 			relayed++
 		}
-		want := fmt.Sprint("message ", relayed+direct)
-		if err := stream.Send(&echo.EchoRequest{Message: want}); err != nil {
-			_, err = stream.Recv() // says why
-			return nil, err
-		}
-		got, err := stream.Recv()
-		if err != nil {
+		if err := exchange(stream, fmt.Sprint("message ", relayed+direct)); err != nil {
 			return nil, fmt.Errorf("after %d messages through the relay and %d directly: %w", relayed, direct, err)
-		}
-		if got.Message != want {
-			return nil, fmt.Errorf("%q came back for %q", got.Message, want)
 		}
 	}
 	fmt.Fprintf(out, "one stream: %d messages through the relay, and %d directly; each came back, in order\n", relayed, direct)
 	return stream, nil
+}
+
+// exchange sends a message on the stream, and waits for it to come back.
+func exchange(stream echo.Echo_BidirectionalStreamingEchoClient, want string) error {
+	if err := stream.Send(&echo.EchoRequest{Message: want}); err != nil && err != io.EOF { // io.EOF: Recv says why
+		return err
+	}
+	got, err := stream.Recv()
+	if err == nil && got.Message != want {
+		err = fmt.Errorf("%q came back for %q", got.Message, want)
+	}
+	return err
 }
 
 // call makes a unary call.

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -79,8 +78,6 @@ type Options struct {
 	// before, as after a NAT was restarted. It is called from one goroutine, of those that call
 	// Presence, and must not block.
 	Moved func(observed netip.AddrPort)
-	// Logger; default: discard.
-	Logger *slog.Logger
 }
 
 // The defaults of ClientOptions.
@@ -96,21 +93,32 @@ const (
 	maxTCPKeepAlive = relaywire.TCPIdle / 3
 )
 
-// withDefaults returns o complete, or what is wrong with it.
-func (o Options) withDefaults() (Options, error) {
+// check returns what is wrong with o.
+func (o Options) check() error {
 	if len(o.PrivateKey) != ed25519.PrivateKeySize {
-		return o, fmt.Errorf("%w: PrivateKey has %d bytes, want %d", relaywire.ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
+		return fmt.Errorf("%w: PrivateKey has %d bytes, want %d", relaywire.ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
 	}
 	if err := o.URL.Check(); err != nil {
-		return o, fmt.Errorf("%w: URL: %w", relaywire.ErrBadOption, err)
+		return fmt.Errorf("%w: URL: %w", relaywire.ErrBadOption, err)
 	}
 	for _, u := range slices.Concat(o.MoreURLs, o.LookUp) {
 		if err := u.Check(); err != nil {
-			return o, fmt.Errorf("%w: URL: %w", relaywire.ErrBadOption, err)
+			return fmt.Errorf("%w: URL: %w", relaywire.ErrBadOption, err)
 		}
 		if u.ID.IsZero() || u.ID != o.URL.ID {
-			return o, fmt.Errorf("%w: URL: %s does not pin the key that %s does", relaywire.ErrBadOption, u, o.URL)
+			return fmt.Errorf("%w: URL: %s does not pin the key that %s does", relaywire.ErrBadOption, u, o.URL)
 		}
+	}
+	if o.QUIC == nil && o.UDPOnly {
+		return fmt.Errorf("%w: UDPOnly without QUIC", relaywire.ErrBadOption)
+	}
+	return nil
+}
+
+// withDefaults returns o complete, or what is wrong with it.
+func (o Options) withDefaults() (Options, error) {
+	if err := o.check(); err != nil {
+		return o, err
 	}
 	for _, d := range []struct {
 		name     string
@@ -129,9 +137,12 @@ func (o Options) withDefaults() (Options, error) {
 			*d.value = d.standard
 		}
 	}
-	if o.QUIC == nil && o.UDPOnly {
-		return o, fmt.Errorf("%w: UDPOnly without QUIC", relaywire.ErrBadOption)
-	}
+	o.setFunctions()
+	return o, nil
+}
+
+// setFunctions sets the functions that the caller has left out.
+func (o *Options) setFunctions() {
 	if o.Resolve == nil {
 		o.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
@@ -154,8 +165,4 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Moved == nil {
 		o.Moved = func(netip.AddrPort) {}
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	return o, nil
 }

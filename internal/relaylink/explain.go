@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/quicend"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/quic-go/quic-go"
 )
@@ -12,30 +13,21 @@ import (
 // Explain turns an error of QUIC or TCP into one of this package where there is
 // one for it, and keeps the original in the chain.
 func Explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	if app, ok := errors.AsType[*quic.ApplicationError](err); ok && app.Remote {
-		if app.ErrorCode > 0xff {
-			return fmt.Errorf("%w (%w)", relaywire.ErrProtocol, err)
-		}
-		return fmt.Errorf("%w (%w)", relaywire.ReasonOf(relaywire.CloseCode(app.ErrorCode)), err)
-	}
-	if _, ok := errors.AsType[*quic.IdleTimeoutError](err); ok {
-		return fmt.Errorf("%w (%w)", relaywire.ErrIdle, err)
-	}
-	if _, ok := errors.AsType[*quic.StatelessResetError](err); ok {
-		return fmt.Errorf("%w (%w)", relaywire.ErrReset, err)
-	}
-	// Refused at the first packet, or during the handshake, when the code of the
-	// application is not sent (RFC 9000 section 10.2.3).
-	if te, ok := errors.AsType[*quic.TransportError](err); ok && te.Remote && (te.ErrorCode == quic.ConnectionRefused || te.ErrorCode == quic.ApplicationErrorErrorCode) {
-		return fmt.Errorf("%w (%w)", relaywire.ErrFull, err)
-	}
 	if isOtherVersion(err) {
 		return fmt.Errorf("%w, this side speaks version %d (%w)", relaywire.ErrVersion, relaywire.ProtocolVersion, err)
 	}
-	return err
+	return endings.Of(err)
+}
+
+// endings are what the ends of a connection between a relay and a client mean.
+var endings = quicend.Meanings{
+	Idle: relaywire.ErrIdle, Reset: relaywire.ErrReset, TurnedAway: relaywire.ErrFull,
+	Code: func(code quic.ApplicationErrorCode) error {
+		if code > 0xff {
+			return relaywire.ErrProtocol
+		}
+		return relaywire.ReasonOf(relaywire.CloseCode(code))
+	},
 }
 
 // isOtherVersion reports whether a handshake ended because the other side does not
