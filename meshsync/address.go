@@ -13,8 +13,13 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
-// maxAddrs bounds how many addresses a peer may be given.
-const maxAddrs = 32
+const (
+	// maxAddrs bounds how many addresses a peer may be given.
+	maxAddrs = 32
+	// maxPeerRelays bounds the relays of a peer: the transport stays connected to each, and a dial makes a
+	// handshake through each at which the peer is.
+	maxPeerRelays = 8
+)
 
 // An address is where a peer is dialed: a host:port, read once, where a service says it.
 type address struct {

@@ -26,13 +26,8 @@ type PeerConfig struct {
 	Name string
 }
 
-const (
-	// maxPeerRelays bounds the relays of a peer: the transport stays connected to each, and a dial makes a
-	// handshake through each at which the peer is.
-	maxPeerRelays = 8
-	// maxName bounds a name, which is in every log line about the peer.
-	maxName = 64
-)
+// maxName bounds a name, which is in every log line about the peer.
+const maxName = 64
 
 // A registration is a PeerConfig that was checked. It is never changed in place.
 type registration struct {

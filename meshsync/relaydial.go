@@ -11,6 +11,24 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
+const (
+	// udpAgain is how long a link stays on TCP before UDP is tried again; it
+	// doubles with each failure up to udpAgainMax. A try that fails costs ten
+	// packets. The firewall that blocks UDP is passed when the host moves, and
+	// then NetworkChanged should tell; so there is no hurry.
+	udpAgain    = 30 * time.Second
+	udpAgainMax = 5 * time.Minute
+	// suspectTCPDelay is the head start of UDP when a connection has fallen
+	// silent, which may be because UDP is blocked now.
+	suspectTCPDelay = 250 * time.Millisecond
+	// flushLimit is how long a link that ends may take to send what waits, the
+	// closing packets of its connections.
+	flushLimit = time.Second
+	// maxGoodbye bounds what a relay that leaves can ask for: it may be back
+	// long before, and others are not to wait for what one says.
+	maxGoodbye = time.Minute
+)
+
 // dialDue dials after a wait.
 func (l *relayConn) dialDue() {
 	if forNew := l.again; l.client != nil || forNew {
@@ -65,11 +83,6 @@ func (l *relayConn) connect(ctx context.Context, o relayclient.Options) linkDial
 	source.client = d.client
 	return d
 }
-
-// linkSource tells the news of the present client from those of the last.
-// relays.mu guards client. It is set before the client is asked anything, so
-// before there are news.
-type linkSource struct{ client *relayclient.Client }
 
 // dialEnded takes the result of a dial.
 func (l *relayConn) dialEnded(d linkDial) {
@@ -143,4 +156,28 @@ func (l *relayConn) lost() {
 func (l *relayConn) account() (flapping bool) {
 	l.search.began = time.Now()
 	return l.history.ended(&l.rs.t.opts.Reconnect, time.Since(l.opened))
+}
+
+// failed waits after a failure, as the policy says.
+func (l *relayConn) failed(err error) {
+	refusal := l.refusalIn(err)
+	wait := l.history.failed(&l.rs.t.opts.Reconnect, isLasting(refusal))
+	if refusal != nil {
+		l.become(RelayRefused, err)
+	} else {
+		l.become(RelayUnreachable, err)
+	}
+	// Probes help if the relay is silent and can be asked; and answers must not
+	// set the pace, as in searchAfter.
+	if l.key.ID.IsZero() || l.answered.IsValid() || refusal != nil || errors.Is(err, relaywire.ErrShutdown) {
+		l.search.stop()
+	} else {
+		l.search.start()
+	}
+	l.answered = netip.AddrPort{}
+	if l.again {
+		wait = 0
+	}
+	l.logger().Debug("relay dial failed", "error", err, "retry", wait)
+	l.wait(wait)
 }

@@ -1,5 +1,7 @@
 package meshsync
 
+import "github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
+
 // A relayWatch is what a relay says of a peer that somebody uses it for.
 type relayWatch struct {
 	users    int
@@ -108,3 +110,8 @@ func (l *relayConn) worth(id PeerID) int {
 		return worthTrying
 	}
 }
+
+// linkSource tells the news of the present client from those of the last.
+// relays.mu guards client. It is set before the client is asked anything, so
+// before there are news.
+type linkSource struct{ client *relayclient.Client }

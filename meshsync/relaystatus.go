@@ -2,8 +2,6 @@ package meshsync
 
 import (
 	"cmp"
-	"errors"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -108,73 +106,3 @@ func (l *relayConn) status(home bool) RelayStatus {
 	}
 	return st
 }
-
-// become sets the state and, unless there is a connection, why that is so. A
-// state that was not there before is logged, as is another reason of a relay that
-// refuses, but none of the tries in between.
-func (l *relayConn) become(s RelayState, err error) {
-	refusal := l.refusalIn(err)
-	l.rs.mu.Lock()
-	same := s == l.state && refusal == l.refusal
-	if s != l.state {
-		l.state, l.since = s, time.Now()
-	}
-	l.trouble, l.refusal = err, refusal
-	l.rs.mu.Unlock()
-	log := l.logger()
-	switch {
-	case same:
-	case s == RelayUnreachable:
-		log.Warn("relay is unreachable", "error", err)
-	case s == RelayRefused:
-		log.Warn("relay refuses", "error", err)
-	case s == RelaySilent:
-		log.Info("relay does not answer")
-	case s == RelayDialing:
-		log.Info("relay lost", "cause", err, "after", time.Since(l.opened))
-	case s == RelayConnected:
-		// Its connections are logged one by one.
-	}
-}
-
-// logger returns a logger that names the relay.
-func (l *relayConn) logger() *slog.Logger {
-	l.rs.mu.Lock()
-	defer l.rs.mu.Unlock()
-	return l.log.With("relay", l.url.HostPort())
-}
-
-// refusalOf returns the reason for which a relay refuses this side, nil if it
-// does not. That somebody else is at one of its addresses is none as long as the
-// relay may be at another.
-func refusalOf(err error) error {
-	for _, reason := range []error{relay.ErrUnauthorized, relay.ErrSuperseded, relay.ErrProtocol, relay.ErrFull} {
-		if errors.Is(err, reason) {
-			return reason
-		}
-	}
-	dial, ok := errors.AsType[*relay.DialError](err)
-	if !ok {
-		return nil
-	}
-	for _, c := range dial.Candidates {
-		if !errors.Is(c.Err, ErrIdentityMismatch) {
-			return nil
-		}
-	}
-	return ErrIdentityMismatch // who answered everywhere; a dial without a candidate does not fail so
-}
-
-// refusalIn returns the refusal in err. That somebody else is at the one URL that
-// was tried is none, unless it was so at all of them.
-func (l *relayConn) refusalIn(err error) error {
-	reason := refusalOf(err)
-	if reason == ErrIdentityMismatch && l.alone && l.refusal != reason {
-		return nil
-	}
-	return reason
-}
-
-// isLasting reports whether a quick retry is of no use. A relay that is full may
-// have room at any moment.
-func isLasting(refusal error) bool { return refusal != nil && refusal != relay.ErrFull }

@@ -9,12 +9,6 @@ import (
 	"time"
 )
 
-// A dialResult is the end of a dial, with a connection if err is nil.
-type dialResult struct {
-	tried []netip.AddrPort
-	err   error
-}
-
 // dial queues for a dial. While it has to wait for its turn, probes find out
 // whether the peer would answer.
 func (w *watchdog) dial(p dialPriority) {
@@ -28,12 +22,6 @@ func (w *watchdog) dial(p dialPriority) {
 	}
 }
 
-// locating is a lookup of the peer's addresses.
-type locating struct {
-	found  chan []netip.AddrPort // holds the result
-	cancel context.CancelFunc
-}
-
 // locate looks up addresses of the peer, for found.
 func (w *watchdog) locate(addrs []address) {
 	if !slices.ContainsFunc(addrs, address.isName) {
@@ -44,23 +32,6 @@ func (w *watchdog) locate(addrs []address) {
 	l := &locating{make(chan []netip.AddrPort, 1), cancel}
 	w.locating = l
 	go func() { l.found <- w.t.locate(ctx, w.peer, addrs) }() // stopLocating, or run, waits for it
-}
-
-// located gets the addresses that were found: never, if none are looked up.
-func (w *watchdog) located() <-chan []netip.AddrPort {
-	if w.locating == nil {
-		return nil
-	}
-	return w.locating.found
-}
-
-// stopLocating calls a lookup off, and waits for its end.
-func (w *watchdog) stopLocating() {
-	if w.locating != nil {
-		w.locating.cancel()
-		<-w.locating.found
-		w.locating = nil
-	}
 }
 
 // addrs returns the addresses of the registration.
@@ -306,13 +277,6 @@ func (w *watchdog) dialEnded(r dialResult) {
 		w.waitForAnswer()
 	default:
 		w.wait(wait)
-	}
-}
-
-// remember keeps the addresses of a dial for the next search.
-func (w *watchdog) remember(r dialResult) {
-	if len(r.tried) > 0 {
-		w.search.aim(r.tried)
 	}
 }
 

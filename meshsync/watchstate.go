@@ -2,9 +2,92 @@ package meshsync
 
 import (
 	"context"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
+
+// A watchdog keeps one registered peer connected. Its goroutine, run, sleeps
+// until one of the events below happens, and is always in one of the states of watchstate.go.
+type watchdog struct {
+	t    *MeshSyncTransport
+	peer PeerID
+
+	// Wake-ups. Each holds at most one, as a second would say nothing new.
+	conns   chan struct{} // the peer's connection came or went, or takes another path, or is suspect or is not any more
+	updates chan struct{} // Register: other addresses, relays, or another policy
+	retries chan struct{} // RetryNow
+	demands chan struct{} // WaitConn or OpenStream: somebody waits for the peer
+	network chan struct{} // NetworkChanged
+	stop    chan struct{} // closed: the registration ends
+
+	done chan struct{} // closed when run has returned
+
+	status watchdogStatus // MeshSyncTransport.mu guards it
+
+	// The goroutine of run owns these.
+	state      watchState
+	policy     *ReconnectPolicy // of the registration that it knows of
+	connected  bool
+	suspect    bool        // connected, and nothing comes over any path
+	upSince    time.Time   // when the last connection that it knows of began
+	relays     *peerRelays // nil: the peer is registered without a relay
+	seen       uint64      // how many of the connections it knows of
+	locating   *locating   // the lookup of the addresses; nil: there is none
+	history    dialHistory
+	search     prober
+	onAnswer   bool           // there was an answer for the last dial
+	answeredAt netip.AddrPort // where the peer last answered a probe
+	busySince  time.Time      // when the peer began to say that it is busy
+	busyUntil  time.Time      // until when it said so last
+	refused    bool           // the last dial, or connection, ended with the peer's refusal
+	refusal    string         // what was logged of the peer's refusals
+	budget     dialBudget     // of the dials that signs of life bring about
+	wakeups    atomic.Uint64  // how often run had something to do; for tests
+}
+
+// watchdogStatus is what others know of a watchdog, or tell it. The table sets it when a connection
+// comes or goes, run at all other times.
+type watchdogStatus struct {
+	registered   time.Time
+	registration registration
+	state        PeerState
+	since        time.Time        // state
+	next         time.Time        // in StateWaiting: the next dial, if nothing brings one about before
+	queued       bool             // in StateDialing: the dial has not begun
+	attempts     int              // failed dials since the last connection
+	announced    int              // the attempt that EventDialing was last published for
+	good         []netip.AddrPort // where the last connection's packets could go, when it ended
+	lastErr      error
+	connections  uint64    // how many there have been
+	opened       time.Time // when the last of them began
+	stopping     bool      // by Unregister or Disconnect: stop is closed
+	series       seriesEntry
+}
+
+func newWatchdog(t *MeshSyncTransport, id PeerID, r registration) *watchdog {
+	w := &watchdog{
+		t: t, peer: id, policy: r.policy, state: &restingState{StateDisconnected},
+		status:  watchdogStatus{registration: r, registered: time.Now()},
+		conns:   make(chan struct{}, 1),
+		updates: make(chan struct{}, 1),
+		retries: make(chan struct{}, 1),
+		demands: make(chan struct{}, 1),
+		network: make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+	w.search = newProber(t, id, r.policy)
+	return w
+}
+
+// signal sets a wake-up.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
 
 // A watchState is what a watchdog does now: one of the types below, each with what belongs to it. While its connection is
 // suspect, as nothing comes over any of its paths, it queues, dials and waits beside it: the peer may have been
@@ -148,4 +231,82 @@ func (w *watchdog) lookAgain() <-chan time.Time {
 		return s.lookAgain.C
 	}
 	return nil
+}
+
+// halt makes run end. MeshSyncTransport.mu is held.
+func (w *watchdog) halt() {
+	if !w.status.stopping {
+		w.status.stopping = true
+		close(w.stop)
+	}
+}
+
+// connection looks up the connection, and follows what the table says of how
+// many there have been.
+func (w *watchdog) connection() *Conn {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	c := w.t.peers[w.peer].conn()
+	w.connected, w.seen, w.upSince = c != nil, w.status.connections, w.status.opened
+	w.suspect = c != nil && c.isSuspect()
+	return c
+}
+
+// lastConn returns how long the last connection lasted, and why it ended.
+func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
+	w.t.mu.Lock()
+	defer w.t.mu.Unlock()
+	return w.t.peers[w.peer].lost.Sub(w.status.opened), w.status.lastErr
+}
+
+// wait dials after d.
+func (w *watchdog) wait(d time.Duration) { w.enter(&waitingState{wait: d}) }
+
+// stayAt leaves the peer alone until something revives it.
+func (w *watchdog) stayAt(s PeerState) {
+	w.enter(&restingState{s})
+	w.search.stop()
+}
+
+// enter is called with MeshSyncTransport.mu held.
+func (s *watchdogStatus) enter(state PeerState) {
+	if s.state != state || s.since.IsZero() {
+		s.state, s.since = state, time.Now()
+	}
+}
+
+// A dialResult is the end of a dial, with a connection if err is nil.
+type dialResult struct {
+	tried []netip.AddrPort
+	err   error
+}
+
+// locating is a lookup of the peer's addresses.
+type locating struct {
+	found  chan []netip.AddrPort // holds the result
+	cancel context.CancelFunc
+}
+
+// stopLocating calls a lookup off, and waits for its end.
+func (w *watchdog) stopLocating() {
+	if w.locating != nil {
+		w.locating.cancel()
+		<-w.locating.found
+		w.locating = nil
+	}
+}
+
+// located gets the addresses that were found: never, if none are looked up.
+func (w *watchdog) located() <-chan []netip.AddrPort {
+	if w.locating == nil {
+		return nil
+	}
+	return w.locating.found
+}
+
+// remember keeps the addresses of a dial for the next search.
+func (w *watchdog) remember(r dialResult) {
+	if len(r.tried) > 0 {
+		w.search.aim(r.tried)
+	}
 }
