@@ -68,7 +68,7 @@ func TestWelcomeTellsTheAddressBehindNAT(t *testing.T) {
 }
 
 // Reordered packets look like lost ones to the peers' QUIC. Long packets travel
-// in parts, and still none overtakes another.
+// in fragments, and still none overtakes another.
 func TestPacketsOfAllSizesStayInOrder(t *testing.T) {
 	for name, set := range carrierSets {
 		t.Run(name, func(t *testing.T) {

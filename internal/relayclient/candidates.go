@@ -13,7 +13,7 @@ import (
 
 // records are the addresses of one URL, or why there are none.
 type records struct {
-	url int // 0 is ClientOptions.URL, then come MoreURLs, then LookUp
+	url int // 0 is Options.URL, then come MoreURLs, then LookUp
 	ips []netip.Addr
 	err error
 }

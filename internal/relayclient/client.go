@@ -26,7 +26,7 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// ClientStats counts what a Client carried.
+// Stats counts what a Client carried.
 type Stats struct {
 	PacketsSent, PacketsReceived uint64
 	BytesSent, BytesReceived     uint64 // of packets, without headers

@@ -15,7 +15,7 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// ClientOptions say how Dial connects to a relay. URL and PrivateKey are
+// Options say how Dial connects to a relay. URL and PrivateKey are
 // required; the zero value of every other field works.
 type Options struct {
 	// URL names the relay.
@@ -80,7 +80,7 @@ type Options struct {
 	Moved func(observed netip.AddrPort)
 }
 
-// The defaults of ClientOptions.
+// The defaults of Options.
 const (
 	defaultKeepAlive   = 5 * time.Second
 	defaultIdleTimeout = 15 * time.Second

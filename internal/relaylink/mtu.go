@@ -12,7 +12,7 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
-// A path is how long forwarded packets may be between a client and the relay. Each
+// An MTU is how long forwarded packets may be between a client and the relay. Each
 // side finds it out for what it sends, with tests that the other one answers: a
 // network may let no such packets pass at all, or only shorter ones, and drops the
 // others without a word; and it may begin to do so at any time (RFC 8899 sections 4.3

@@ -38,7 +38,7 @@ type Link interface {
 
 var errUnsendable = errors.New("packet does not fit into the link's datagrams")
 
-// A quicLink is a link over QUIC.
+// A QUIC is a link over QUIC.
 type QUIC struct {
 	Conn    *quic.Conn
 	Control *quic.Stream

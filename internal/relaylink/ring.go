@@ -10,7 +10,7 @@ const BufferSize = 1536
 // collector.
 type Buffers struct{ pool sync.Pool }
 
-// Get returns an empty buffer of bufferSize.
+// Get returns an empty buffer of BufferSize.
 func (p *Buffers) Get() []byte {
 	if b, ok := p.pool.Get().(*[BufferSize]byte); ok {
 		return b[:0]
@@ -70,7 +70,7 @@ func (r *ring[T]) take(out []T) int {
 	return n
 }
 
-// rest gives up what an empty ring has grown to.
+// release gives up what an empty ring has grown to.
 func (r *ring[T]) release() {
 	if r.n == 0 && len(r.items) > ringKeep {
 		r.items, r.head = nil, 0

@@ -11,7 +11,7 @@ import (
 var (
 	// ErrBadURL says that a relay URL is malformed.
 	ErrBadURL = errors.New("bad relay URL")
-	// ErrBadOption says that a field of ClientOptions or ServerOptions cannot
+	// ErrBadOption says that a field of the options, of a client or a server, cannot
 	// be used.
 	ErrBadOption = errors.New("bad option")
 	// ErrClosed says that this side closed the connection, or the server.
