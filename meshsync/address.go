@@ -73,8 +73,6 @@ func parseRoute(addrs, relays []string) (route, error) {
 		return route{}, ErrNoRoute
 	case len(addrs) > maxAddrs:
 		return route{}, fmt.Errorf("%w: %d addresses, at most %d", ErrBadAddress, len(addrs), maxAddrs)
-	case len(relays) > maxPeerRelays:
-		return route{}, fmt.Errorf("%w: %d relays, at most %d", ErrBadAddress, len(relays), maxPeerRelays)
 	}
 	r := route{addrs: make([]address, 0, len(addrs))}
 	for _, s := range addrs {
@@ -83,6 +81,9 @@ func parseRoute(addrs, relays []string) (route, error) {
 			return route{}, err
 		}
 		r.addrs = append(r.addrs, a)
+	}
+	if len(relays) > maxPeerRelays {
+		return route{}, fmt.Errorf("%w: %d relays, at most %d", ErrBadAddress, len(relays), maxPeerRelays)
 	}
 	var err error
 	r.relays, err = parseRelays(relays)

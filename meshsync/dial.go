@@ -349,7 +349,7 @@ func (r *race) reachWith(k formationKey, over paths.Route, conf *quic.Config) (c
 	r.t.windows.noteDialed(r.t.endpoint.Real(to))
 	within := happyeyeballs.HelloTimeout(time.Since(began))
 	if r.beside { // the hellos outlive the dial's own time by no more than the shortest time that they have
-		within = min(within, max(happyeyeballs.HelloTimeout(0), time.Until(r.end)))
+		within = min(within, max(happyeyeballs.MinHello, time.Until(r.end)))
 	}
 	c, err = r.t.greet(r.ctx, qc, r.peer, k, within)
 	if err != nil {

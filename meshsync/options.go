@@ -127,6 +127,8 @@ type Options struct {
 	// Registerer, the largest value counts for all that have one.
 	PeerMetrics int
 
+	homes []relaywire.URL // of Relays, from withDefaults on
+
 	// tests' own
 	resolve   resolveFunc
 	hostAddrs func() []netip.Prefix
@@ -138,7 +140,8 @@ type Options struct {
 type resolveFunc func(ctx context.Context, host string) ([]netip.Addr, error)
 
 func (o Options) withDefaults() (Options, error) {
-	if err := o.validate(); err != nil {
+	var err error
+	if o.homes, err = o.check(); err != nil {
 		return o, err
 	}
 	if o.PrivateKey == nil {
@@ -181,19 +184,20 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-func (o Options) validate() error {
+// check returns the URLs of the home relays, or what is wrong with o.
+func (o Options) check() (homes []relaywire.URL, err error) {
 	if o.PrivateKey != nil && len(o.PrivateKey) != ed25519.PrivateKeySize {
-		return fmt.Errorf("%w: PrivateKey has %d bytes, want %d", ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
+		return nil, fmt.Errorf("%w: PrivateKey has %d bytes, want %d", ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
 	}
 	if err := o.Formation.validate(); err != nil {
-		return err
+		return nil, err
 	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
 	}{{"KeepAlive", o.KeepAlive}, {"IdleTimeout", o.IdleTimeout}, {"DialTimeout", o.DialTimeout}} {
 		if d.value < 0 {
-			return fmt.Errorf("%w: %s is negative: %v", ErrBadOption, d.name, d.value)
+			return nil, fmt.Errorf("%w: %s is negative: %v", ErrBadOption, d.name, d.value)
 		}
 	}
 	for _, n := range []struct {
@@ -205,30 +209,24 @@ func (o Options) validate() error {
 		{"StreamWindow", o.StreamWindow}, {"ConnWindow", o.ConnWindow},
 	} {
 		if n.value < 0 {
-			return fmt.Errorf("%w: %s is negative: %d", ErrBadOption, n.name, n.value)
+			return nil, fmt.Errorf("%w: %s is negative: %d", ErrBadOption, n.name, n.value)
 		}
 	}
 	if o.PeerMetrics > maxPeerMetrics {
-		return fmt.Errorf("%w: PeerMetrics is %d, at most %d", ErrBadOption, o.PeerMetrics, maxPeerMetrics)
+		return nil, fmt.Errorf("%w: PeerMetrics is %d, at most %d", ErrBadOption, o.PeerMetrics, maxPeerMetrics)
 	}
 	if o.PacketConn != nil && o.ListenAddr != "" {
-		return fmt.Errorf("%w: both PacketConn and ListenAddr %q are set", ErrBadOption, o.ListenAddr)
+		return nil, fmt.Errorf("%w: both PacketConn and ListenAddr %q are set", ErrBadOption, o.ListenAddr)
 	}
-	if _, err := o.homeRelays(); err != nil {
-		return err
-	}
-	return o.Reconnect.validate()
-}
-
-// homeRelays reads the URLs of Relays.
-func (o Options) homeRelays() ([]relaywire.URL, error) {
-	urls, err := parseRelays(o.Relays)
-	if err != nil {
+	if homes, err = parseRelays(o.Relays); err != nil {
 		return nil, fmt.Errorf("%w: Relays: %w", ErrBadOption, err)
 	}
-	return urls, nil
+	return homes, o.Reconnect.validate()
 }
 
 // Validate returns an ErrBadOption for what New would refuse, without opening anything; New finds out by
 // itself whether it can listen.
-func (o Options) Validate() error { return o.validate() }
+func (o Options) Validate() error {
+	_, err := o.check()
+	return err
+}

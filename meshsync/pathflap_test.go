@@ -123,7 +123,7 @@ var pathFlaps = []pathFlap{
 		// Each of the two has to answer for 32 s in the end. When it dies the other one may answer before the relay, which
 		// takes over from that one, as it has never failed. A path that has to answer is pinged every few seconds: if all these
 		// happen to come in its good seconds, for a minute, its failures are forgiven, and the path changes up to 40
-		// times until it has to answer for so long again. That takes place several times in an hour.
+		// times until it has to answer for so long again. In 50 runs there were 331 to 776 changes in an hour.
 		name: "two direct ones in turn, with a relay", at: twoPaths, changes: 2*3*3600/32 + 8*40, pause: failoverP50,
 		turn: func(m *meeting, up bool) { m.direct(up); m.second(!up) },
 	}, {

@@ -39,23 +39,27 @@ type registration struct {
 
 // Validate returns the error for which Register would refuse cfg: ErrNoRoute, ErrBadAddress or ErrBadOption.
 func (cfg PeerConfig) Validate() error {
-	if _, err := parseRoute(cfg.Addrs, cfg.Relays); err != nil {
-		return err
+	_, err := cfg.check()
+	return err
+}
+
+// check returns where the peer is to be dialed, or what is wrong with cfg.
+func (cfg PeerConfig) check() (route, error) {
+	to, err := parseRoute(cfg.Addrs, cfg.Relays)
+	if err != nil {
+		return route{}, err
 	}
 	if cfg.Reconnect != nil {
 		if err := cfg.Reconnect.validate(); err != nil {
-			return err
+			return route{}, err
 		}
 	}
-	return checkName(cfg.Name)
+	return to, checkName(cfg.Name)
 }
 
 // registrationOf returns what a service says of a peer, or what is wrong with it.
 func (t *MeshSyncTransport) registrationOf(cfg PeerConfig) (registration, error) {
-	if err := cfg.Validate(); err != nil {
-		return registration{}, err
-	}
-	to, err := parseRoute(cfg.Addrs, cfg.Relays)
+	to, err := cfg.check()
 	if err != nil {
 		return registration{}, err
 	}
@@ -74,9 +78,9 @@ func (t *MeshSyncTransport) registrationOf(cfg PeerConfig) (registration, error)
 
 // addrTexts returns the addresses as the service has written them.
 func (r registration) addrTexts() []string {
-	texts := make([]string, len(r.addrs))
-	for i, a := range r.addrs {
-		texts[i] = a.String()
+	var texts []string
+	for _, a := range r.addrs {
+		texts = append(texts, a.String())
 	}
 	return texts
 }
@@ -118,7 +122,7 @@ func (t *MeshSyncTransport) logOf(id PeerID) *slog.Logger {
 // dialsAs reports whether the peer is dialed in the same way: at the same addresses and relays, in whatever
 // order, and as often.
 func (r registration) dialsAs(other registration) bool {
-	return sameSet(r.addrs, other.addrs) && sameSet(r.relays, other.relays) && *r.policy == *other.policy
+	return sameSet(r.addrs, other.addrs) && sameSet(r.relayURLs, other.relayURLs) && *r.policy == *other.policy
 }
 
 // sameSet reports whether two lists have the same elements.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
-	"github.com/defenseunicorns/peat-mesh-go/relay"
 )
 
 // A relayConn keeps the transport connected to one relay, as a watchdog does to
@@ -237,12 +236,12 @@ func (l *relayConn) logger() *slog.Logger {
 // does not. That somebody else is at one of its addresses is none as long as the
 // relay may be at another.
 func refusalOf(err error) error {
-	for _, reason := range []error{relay.ErrUnauthorized, relay.ErrSuperseded, relay.ErrProtocol, relay.ErrFull} {
+	for _, reason := range []error{relaywire.ErrUnauthorized, relaywire.ErrSuperseded, relaywire.ErrProtocol, relaywire.ErrFull} {
 		if errors.Is(err, reason) {
 			return reason
 		}
 	}
-	dial, ok := errors.AsType[*relay.DialError](err)
+	dial, ok := errors.AsType[*relaywire.DialError](err)
 	if !ok {
 		return nil
 	}
@@ -266,4 +265,4 @@ func (l *relayConn) refusalIn(err error) error {
 
 // isLasting reports whether a quick retry is of no use. A relay that is full may
 // have room at any moment.
-func isLasting(refusal error) bool { return refusal != nil && refusal != relay.ErrFull }
+func isLasting(refusal error) bool { return refusal != nil && refusal != relaywire.ErrFull }

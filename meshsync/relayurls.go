@@ -48,7 +48,7 @@ func (l *relayConn) name(u relaywire.URL) {
 // newURL returns a URL that nobody names yet.
 func (l *relayConn) newURL(u relaywire.URL) *namedURL {
 	n := &namedURL{url: u}
-	if ap, ok := u.Addr(); ok && l.rs.t.endpoint.Reaches(ap.Addr()) {
+	if ap, ok := relaywire.AddrOf(u); ok && l.rs.t.endpoint.Reaches(ap.Addr()) {
 		n.addrs = []netip.AddrPort{ap} // can be probed before it is dialed
 	}
 	return n

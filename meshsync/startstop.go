@@ -23,10 +23,6 @@ func New(o Options) (_ *MeshSyncTransport, err error) {
 	if err != nil {
 		return nil, err
 	}
-	homes, err := opts.homeRelays()
-	if err != nil {
-		return nil, err
-	}
 	cert, err := identity.Certificate(opts.PrivateKey)
 	if err != nil {
 		return nil, err
@@ -63,14 +59,14 @@ func New(o Options) (_ *MeshSyncTransport, err error) {
 		t.stop()
 		return nil, err
 	}
-	t.layOn(pc)
+	t.buildLayers(pc)
 	if err := t.listen(); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
 	if t.metrics, err = newMetrics(t); err != nil {
 		return nil, errors.Join(err, t.abandon())
 	}
-	t.relays.start(homes)
+	t.relays.start(opts.homes)
 	t.wg.Go(t.acceptLoop)
 	if host != nil {
 		t.wg.Go(func() { t.watchHost(host) })
@@ -78,8 +74,8 @@ func New(o Options) (_ *MeshSyncTransport, err error) {
 	return t, nil
 }
 
-// layOn puts the layers on top of a socket: endpoint, paths and relays.
-func (t *MeshSyncTransport) layOn(pc net.PacketConn) {
+// buildLayers puts the layers on top of a socket: endpoint, paths and relays.
+func (t *MeshSyncTransport) buildLayers(pc net.PacketConn) {
 	t.book = newAddressBook(t)
 	t.relays = newRelays(t)
 	t.paths = paths.NewLayer(t.relays)

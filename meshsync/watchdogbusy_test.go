@@ -16,8 +16,8 @@ import (
 // unanswered, while that is set.
 type busyConn struct {
 	net.PacketConn
-	id              PeerID
-	busy, undecided atomic.Bool
+	id         PeerID
+	busy, mute atomic.Bool
 }
 
 func (c *busyConn) WriteTo(b []byte, to net.Addr) (int, error) {
@@ -25,7 +25,7 @@ func (c *busyConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	case c.busy.Load() && len(b) == endpoint.ProbeSize && b[0] == endpoint.TypeAnswer:
 		c.PacketConn.WriteTo(endpoint.BusyPacket(c.id, endpoint.NonceOf(b), time.Second), to)
 		return len(b), nil
-	case c.undecided.Load() && b[0]&0x80 != 0: // RFC 9000 section 17.2: a long header
+	case c.mute.Load() && b[0]&0x80 != 0: // RFC 9000 section 17.2: a long header
 		return len(b), nil
 	}
 	return c.PacketConn.WriteTo(b, to)
@@ -92,7 +92,7 @@ func TestHandshakeWithABusyPeerIsGivenTime(t *testing.T) {
 		b.wrap = func(pc net.PacketConn) net.PacketConn {
 			conn = &busyConn{PacketConn: pc, id: PeerIDFromKey(b.key)}
 			conn.busy.Store(true)
-			conn.undecided.Store(true)
+			conn.mute.Store(true)
 			return conn
 		}
 		b.start()
@@ -100,7 +100,7 @@ func TestHandshakeWithABusyPeerIsGivenTime(t *testing.T) {
 		a.awaitState(b, StateDialing, 5*time.Second)
 		dialing := time.Now()
 		time.Sleep(a.MeshSyncTransport.opts.DialTimeout + time.Second)
-		conn.undecided.Store(false)
+		conn.mute.Store(false)
 		a.awaitConnected(1, 20*time.Second)
 		if took := time.Since(dialing); took <= a.MeshSyncTransport.opts.DialTimeout {
 			t.Fatalf("connected after %v: the test shows nothing", took)

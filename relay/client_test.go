@@ -140,7 +140,7 @@ func TestBusyLinkIsNotAStall(t *testing.T) {
 	})
 }
 
-// How a client reads what its relay says: so many messages a second and at once, where a ping counts as
+// How a client reads what its relay says, as relayclient's client.go has it: so many messages a second and at once, where a ping counts as
 // several; and QUIC's window for them.
 const (
 	messageRate   = 1000

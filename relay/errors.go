@@ -42,11 +42,16 @@ var (
 
 type (
 	// A GoodbyeError says that the relay announced that it would close. It is an
-	// ErrGoodbye, and unwraps to what then ended the connection.
+	// ErrGoodbye, and unwraps to what then ended the connection. Its fields are Delay, a
+	// time.Duration after which the relay asked its clients to come back, and Err, what
+	// ended the connection.
 	GoodbyeError = relaywire.GoodbyeError
 	// A DialError says why a relay could not be reached: each candidate that was tried,
-	// with its own error. It unwraps to all of them.
+	// with its own error. It unwraps to all of them. Its fields are URL, the relay's, and
+	// Candidates, a []CandidateError in the order in which they failed.
 	DialError = relaywire.DialError
-	// A CandidateError is what became of one candidate of a dial.
+	// A CandidateError is what became of one candidate of a dial. Its fields are Carrier,
+	// "" if the host did not resolve, Addr, the address as it was tried (IP:port) or the URL's
+	// host:port, and Err.
 	CandidateError = relaywire.CandidateError
 )

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
+	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
 // A forwarding is the socket of a client that sends and takes packets beside QUIC.
@@ -96,7 +98,7 @@ func (f *forwarding) enclosed() uint64 {
 	return s.PacketsSent - s.Forwarded
 }
 
-// How often a path is tested, at first and while it carries full packets, and how often in vain.
+// How often a path is tested, as relaylink's mtu.go has it, at first and while it carries full packets, and how often in vain.
 const (
 	testEvery  = time.Second
 	checkEvery = 3 * time.Second
@@ -382,17 +384,14 @@ func TestRunThatIsTooLongIsCounted(t *testing.T) {
 // A client that watches ever new peers, and stops to, and does not read what becomes
 // of their channels, is too slow.
 func TestChannelNoticesAreBounded(t *testing.T) {
-	inWorld(t, ServerOptions{}, func(w *world) {
-		c := w.greeted(1, CarrierTCP) // it reads nothing, so next to nothing is written
-		s := w.relay.table.find(testID(1))
-		for n := range 2*relaywire.MaxWatches + 1000 {
-			s.tellSend(testID(n+2), 0)
-		}
-		c.write(relaywire.AppendPeer(nil, relaywire.KindWatch, testID(2)))
-		if code, err := c.closedWith(time.Second); err != nil || code != relaywire.CodeSlow {
-			t.Errorf("closed with %d, %v", code, err)
-		}
-	})
+	c := stuckSession(t)
+	watch := relaywire.AppendPeer(nil, relaywire.KindWatch, testID(2))[relaywire.LengthSize:]
+	for n := range 2*relaywire.MaxWatches + 1 {
+		c.tellSend(identity.PeerID{1, byte(n), byte(n >> 8)}, 0)
+	}
+	if err := c.handle(watch); !errors.Is(err, ErrSlow) {
+		t.Errorf("%d notices about channels wait: %v, want %v", len(c.channels), err, ErrSlow)
+	}
 }
 
 // A crowd that comes back to a client that watches none of them gets through with its

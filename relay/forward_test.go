@@ -203,7 +203,7 @@ func TestAFloodForADeafClientHarmsNobody(t *testing.T) {
 // relay looks by itself.
 func TestLittleBudgetDoesNotStopAClientThatOnlyReceives(t *testing.T) {
 	inWorld(t, ServerOptions{}, func(w *world) {
-		w.relay.budget.Most = 5 * 16 // for four packets at a time
+		w.relay.budget.Most = 5 * 16 // for four packets at a time: each queue takes a sixteenth, as in relaylink's budget.go
 		a, b := w.client(1), w.client(2)
 		b.Watch(a.id())
 		time.Sleep(time.Second)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/defenseunicorns/peat-mesh-go/internal/rate"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
@@ -40,7 +41,7 @@ func TestNoticesAreBoundedByTheWatches(t *testing.T) {
 // stuckSession returns a session to which nothing can be written: its send queue waits for the link with its first message.
 func stuckSession(t *testing.T) *session {
 	t.Helper()
-	c, l, wg := &session{}, &stuckLink{free: make(chan struct{})}, new(sync.WaitGroup)
+	c, l, wg := &session{requests: rate.NewBucket(requestRate, requestBurst, requestBurst)}, &stuckLink{free: make(chan struct{})}, new(sync.WaitGroup)
 	c.Open(l, relaylink.Callbacks{
 		AppendControl: func(b []byte) []byte { return append(b, 0) },
 		Failed:        func(error) {},

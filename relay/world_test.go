@@ -38,10 +38,10 @@ const (
 	testPort = 4443
 )
 
-// How long the last message of a connection over TCP, and then the other side's end of it, may take.
+// How long the last message of a connection over TCP, and then the other side's end of it, may take, as in relaylink's tcp.go.
 const closeTimeout = time.Second
 
-// What the client's options have as their defaults.
+// What the client's options have as their defaults, in relayclient's options.go.
 const (
 	clientKeepAlive   = 5 * time.Second
 	clientIdleTimeout = 15 * time.Second

@@ -20,7 +20,8 @@ const (
 	// MaxRecords bounds how many of a name's records are used.
 	MaxRecords = 16
 
-	minHello   = time.Second
+	// MinHello is what the hellos have at the least.
+	MinHello   = time.Second
 	helloShare = 3
 )
 
@@ -53,7 +54,7 @@ func Addresses(records []netip.Addr, port uint16, usable func(netip.Addr) bool) 
 // HelloTimeout is how long the hellos may take over an address at which the handshake, which
 // was a round trip too, took so long: one that falls silent in between must not hold
 // up the others, of which only one at a time can say hello.
-func HelloTimeout(handshake time.Duration) time.Duration { return max(minHello, helloShare*handshake) }
+func HelloTimeout(handshake time.Duration) time.Duration { return max(MinHello, helloShare*handshake) }
 
 // A NoAnswerError is what became of an attempt whose time ran out in silence. It is a
 // context.DeadlineExceeded.

@@ -87,10 +87,10 @@ func (d *Due) sooner(at time.Time) {
 // whether it is since now.
 func (p *Path) suspect(now time.Time) bool {
 	late, waiting := p.quiet.late(p.answerTimeout())
-	if p.state != Valid || !p.suspectNow && (!waiting || now.Before(late) || p.quiet.excused(late, now)) {
+	if p.state != Valid || !p.toSuspect && (!waiting || now.Before(late) || p.quiet.excused(late, now)) {
 		return false
 	}
-	p.suspectNow = false
+	p.toSuspect = false
 	p.become(Suspect, now)
 	p.pingFrom(now)
 	return true

@@ -257,9 +257,9 @@ func (b *Bound) settle(now time.Time) {
 	b.take(b.binding.Advance(now))
 }
 
-// beat says that a packet of QUIC goes or comes. It reports whether the binding has
+// sample says that a packet of QUIC goes or comes. It reports whether the binding has
 // something to do now. mu is held.
-func (b *Bound) beat(now time.Time) (advance bool) {
+func (b *Bound) sample(now time.Time) (advance bool) {
 	if b.ended || now.Sub(b.sampled) < Pace {
 		return false
 	}

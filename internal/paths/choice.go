@@ -41,8 +41,8 @@ type Standing struct {
 // fifth and by 5 ms: less than that is within what the measurements of one and the
 // same path differ by, and a move costs QUIC its estimates.
 const (
-	betterByShare = 5
-	betterByTime  = 5 * time.Millisecond
+	betterByDivisor = 5
+	betterByTime    = 5 * time.Millisecond
 )
 
 // A path that has failed once has to answer for a second before it is chosen over one
@@ -143,5 +143,5 @@ func isBetter(a, b Standing, clearly bool, now time.Time) bool {
 		return a.RTT < b.RTT
 	}
 	gain := b.RTT - a.RTT
-	return gain >= betterByTime && gain >= b.RTT/betterByShare
+	return gain >= betterByTime && gain >= b.RTT/betterByDivisor
 }

@@ -43,7 +43,7 @@ func (b *Bound) send(run []byte, size int, to *net.UDPAddr) (via *net.UDPAddr, e
 	size = min(size, len(run))
 	asks := size > b.binding.longest
 	r, whole, due := b.binding.Send(run, size, now)
-	due = b.beat(now) || due
+	due = b.sample(now) || due
 	switch {
 	case !whole:
 		b.sendFragments(r, run, size)
@@ -194,7 +194,7 @@ func (b *Bound) hear(total int, r Route) (as *net.UDPAddr) {
 	defer b.mu.Unlock()
 	now := time.Now()
 	own, due := b.binding.Hear(r, now)
-	due = b.beat(now) || due
+	due = b.sample(now) || due
 	if due && !b.ended {
 		b.settle(now)
 	}

@@ -41,10 +41,10 @@ const (
 	// maxAnswerTimeout is the most that it comes to, unless the round trips are really that long: a third of the default of
 	// IdleTimeout. One answer that a host or a modem has held back must not keep this side from looking for another path.
 	maxAnswerTimeout = 5 * time.Second
-	// secondShare is the share of the timeout that has to pass between two packets for
+	// secondDivisor is the share of the timeout that has to pass between two packets for
 	// the second one to say that the first, or itself, wants an answer: acknowledgments
 	// leave at once or 25 ms later.
-	secondShare = 4
+	secondDivisor = 4
 	// suspectPace is the least time between the pings of a path that is suspect, and so how late
 	// its return is noticed at most, and neededPace that of the others meanwhile; where
 	// the round trip is long, it is three quarters of that. In 15 s, the default of
@@ -121,11 +121,11 @@ type Path struct {
 
 	lossy bool // too many of its packets are lost
 
-	quiet      silence
-	suspectNow bool // it is to be suspected at once
-	asks       questions
-	unsure     unsure
-	width      width
+	quiet     silence
+	toSuspect bool // it is to be suspected at once
+	asks      questions
+	unsure    unsure
+	width     width
 
 	pingAt time.Time     // when to ping next; zero: not before something happens
 	idle   bool          // nobody waits for the end of the suspicion
@@ -159,12 +159,12 @@ func (p *Path) State() State { return p.state }
 // SuspectNow makes an active path suspect with the next Advance, though it is not silent. It
 // reports whether it was not suspect before.
 func (p *Path) SuspectNow() bool {
-	p.suspectNow = p.role == Active && p.state == Valid
-	return p.suspectNow
+	p.toSuspect = p.role == Active && p.state == Valid
+	return p.toSuspect
 }
 
 // Waits reports whether something was sent that wants an answer and has none.
-func (p *Path) Waits() bool { return p.quiet.waiting || p.suspectNow || p.state == Suspect }
+func (p *Path) Waits() bool { return p.quiet.waiting || p.toSuspect || p.state == Suspect }
 
 // RTT returns its smoothed round trip time, 0 before it was measured.
 func (p *Path) RTT() time.Duration { return p.srtt }

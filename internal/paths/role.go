@@ -44,7 +44,7 @@ func (p *Path) SetRole(r Role, now time.Time) {
 		return
 	}
 	p.role = r
-	p.quiet, p.suspectNow = silence{}, false
+	p.quiet, p.toSuspect = silence{}, false
 	p.asks.forgive()
 	switch {
 	case r == Active && p.state == Valid, r == Standby && p.state != Unproven && p.tries == 0:

@@ -42,7 +42,7 @@ func (s *silence) sent(length int, now time.Time, timeout time.Duration) {
 		if length > bareSize {
 			s.waiting, s.since = true, now
 		}
-	case now.Sub(s.first) >= timeout/secondShare:
+	case now.Sub(s.first) >= timeout/secondDivisor:
 		s.waiting, s.since = true, s.first
 	}
 }

@@ -82,7 +82,7 @@ func (r *race) resolve() {
 	}
 	for n := range 1 + len(r.o.MoreURLs) + len(r.o.LookUp) {
 		host := r.url(n).Host
-		if at, ok := r.url(n).Addr(); ok {
+		if at, ok := relaywire.AddrOf(r.url(n)); ok {
 			r.add(records{url: n, ips: []netip.Addr{at.Addr()}})
 			continue
 		}

@@ -108,10 +108,8 @@ func (r *fakeRelay) serve(ctx context.Context, tr *quic.Transport) error {
 	return nil
 }
 
-// A silentLink takes whatever is written.
-type silentLink struct{ relaylink.Link }
+// A closedLink can be closed, which is all that it can.
+type closedLink struct{ relaylink.Link }
 
-func (*silentLink) WriteControl([]byte) error  { return nil }
-func (*silentLink) Flush() error               { return nil }
-func (*silentLink) Abort(relaywire.CloseCode)  {}
-func (*silentLink) Finish(relaywire.CloseCode) {}
+func (*closedLink) Abort(relaywire.CloseCode)  {}
+func (*closedLink) Finish(relaywire.CloseCode) {}

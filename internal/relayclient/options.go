@@ -98,11 +98,11 @@ func (o Options) check() error {
 	if len(o.PrivateKey) != ed25519.PrivateKeySize {
 		return fmt.Errorf("%w: PrivateKey has %d bytes, want %d", relaywire.ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)
 	}
-	if err := o.URL.Check(); err != nil {
+	if err := relaywire.CheckURL(o.URL); err != nil {
 		return fmt.Errorf("%w: URL: %w", relaywire.ErrBadOption, err)
 	}
 	for _, u := range slices.Concat(o.MoreURLs, o.LookUp) {
-		if err := u.Check(); err != nil {
+		if err := relaywire.CheckURL(u); err != nil {
 			return fmt.Errorf("%w: URL: %w", relaywire.ErrBadOption, err)
 		}
 		if u.ID.IsZero() || u.ID != o.URL.ID {

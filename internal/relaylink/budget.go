@@ -16,10 +16,10 @@ type Budget struct {
 // a sixty-fourth of the budget.
 const budgetShare = 16
 
-// strangersPart is the part of the budget, one half, that packets cannot take whose
+// strangersDivisor says which part of the budget it is, one half, that packets cannot take whose
 // destination does not watch their source. So those who watch each other share at least
 // that, however many others fill their send queues.
-const strangersPart = 2
+const strangersDivisor = 2
 
 // take takes a buffer for a send queue that has so many.
 func (b *Budget) take(has int, watched bool) bool {
@@ -28,7 +28,7 @@ func (b *Budget) take(has int, watched bool) bool {
 	}
 	most := b.Most
 	if !watched {
-		most -= most / strangersPart
+		most -= most / strangersDivisor
 	}
 	for {
 		held := b.Held.Load()

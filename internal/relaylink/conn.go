@@ -23,10 +23,10 @@ type Conn struct {
 }
 
 // Open makes a connection of a link that both sides have agreed on.
-func (c *Conn) Open(l Link, owner Callbacks, pool *Buffers, wg *sync.WaitGroup) {
+func (c *Conn) Open(l Link, calls Callbacks, pool *Buffers, wg *sync.WaitGroup) {
 	c.Link, c.Pool, c.wg = l, pool, wg
 	c.Ctx, c.Stop = context.WithCancelCause(context.Background())
-	c.Out = SendQueue{link: l, owner: owner, pool: pool, wg: wg}
+	c.Out = SendQueue{link: l, calls: calls, pool: pool, wg: wg}
 }
 
 // End ends the connection and tells the other side why. The first cause counts.

@@ -10,7 +10,7 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// Explain turns an error of QUIC or TCP into one of this package where there is
+// Explain turns an error of QUIC or TCP into one of relaywire where there is
 // one for it, and keeps the original in the chain.
 func Explain(err error) error {
 	if isOtherVersion(err) {

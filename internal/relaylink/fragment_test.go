@@ -92,8 +92,8 @@ func TestWhatNoTwoDatagramsHoldIsNotSplit(t *testing.T) {
 	}
 }
 
-// Parts that make too much together are dropped.
-func TestOverlongPartsAreDropped(t *testing.T) {
+// Fragments that make too much together are dropped.
+func TestOverlongFragmentsAreDropped(t *testing.T) {
 	var r Reassembler
 	r.Add(relaywire.Datagram{Index: 0, Payload: make([]byte, relaywire.MaxPacket/2+1)}, nil)
 	if _, complete, lost := r.Add(relaywire.Datagram{Index: 1, Payload: make([]byte, relaywire.MaxPacket/2)}, nil); complete || lost != 1 {
@@ -105,7 +105,7 @@ func TestOverlongPartsAreDropped(t *testing.T) {
 	}
 }
 
-func TestPartsMakeThePacketInEitherOrder(t *testing.T) {
+func TestFragmentsMakeThePacketInEitherOrder(t *testing.T) {
 	var s splitter
 	var r Reassembler
 	for n := 2; n <= relaywire.MaxPacket; n++ {
@@ -127,7 +127,7 @@ func TestPartsMakeThePacketInEitherOrder(t *testing.T) {
 	}
 }
 
-func TestLostPartsMakeRoomForNewOnes(t *testing.T) {
+func TestLostFragmentsMakeRoomForNewOnes(t *testing.T) {
 	var s splitter
 	var r Reassembler
 	var lost int

@@ -38,7 +38,7 @@ type MTU struct {
 	testing int
 	checked time.Time
 
-	// The send queue's mu guards it, of the other direction: the longest test that came and
+	// The send queue's lock guards it, of the other direction: the longest test that came and
 	// has yet to be answered; 0: none.
 	came int
 }
@@ -154,7 +154,7 @@ func (p *MTU) Reset() {
 	p.fail()
 }
 
-// fail is reset with mu held.
+// fail is Reset with mu held.
 func (p *MTU) fail() {
 	p.Passed.Store(0)
 	p.rounds, p.tested = 0, time.Time{}
@@ -178,7 +178,7 @@ func (c *Conn) TestCame(size int) {
 	c.Out.Notify()
 }
 
-// Append appends the answer that is due. The send queue's mu is held.
+// Append appends the answer that is due. The send queue is locked.
 func (p *MTU) Append(b []byte) []byte {
 	if p.came != 0 {
 		b, p.came = relaywire.AppendFits(b, uint16(p.came)), 0

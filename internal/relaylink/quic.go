@@ -11,19 +11,19 @@ import (
 )
 
 // A Link is what one connection's frames are written to. Its send queue is the only
-// one that writes; abort may be called from any goroutine.
+// one that writes; Abort may be called from any goroutine.
 type Link interface {
 	// WriteControl writes whole messages. It may block.
 	WriteControl(b []byte) error
-	// writePacket writes a packet: its kind, peer and payload. It may block. It
+	// WritePacket writes a packet: its kind, peer and payload. It may block. It
 	// returns errUnsendable if this packet cannot be sent, and the next one may.
-	writePacket(frame []byte) error
-	// flush sends what was written.
-	flush() error
+	WritePacket(frame []byte) error
+	// Flush sends what was written.
+	Flush() error
 	// Abort begins the end, with a reason for the other side. What is blocked
 	// in writing returns soon.
 	Abort(code relaywire.CloseCode)
-	// Finish is what the send queue does last, after abort.
+	// Finish is what the send queue does last, after Abort.
 	Finish(code relaywire.CloseCode)
 
 	// Explain says what an error on the link means: timeout is the meaning of a write that takes too long.
@@ -82,9 +82,9 @@ func (l *QUIC) WriteControl(b []byte) error {
 	return err
 }
 
-func (l *QUIC) writePacket(frame []byte) error {
+func (l *QUIC) WritePacket(frame []byte) error {
 	if len(l.splitter.ends) > 0 && len(frame) <= l.limit {
-		if err := l.flush(); err != nil { // it must not be overtaken
+		if err := l.Flush(); err != nil { // it must not be overtaken
 			return err
 		}
 	}
@@ -99,7 +99,7 @@ func (l *QUIC) writePacket(frame []byte) error {
 	}
 	first, ok := l.splitter.split(frame, l.limit)
 	if !ok {
-		if err := l.flush(); err != nil {
+		if err := l.Flush(); err != nil {
 			return err
 		}
 		first, _ = l.splitter.split(frame, l.limit)
@@ -110,8 +110,8 @@ func (l *QUIC) writePacket(frame []byte) error {
 	return errUnsendable // the path has become narrower
 }
 
-// flush sends the rests of packets that were split.
-func (l *QUIC) flush() error {
+// Flush sends the rests of packets that were split.
+func (l *QUIC) Flush() error {
 	if len(l.splitter.ends) == 0 {
 		return nil
 	}

@@ -18,7 +18,7 @@ func (p *Buffers) Get() []byte {
 	return make([]byte, 0, BufferSize)
 }
 
-// Put takes back what get returned, however it was sliced since at its end; any
+// Put takes back what Get returned, however it was sliced since at its end; any
 // other slice is left to the garbage collector.
 func (p *Buffers) Put(b []byte) {
 	if cap(b) == BufferSize {

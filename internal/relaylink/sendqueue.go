@@ -14,11 +14,11 @@ import (
 // connection costs none.
 type SendQueue struct {
 	link  Link
-	owner Callbacks
+	calls Callbacks
 	pool  *Buffers
 	wg    *sync.WaitGroup // counts the goroutine
-	// Limit bounds the packets, limitEach, if it is not 0, those of one source, and
-	// limitStrangers, if it is not 0, how many there may be when one of a source that
+	// Limit bounds the packets, LimitEach, if it is not 0, those of one source, and
+	// LimitStrangers, if it is not 0, how many there may be when one of a source that
 	// is not watched is put in.
 	Limit, LimitEach, LimitStrangers int
 	// SlowAfter, if it is not 0, is how long nothing may be written of what waits
@@ -57,7 +57,7 @@ type Callbacks struct {
 	Queued func()
 	// Failed is told why writing failed. It closes the send queue.
 	Failed func(error)
-	// Unsent is told of packets that were taken in and not sent, and sent of
+	// Unsent is told of packets that were taken in and not sent, and Sent of
 	// those that were, with their bytes.
 	Unsent func(n int)
 	Sent   func(n int, bytes uint64)
@@ -78,7 +78,7 @@ const unheardCheck = 16
 // sendBatch is how many packets are taken out of the queue at a time.
 const sendBatch = 16
 
-// Lock locks the send queue, and with it what its owner has to say in control messages: who changes that calls notify.
+// Lock locks the send queue, and with it what its owner has to say in control messages: who changes that calls Notify.
 func (o *SendQueue) Lock() { o.mu.Lock() }
 
 // Unlock unlocks it.
@@ -98,7 +98,7 @@ func (o *SendQueue) Put(p Outgoing) bool {
 		return false
 	}
 	o.packets.push(p)
-	o.owner.Queued()
+	o.calls.Queued()
 	o.wait()
 	o.wake()
 	return true
@@ -158,7 +158,7 @@ func (o *SendQueue) Check() {
 	}
 }
 
-// checkUnheard is check with mu held.
+// checkUnheard is Check with mu held.
 func (o *SendQueue) checkUnheard() {
 	if received := o.link.Received(); received != o.heardAt {
 		o.heardAt = received
@@ -166,13 +166,13 @@ func (o *SendQueue) checkUnheard() {
 	}
 }
 
-// releaseUnheard is heard with mu held.
+// releaseUnheard is Heard with mu held.
 func (o *SendQueue) releaseUnheard() {
 	o.Budget.giveBack(o.unheard)
 	o.unheard = 0
 }
 
-// Notify says that the owner has control messages. mu is held.
+// Notify says that the owner has control messages. The send queue is locked.
 func (o *SendQueue) Notify() {
 	if o.closing {
 		return
@@ -218,7 +218,7 @@ func (o *SendQueue) endIfNotRead() {
 		return
 	}
 	o.mu.Unlock()
-	o.owner.Failed(relaywire.ErrSlow)
+	o.calls.Failed(relaywire.ErrSlow)
 }
 
 // close makes the goroutine tell the other side the code, and end. What waits is
@@ -253,12 +253,12 @@ func (o *SendQueue) run() {
 		}
 		var err error
 		if len(messages)+n == 0 {
-			flushed, err = true, o.link.flush()
+			flushed, err = true, o.link.Flush()
 		} else {
 			flushed, err = false, o.write(messages, batch[:n])
 		}
 		if err != nil {
-			o.owner.Failed(err) // closes: next says so
+			o.calls.Failed(err) // closes: next says so
 		}
 	}
 }
@@ -286,12 +286,12 @@ func (o *SendQueue) next(control []byte, batch []Outgoing, moved int, progress, 
 		o.tell()
 		code := o.code
 		o.mu.Unlock()
-		o.owner.Unsent(left)
+		o.calls.Unsent(left)
 		o.link.Finish(code)
 		return nil, 0, false
 	}
 	defer o.mu.Unlock()
-	messages = o.owner.AppendControl(control)
+	messages = o.calls.AppendControl(control)
 	n = o.packets.take(batch)
 	o.taken += uint64(n)
 	o.writing = n
@@ -320,7 +320,7 @@ func (o *SendQueue) write(messages []byte, packets []Outgoing) (err error) {
 	sent, bytes := 0, uint64(0)
 	for i := range packets {
 		if err == nil {
-			switch err = o.link.writePacket(packets[i].Frame); err {
+			switch err = o.link.WritePacket(packets[i].Frame); err {
 			case nil:
 				sent++
 				bytes += uint64(len(packets[i].Frame) - relaywire.PacketHeader)
@@ -331,14 +331,14 @@ func (o *SendQueue) write(messages []byte, packets []Outgoing) (err error) {
 		o.pool.Put(packets[i].Frame)
 		packets[i] = Outgoing{}
 	}
-	o.owner.Sent(sent, bytes)
+	o.calls.Sent(sent, bytes)
 	if lost := len(packets) - sent; lost > 0 {
-		o.owner.Unsent(lost)
+		o.calls.Unsent(lost)
 	}
 	return err
 }
 
-// Position is how many packets were ever put in. mu is held.
+// Position is how many packets were ever put in. The send queue is locked.
 func (o *SendQueue) Position() uint64 { return o.taken + uint64(o.packets.n) }
 
 // Passed returns a channel that is closed when more packets have been written,

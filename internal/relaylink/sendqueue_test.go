@@ -13,7 +13,7 @@ import (
 // all the room.
 func TestQueuesAreBoundedAndShared(t *testing.T) {
 	var pool Buffers
-	o := &SendQueue{pool: &pool, owner: deaf, Limit: queueLimit, LimitEach: queueLimit / 2, running: true}
+	o := &SendQueue{pool: &pool, calls: deaf, Limit: queueLimit, LimitEach: queueLimit / 2, running: true}
 	flooder, quiet := identity.PeerID{1}, identity.PeerID{2}
 	taken := 0
 	for range 2 * queueLimit {
@@ -39,7 +39,7 @@ func TestQueuesAreBoundedAndShared(t *testing.T) {
 func TestAnUnsendablePacketDropsOnlyItself(t *testing.T) {
 	var wg sync.WaitGroup
 	l := &pickyLink{}
-	o := &SendQueue{link: l, pool: new(Buffers), wg: &wg, owner: deaf, Limit: 10}
+	o := &SendQueue{link: l, pool: new(Buffers), wg: &wg, calls: deaf, Limit: 10}
 	for i := range 5 {
 		o.Put(Outgoing{Frame: make([]byte, relaywire.PacketHeader+i)})
 	}
@@ -55,8 +55,8 @@ type pickyLink struct {
 	sent []int
 }
 
-func (l *pickyLink) flush() error { return nil }
-func (l *pickyLink) writePacket(frame []byte) error {
+func (l *pickyLink) Flush() error { return nil }
+func (l *pickyLink) WritePacket(frame []byte) error {
 	if len(frame) == relaywire.PacketHeader+2 {
 		return errUnsendable
 	}
@@ -67,7 +67,7 @@ func (l *pickyLink) writePacket(frame []byte) error {
 // Also one that reconnects.
 func TestOneIdentityGetsHalfAQueue(t *testing.T) {
 	var pool Buffers
-	o := &SendQueue{pool: &pool, owner: deaf, Limit: queueLimit, LimitEach: queueLimit / 2, running: true}
+	o := &SendQueue{pool: &pool, calls: deaf, Limit: queueLimit, LimitEach: queueLimit / 2, running: true}
 	taken := 0
 	for range 2 {
 		for o.Put(Outgoing{Frame: pool.Get(), From: identity.PeerID{1}}) {
@@ -86,7 +86,7 @@ func TestFullQueuesLeaveRoomToOthers(t *testing.T) {
 	const most = 1000
 	shared := &Budget{Most: most}
 	fill := func(watched bool) (o *SendQueue, taken int) {
-		o = &SendQueue{pool: &pool, owner: deaf, Limit: queueLimit, running: true, Budget: shared}
+		o = &SendQueue{pool: &pool, calls: deaf, Limit: queueLimit, running: true, Budget: shared}
 		for o.Put(Outgoing{Frame: pool.Get(), Watched: watched}) {
 			taken++
 		}

@@ -34,10 +34,10 @@ const (
 // A TCP link is a link over TLS on TCP.
 type TCP struct {
 	Conn *tls.Conn
-	Raw  net.Conn // under conn
+	Raw  net.Conn // under Conn
 	// WriteTimeout bounds each write, after which the link is of no use.
 	WriteTimeout time.Duration
-	// Linger makes finish wait for the other side to close first.
+	// Linger makes Finish wait for the other side to close first.
 	Linger  bool
 	Batches *Batches
 
@@ -63,7 +63,7 @@ func (p *Batches) put(b []byte) { p.pool.Put((*[tcpBatch]byte)(b[:tcpBatch])) }
 // room makes sure that n more bytes fit into the batch.
 func (l *TCP) room(n int) error {
 	if len(l.batch)+n > tcpBatch {
-		if err := l.flush(); err != nil {
+		if err := l.Flush(); err != nil {
 			return err
 		}
 	}
@@ -81,7 +81,7 @@ func (l *TCP) WriteControl(b []byte) error {
 	return nil
 }
 
-func (l *TCP) writePacket(frame []byte) error {
+func (l *TCP) WritePacket(frame []byte) error {
 	if err := l.room(relaywire.LengthSize + len(frame)); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (l *TCP) writePacket(frame []byte) error {
 	return nil
 }
 
-func (l *TCP) flush() error {
+func (l *TCP) Flush() error {
 	if len(l.batch) == 0 {
 		return nil
 	}
@@ -109,13 +109,13 @@ func (l *TCP) Abort(relaywire.CloseCode) {
 	l.Raw.SetWriteDeadline(time.Now().Add(closeTimeout))
 }
 
-// Finish sends the close message. With linger the reader then waits for the
+// Finish sends the close message. With Linger the reader then waits for the
 // other side to close: who closes a TCP connection with data unread resets it,
 // and the message could get lost.
 func (l *TCP) Finish(code relaywire.CloseCode) {
 	err := l.WriteControl(relaywire.AppendClose(nil, code))
 	if err == nil {
-		err = l.flush()
+		err = l.Flush()
 	}
 	if err != nil || !l.Linger {
 		l.Raw.Close()
@@ -124,7 +124,7 @@ func (l *TCP) Finish(code relaywire.CloseCode) {
 	l.Raw.SetReadDeadline(time.Now().Add(closeTimeout))
 }
 
-// Drain is how a reader ends: it reads until the other side closes, or finish's
+// Drain is how a reader ends: it reads until the other side closes, or Finish's
 // wait is over, and closes the connection.
 func (l *TCP) Drain() {
 	io.Copy(io.Discard, l.Raw)
@@ -179,7 +179,7 @@ func NewIdleTimer(l *TCP, every, idle time.Duration, probe, dead func()) *IdleTi
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seenWhen = time.Now()
-	p.timer = time.AfterFunc(p.every, p.beat)
+	p.timer = time.AfterFunc(p.every, p.check)
 	return p
 }
 
@@ -190,7 +190,7 @@ func (p *IdleTimer) Stop() {
 	p.timer = nil
 }
 
-func (p *IdleTimer) beat() {
+func (p *IdleTimer) check() {
 	p.mu.Lock()
 	if p.timer == nil {
 		p.mu.Unlock()

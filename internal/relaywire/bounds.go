@@ -11,7 +11,7 @@ const (
 	// but for the share that each client has for certain.
 	MaxWatchesInAll = 1 << 20
 
-	// MoveRate and moveBurst bound how often a client is told that it is seen at another
+	// MoveRate and MoveBurst bound how often a client is told that it is seen at another
 	// address: each of its peers is told in turn, and sends a few pings there. A NAT that
 	// restarts, or a vehicle between two networks, changes it a few times within a moment.
 	MoveRate  = 0.1 // per second

@@ -11,8 +11,7 @@ import (
 var (
 	// ErrBadURL says that a relay URL is malformed.
 	ErrBadURL = errors.New("bad relay URL")
-	// ErrBadOption says that a field of the options, of a client or a server, cannot
-	// be used.
+	// ErrBadOption says that an option cannot be used.
 	ErrBadOption = errors.New("bad option")
 	// ErrClosed says that this side closed the connection, or the server.
 	ErrClosed = errors.New("relay connection is closed")
@@ -67,14 +66,14 @@ func (e *GoodbyeError) Is(target error) bool { return target == ErrGoodbye }
 // Unwrap returns what ended the connection.
 func (e *GoodbyeError) Unwrap() error { return e.Err }
 
-// A DialError says why Dial failed: each candidate that was tried, with its own
+// A DialError says why a relay could not be reached: each candidate that was tried, with its own
 // error. It unwraps to all of them.
 type DialError struct {
 	URL        URL
 	Candidates []CandidateError
 }
 
-// A CandidateError is what became of one candidate of a Dial.
+// A CandidateError is what became of one candidate of a dial.
 type CandidateError struct {
 	Carrier Carrier // "" if the host did not resolve
 	// Addr is the address as it was tried (IP:port), or the URL's host:port.

@@ -88,7 +88,7 @@ func FuzzReadMessage(f *testing.F) {
 	})
 }
 
-// encode undoes parseMessage.
+// encode undoes ParseMessage.
 func encode(m Message) []byte {
 	switch m.Kind {
 	case KindHello:

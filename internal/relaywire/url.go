@@ -66,14 +66,14 @@ func ParseURL(s string) (URL, error) {
 		return bad("port %q is not 1 to 65535", clip(port))
 	}
 	out.Host, out.Port = host, uint16(n)
-	if err := out.Check(); err != nil {
+	if err := CheckURL(out); err != nil {
 		return bad("%w", err)
 	}
 	return out, nil
 }
 
-// Check reports what is wrong with the fields of a URL that was not read by ParseURL.
-func (u URL) Check() error {
+// CheckURL reports what is wrong with the fields of a URL that was not read by ParseURL.
+func CheckURL(u URL) error {
 	switch {
 	case u.Host == "" || len(u.Host) > maxURL || strings.ContainsAny(u.Host, " /@[]?#\x00"):
 		return fmt.Errorf("host %q cannot be one", clip(u.Host))
@@ -83,8 +83,8 @@ func (u URL) Check() error {
 	return nil
 }
 
-// Addr returns where the relay is if Host is an IP address.
-func (u URL) Addr() (ap netip.AddrPort, ok bool) {
+// AddrOf returns where the relay is if the URL's host is an IP address.
+func AddrOf(u URL) (ap netip.AddrPort, ok bool) {
 	ip, err := netip.ParseAddr(u.Host)
 	return netip.AddrPortFrom(ip.Unmap(), u.Port), err == nil
 }
