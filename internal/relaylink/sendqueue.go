@@ -46,6 +46,7 @@ type SendQueue struct {
 	slow         *time.Timer   // runs while something waits; nil at first
 	slowSet      bool
 	slowMark     uint64 // link.Received when it was set
+	silent       bool   // nothing came in while it ran last
 }
 
 // Callbacks tie a send queue to the connection that it belongs to.
@@ -186,7 +187,7 @@ func (o *SendQueue) wait() {
 	if o.SlowAfter == 0 || o.slowSet {
 		return
 	}
-	o.slowSet, o.slowMark = true, o.link.Received()
+	o.slowSet, o.slowMark, o.silent = true, o.link.Received(), false
 	if o.slow == nil {
 		o.slow = time.AfterFunc(o.SlowAfter, o.endIfNotRead)
 	} else {
@@ -205,14 +206,17 @@ func (o *SendQueue) wake() {
 
 // endIfNotRead ends a connection on which nothing could be written for so long:
 // its other side does not read. Not one from which nothing comes in, though:
-// there it is the network, and the idle timeout's business.
+// there it is the network, and the idle timeout's business. Once something comes in again, the
+// other side has the whole time anew: QUIC may wait for seconds after a blackout before it tries again.
 func (o *SendQueue) endIfNotRead() {
 	o.mu.Lock()
 	if !o.slowSet || o.closing {
 		o.mu.Unlock()
 		return
 	}
-	if now := o.link.Received(); now == o.slowMark {
+	now := o.link.Received()
+	if now == o.slowMark || o.silent {
+		o.slowMark, o.silent = now, now == o.slowMark
 		o.slow.Reset(o.SlowAfter)
 		o.mu.Unlock()
 		return
@@ -301,7 +305,7 @@ func (o *SendQueue) next(control []byte, batch []Outgoing, moved int, progress, 
 		o.slowSet = false
 		o.slow.Stop()
 	case progress: // these wait anew
-		o.slowMark = o.link.Received()
+		o.slowMark, o.silent = o.link.Received(), false
 		o.slow.Reset(o.SlowAfter)
 	}
 	if len(messages)+n == 0 && flushed {

@@ -1,9 +1,13 @@
 package relaylink
 
 import (
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
@@ -139,3 +143,52 @@ var deaf = Callbacks{
 }
 
 const queueLimit = 512 // of the send queues of these tests
+
+// A silentLink takes nothing, and hears the other side now and then.
+type silentLink struct {
+	Link
+	free  chan struct{}
+	heard atomic.Uint64
+}
+
+func (l *silentLink) WriteControl([]byte) error  { <-l.free; return nil }
+func (l *silentLink) Received() uint64           { return l.heard.Load() }
+func (l *silentLink) Abort(relaywire.CloseCode)  {}
+func (l *silentLink) Finish(relaywire.CloseCode) {}
+
+// A connection that comes to life after a blackout is given as long as any other before it counts as slow.
+func TestWhoIsHeardAgainHasTheWholeTime(t *testing.T) {
+	for name, tc := range map[string]struct {
+		heard []time.Duration
+		slow  time.Duration
+	}{
+		"heard all the time":     {[]time.Duration{1 * time.Second, 11 * time.Second, 21 * time.Second}, 10 * time.Second},
+		"heard after 15 seconds": {[]time.Duration{15 * time.Second, 21 * time.Second}, 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, slow := time.Now(), make(chan error, 1)
+				var wg sync.WaitGroup
+				calls := deaf
+				calls.AppendControl = func(b []byte) []byte { return append(b, 0) }
+				calls.Failed = func(err error) { slow <- err }
+				l := &silentLink{free: make(chan struct{})}
+				o := &SendQueue{link: l, pool: new(Buffers), wg: &wg, calls: calls, SlowAfter: 10 * time.Second}
+				o.Lock()
+				o.Notify()
+				o.Unlock()
+				for _, at := range tc.heard {
+					time.AfterFunc(at, func() { l.heard.Add(1) })
+				}
+				err := <-slow
+				if took := time.Since(began); took != tc.slow || !errors.Is(err, relaywire.ErrSlow) {
+					t.Errorf("after %v: %v, want %v after %v", took, err, relaywire.ErrSlow, tc.slow)
+				}
+				o.close(relaywire.CodeSlow)
+				close(l.free)
+				wg.Wait()
+				time.Sleep(time.Minute)
+			})
+		})
+	}
+}
