@@ -13,9 +13,9 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
-// acceptLoop takes inbound connections, before their handshakes are complete,
-// until the transport closes. Each introduces itself in a goroutine of its own, so
-// none waits for another.
+// acceptLoop accepts inbound connections, before their handshakes are complete,
+// until the transport closes. Each has a goroutine of its own for handshake and
+// hellos, so none waits for another.
 func (t *MeshSyncTransport) acceptLoop() {
 	for {
 		qc, err := t.listener.Accept(t.ctx)
@@ -25,7 +25,7 @@ func (t *MeshSyncTransport) acceptLoop() {
 		t.wg.Go(func() { t.welcome(qc) })
 	}
 	t.listener.Close()
-	for { // what had come so far in the meantime
+	for { // refuses those that came in before the listener closed
 		qc, err := t.listener.Accept(context.Background())
 		if err != nil {
 			return
@@ -34,9 +34,9 @@ func (t *MeshSyncTransport) acceptLoop() {
 	}
 }
 
-// hastyPause is how long a peer whose dials replace each other too often waits to
-// hear that, so that a loop does not cost a handshake for each of its round trips.
-// A dialer waits for a second at the least.
+// hastyPause is how long a connection of a peer whose dials replace each other too
+// often is kept open before it is refused, so that a peer that dials in a loop does
+// not cost a handshake in each round trip. A dialer waits for a second at the least.
 const hastyPause = 500 * time.Millisecond
 
 // welcome takes an inbound connection through its handshake and its hello.
@@ -46,8 +46,8 @@ func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
 	defer slot.Release()
 	var c *Conn
 	err := ErrBusy
-	// It can only be told to give way while it has the slot, so while this
-	// goroutine counts.
+	// The function is only called while the connection has its slot, which is
+	// before this goroutine ends; so wg is not zero then.
 	if slot.Bind(func() { t.wg.Go(func() { qc.CloseWithError(codeBusy, "") }) }) {
 		if err = endpoint.AwaitHandshake(t.ctx, qc); err == nil {
 			c, err = t.answerHello(qc, slot)
@@ -74,9 +74,9 @@ func (t *MeshSyncTransport) welcome(qc *quic.Conn) {
 	qc.CloseWithError(codeFor(err), "")
 }
 
-// answerHello returns with the connection shown, or with the reason to close
-// it. The slot is given back before it is shown: from then on it gives way to
-// nobody.
+// answerHello returns when the connection is shown to the service, or with the
+// reason to close it. It gives the slot back before the connection is shown: from
+// then on that is not closed to make room for another.
 func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, t.opts.DialTimeout)
 	defer cancel()
@@ -105,8 +105,8 @@ func (t *MeshSyncTransport) answerHello(qc *quic.Conn, slot *endpoint.Slot) (*Co
 	return c, t.underPresentRules(c, func() error { return t.confirm(c, m.seq) })
 }
 
-// receiveHello waits for the dialer's hello, and looks whether it is good. It returns what the two sides share as well, and a connection
-// with an error too if there is one to close.
+// receiveHello waits for the dialer's hello, and checks it. It also returns the binding, which only the two sides have. If it fails after
+// it has made a Conn, it returns that with the error, for the caller to close.
 func (t *MeshSyncTransport) receiveHello(ctx context.Context, qc *quic.Conn, greeting *endpoint.Greeting) (c *Conn, h hello, binding []byte, err error) {
 	id, err := identity.PeerOf(qc.ConnectionState().TLS)
 	if err != nil {
@@ -115,7 +115,7 @@ func (t *MeshSyncTransport) receiveHello(ctx context.Context, qc *quic.Conn, gre
 	if id == t.id {
 		return nil, hello{}, nil, fmt.Errorf("%w: %w", ErrUnauthorized, ErrSelf)
 	}
-	if t.refuses(id) { // before any more work for it; offer decides
+	if t.refuses(id) { // saves the work below; offer checks it again, with certainty
 		return nil, hello{}, nil, ErrDisconnected
 	}
 	s, err := greeting.AcceptControl(ctx)
@@ -136,7 +136,7 @@ func (t *MeshSyncTransport) receiveHello(ctx context.Context, qc *quic.Conn, gre
 	return c, m.hello, binding, err
 }
 
-// sendAnswer answers a hello as the table decides, and reports whether the connection counts with that.
+// sendAnswer answers a hello as the table decides, and reports whether the answer makes the connection count.
 func (t *MeshSyncTransport) sendAnswer(ctx context.Context, c *Conn, to hello, binding []byte) (active bool, err error) {
 	var seq uint64
 	err = t.underPresentRules(c, func() (err error) {
@@ -146,14 +146,14 @@ func (t *MeshSyncTransport) sendAnswer(ctx context.Context, c *Conn, to hello, b
 	if err != nil {
 		return false, err
 	}
-	h := t.hello(seq, roleAcceptor, c.proven, binding) // who has two keys learns which one we have
+	h := t.hello(seq, roleAcceptor, c.proven, binding) // a dialer with two keys learns which one this side has
 	h.active = active
 	if err := c.send(h.frame(), t.opts.DialTimeout); err != nil {
 		t.withdraw(c)
 		return false, t.lateOr(ctx, err)
 	}
 	close(c.greeted)
-	endpoint.Introduced(c.qc) // the decider's word takes a round trip more
+	endpoint.Introduced(c.qc) // the decider's active message takes another round trip
 	return active, nil
 }
 
@@ -174,8 +174,8 @@ func (c *Conn) binding() ([]byte, error) {
 	return cs.ExportKeyingMaterial(exporterLabel, nil, exporterSize)
 }
 
-// checkHello decides, without the table, whether the hello of the side with
-// role r is good: its formation, of which the given keys are taken, and Authorize. It returns the binding.
+// checkHello checks, without the table, the hello of the side with role r: its formation,
+// of which it must prove one of the taken keys, and Authorize. It returns the binding.
 func (t *MeshSyncTransport) checkHello(c *Conn, h hello, r role, taken []formationKey) (binding []byte, err error) {
 	if binding, err = c.binding(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -204,7 +204,7 @@ func (c *Conn) awaitMessage(ctx context.Context, kind uint8) (message, error) {
 	return m, nil
 }
 
-// lateOr says why an exchange of hellos failed with err.
+// lateOr turns err into ErrClosed or a timeout if that is why the hellos failed.
 func (t *MeshSyncTransport) lateOr(ctx context.Context, err error) error {
 	switch {
 	case t.ctx.Err() != nil:

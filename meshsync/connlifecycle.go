@@ -10,8 +10,8 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/internal/collision"
 )
 
-// install makes c the connection to p, by what the peer said last for it: the only place where one begins to count.
-// mu is held, and t is not closed.
+// install makes c the connection to p. by is what the peer said last on c. This is the only place where a connection
+// begins to count. mu is held, and t is not closed.
 func (t *MeshSyncTransport) install(p *peer, c *Conn, by collision.Offer) {
 	if old := p.conn(); old != nil {
 		t.uninstall(p, old, ErrSuperseded, true)
@@ -48,9 +48,9 @@ func (t *MeshSyncTransport) install(p *peer, c *Conn, by collision.Offer) {
 	}
 }
 
-// uninstall takes c out of the table, if it is the one that counts: the only place
-// where one ceases to. If it is replaced, another takes its place before mu is
-// given up, so the peer is not lost. mu is held. Closing c is the caller's.
+// uninstall takes c out of the table, if it is the connection that counts. This is the
+// only place where one ceases to. replaced says that another takes its place before mu
+// is released, so that the peer is not lost. mu is held. The caller closes c.
 func (t *MeshSyncTransport) uninstall(p *peer, c *Conn, cause error, replaced bool) {
 	if !p.pair.End(c) {
 		return
@@ -65,7 +65,7 @@ func (t *MeshSyncTransport) uninstall(p *peer, c *Conn, cause error, replaced bo
 		w.status.lastErr, w.status.good = cause, c.goodAddrs()
 		w.status.enter(StateDisconnected)
 		signal(w.conns)
-		if !w.status.stopping && !t.closed { // else its registration ends, which is no outage
+		if !w.status.stopping && !t.closed { // else the peer's registration ends, which is no outage
 			w.status.series.setAway(true)
 		}
 		ev.WillRetry = !w.status.registration.policy.Disabled && !w.status.stopping && !t.closed
@@ -87,7 +87,7 @@ func (t *MeshSyncTransport) serve(c *Conn) {
 	t.ended(c, token)
 }
 
-// expectGone makes a gone packet of the other side end c, until the token is forgotten, which is returned.
+// expectGone makes a gone packet of the other side end c, until forgetGone is called with the returned token.
 func (t *MeshSyncTransport) expectGone(c *Conn) goneToken {
 	token, err := c.goneToken() // cannot fail once the handshake is complete
 	if err == nil {
@@ -96,7 +96,7 @@ func (t *MeshSyncTransport) expectGone(c *Conn) goneToken {
 	return token
 }
 
-// ended takes a connection out of the table that has ended, and says so.
+// ended takes a connection that has ended out of the table, and logs the end.
 func (t *MeshSyncTransport) ended(c *Conn, token goneToken) {
 	defer t.waits.forgetGone(token)
 	cause := c.endCause()
@@ -109,7 +109,7 @@ func (t *MeshSyncTransport) ended(c *Conn, token goneToken) {
 		t.tidy(p)
 	}
 	t.mu.Unlock()
-	path := c.Path() // it may be another one than at first
+	path := c.Path() // may differ from the path at the beginning
 	t.leavePaths(c)
 	c.cancel(cause)
 	if ok, left := t.lines.allow(c.peer); ok {
@@ -120,7 +120,7 @@ func (t *MeshSyncTransport) ended(c *Conn, token goneToken) {
 func (t *MeshSyncTransport) logConnected(c *Conn) {
 	path := c.Path()
 	log := t.logOf(c.peer)
-	if t.opts.Formation.secret(nextKey) != nil { // else it says nothing
+	if t.opts.Formation.secret(nextKey) != nil { // else there is only one key
 		log = log.With("formation_key", c.proven.String())
 	}
 	level := slog.LevelInfo

@@ -18,10 +18,10 @@ import (
 // writes may come from several.
 type controlStream struct {
 	*quic.Stream
-	// turn is full while somebody writes. It is no mutex because it is held over
-	// I/O: tests in virtual time would stop while somebody waits for one.
+	// turn is full while somebody writes. It is not a mutex because it is held during
+	// I/O, and virtual time in tests would stand still while somebody waits for a mutex.
 	turn chan struct{}
-	// allowance is of the peer's messages; the goroutine that reads them owns it.
+	// allowance limits the rate of the peer's messages; the goroutine that reads them owns it.
 	allowance rate.Bucket
 }
 
@@ -34,9 +34,9 @@ func (s *controlStream) take() { s.turn <- struct{}{} }
 
 func (s *controlStream) giveBack() { <-s.turn }
 
-// send writes one message. It does not wait longer than d for a peer that does
-// not read. If it fails, nothing was written, or the connection ends: what
-// follows half a message would be taken for the rest of it.
+// send writes one message. It waits for d at most if the peer does not read. If it
+// fails, either nothing was written, or the connection ends, because the next message
+// would be taken for the rest of the half that was written.
 func (c *Conn) send(b []byte, d time.Duration) error {
 	c.control.take()
 	defer c.control.giveBack()
@@ -59,7 +59,7 @@ func (c *Conn) write(b []byte, d time.Duration) error {
 var errNotRead = fmt.Errorf("%w: the peer does not read the control stream", ErrProtocol)
 
 // drains counts the drain messages of this side. The peer answers each, in
-// order, so the n-th answer is that to the n-th of them, whoever sent it.
+// order, so the n-th answer belongs to the n-th message, whoever sent it.
 type drains struct {
 	mu       sync.Mutex
 	sent     uint64
@@ -72,7 +72,7 @@ func (c *Conn) sendDrain(d time.Duration) (n uint64, err error) {
 	c.control.take() // the order of the numbers is that of the messages
 	defer c.control.giveBack()
 	c.drains.mu.Lock()
-	c.drains.sent++ // now, as the answer may be faster than the return of write
+	c.drains.sent++ // before write, as the answer may arrive before it returns
 	n = c.drains.sent
 	c.drains.mu.Unlock()
 	if err = c.write(frame(kindDrain, nil), d); err != nil {
@@ -83,7 +83,7 @@ func (c *Conn) sendDrain(d time.Duration) (n uint64, err error) {
 	return n, err
 }
 
-// answer takes note of an answer. It returns false for one to nothing.
+// answer counts an answer. It returns false if every message is already answered.
 func (d *drains) answer() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -98,8 +98,8 @@ func (d *drains) answer() bool {
 	return true
 }
 
-// awaits returns what is closed when there is news of the n-th message, and nil
-// if that is answered.
+// awaits returns a channel that is closed at the next answer to any message, or nil
+// if the n-th is answered.
 func (d *drains) awaits(n uint64) <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,13 +121,13 @@ const drainUrgency = 7
 // the connection may be closed.
 const drainRounds = 2
 
-// drain returns when what was written before has arrived, or when ctx ends.
+// drain returns when everything written before has arrived, or when ctx ends.
 //
-// The first drain message leaves when all else has been sent once. What was lost
-// of that, or of what was sent again, is declared lost an eighth more than a
-// smoothed round trip later (RFC 9002 section 6.1.2), which queues may have made
-// longer than a round trip takes now. So when that much time and some round
-// trips have passed without a loss, nothing is missing.
+// The first drain message leaves when all other data has been sent once. A packet of
+// that data, or of its retransmissions, is declared lost an eighth more than a smoothed
+// round trip later (RFC 9002 section 6.1.2), which queues may have made longer than a
+// round trip takes now. So when that much time and some round trips have passed
+// without a loss, nothing is missing.
 func (c *Conn) drain(ctx context.Context, d time.Duration) error {
 	if !c.awaitGreeted() {
 		return c.endCause()
@@ -170,8 +170,8 @@ func (c *Conn) drainOnce(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// awaitGreeted returns true once the hellos are through, and false if the
-// connection ends before.
+// awaitGreeted waits until the hellos have been exchanged and returns true, or
+// false if the connection ends before.
 func (c *Conn) awaitGreeted() bool {
 	select {
 	case <-c.greeted:
@@ -181,19 +181,19 @@ func (c *Conn) awaitGreeted() bool {
 	}
 }
 
-// controlRate and controlBurst bound the control messages of a peer: who sends
-// more is read more slowly, which QUIC's flow control hands on. A side that drains
-// asks once in a round trip, twice if nothing is lost, and checks of a connection
-// are MinDelay apart. A peer that means ill gets a thousandth of what a connection
-// carries.
+// controlRate and controlBurst bound the control messages of a peer. If it sends more,
+// they are read more slowly, and QUIC's flow control slows the sender down. A side that
+// drains asks once in a round trip, twice if nothing is lost, and checks of a connection
+// are MinDelay apart. A malicious peer gets a thousandth of what a connection carries.
 const (
 	controlRate  = 100 // per second
 	controlBurst = 100
 )
 
 // readControl answers the peer's messages until the connection ends. The error
-// is ErrProtocol if the peer is to blame. Each connection has it on a stack all its life, so it
-// has little on it while it waits: what is large is done in functions that return before.
+// is ErrProtocol if the peer is to blame. Each connection has this function on a stack all its
+// life, so its frame is small: work that needs much stack is done in functions that return
+// before it waits.
 func (t *MeshSyncTransport) readControl(c *Conn) error {
 	if !c.awaitGreeted() {
 		return nil
@@ -222,7 +222,7 @@ func blameEnd(err error) error {
 	return err
 }
 
-// handleControl does what one message asks for.
+// handleControl handles one control message.
 func (t *MeshSyncTransport) handleControl(c *Conn, b []byte) error {
 	m, err := parseMessage(b)
 	if err != nil {

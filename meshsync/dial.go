@@ -23,30 +23,30 @@ const maxCandidates = 32
 type target struct {
 	peer  PeerID
 	addrs []address
-	// answered is an address at which the peer has answered a probe: if addrs come
-	// down to it, among others, it is tried first. Zero if there is none.
+	// answered is an address at which the peer has answered a probe. If it is among
+	// those that addrs resolve to, it is tried first. Zero if there is none.
 	answered netip.AddrPort
 	use      *relayUse // nil: no relay is tried
-	// beside says that there is a connection, which is suspect.
+	// beside says that there is a connection already, but it is suspect.
 	beside bool
-	// reached, if set, is told that a handshake is done: the peer is there, and
-	// the dial needs no more encouragement.
+	// reached, if set, becomes true when a handshake is complete: then the peer is
+	// there, and an answer to a probe is no reason to begin the dial anew.
 	reached *atomic.Bool
 	// arrived, if set, says that the peer is at the relay now, and isThere that
 	// it was before the dial began: then the relay needs no head start.
 	arrived <-chan struct{}
 	isThere bool
-	// extend, if set, says how much longer than now the dial may take, whatever
-	// DialTimeout is: the peer is busy.
+	// extend, if set, gets how much longer the dial may take from now on, regardless
+	// of DialTimeout, because the peer has said that it is busy.
 	extend <-chan time.Duration
 }
 
 // dial tries to reach a peer over all its candidates, for DialTimeout at most, or
 // longer if the peer says that it is busy.
 // It returns a connection that counts: the dialed one, or one that came in
-// meanwhile. When it returns, nothing of it runs any more. It fails with a
+// meanwhile. When it returns, all its goroutines have ended. It fails with a
 // *DialError, or with ctx's cause if ctx ended first. tried are the addresses
-// the direct candidates came down to.
+// that the direct candidates resolved to.
 func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried []netip.AddrPort, err error) {
 	began := time.Now()
 	dialCtx, cancel := context.WithCancelCause(ctx)
@@ -72,12 +72,12 @@ func (t *MeshSyncTransport) dial(ctx context.Context, to target) (c *Conn, tried
 	return c, r.seen, err
 }
 
-// maxLookups bounds the lookups at once for peers that are not dialed just now: as many
-// as may be dialed at once, each of which looks up its own.
+// maxLookups bounds how many peers that are not being dialed may be looked up at once: as
+// many as may be dialed at once. A dial looks up its own addresses, and is not counted.
 const maxLookups = 64
 
-// locate returns what a peer's addresses come down to, as far as they can be
-// resolved within DialTimeout, once it is their turn, and before ctx ends.
+// locate waits for its turn to look up names, and then returns the addresses that a
+// peer's addrs resolve to within DialTimeout, and before ctx ends.
 func (t *MeshSyncTransport) locate(ctx context.Context, id PeerID, addrs []address) []netip.AddrPort {
 	if slices.ContainsFunc(addrs, address.isName) {
 		select {
@@ -94,18 +94,18 @@ func (t *MeshSyncTransport) locate(ctx context.Context, id PeerID, addrs []addre
 	return r.seen
 }
 
-// A race is one dial. Its goroutines are its lookups and its attempts; the one
-// that calls run owns everything else.
+// A race is one dial. Its lookups and attempts have goroutines of their own; the
+// goroutine that calls run owns everything else.
 type race struct {
 	t *MeshSyncTransport
 	target
 	ctx     context.Context
 	timeout *time.Timer // ends ctx
-	end     time.Time   // when it does, if it is not extended
+	end     time.Time   // when timeout fires, unless the dial is extended
 	tls     *tls.Config
 
 	lookups   chan lookupResult  // has room for all of them
-	results   chan attemptResult // has no room: cleanUp takes what is left
+	results   chan attemptResult // unbuffered: cleanUp receives the results that are left
 	resolving int
 	running   int
 	awaiting  bool // one of the running waits until the peer is at a relay
@@ -113,13 +113,13 @@ type race struct {
 	seen   []netip.AddrPort
 	queue  []netip.AddrPort // not yet tried
 	relays []*relayConn     // those at which the peer is, or may be
-	tried  int              // how many of them are
+	tried  int              // how many of relays were tried
 	failed []CandidateError
-	won    *Conn // that of an attempt, not one that came otherwise
+	won    *Conn // the connection of an attempt, not one that came in
 
 	headStart  <-chan time.Time // until the next address is tried; nil: now
 	relayStart <-chan time.Time // until relays are waited for, or the next one is tried; nil: now
-	relayDue   bool             // it has not been asked yet at which relays the peer is
+	relayDue   bool             // the relays have yet to be asked whether the peer is there
 }
 
 type lookupResult struct {
@@ -128,20 +128,20 @@ type lookupResult struct {
 	err   error
 }
 
-// An attemptResult is a connection that counts, or what failed.
+// An attemptResult has a connection that counts, or the candidates that failed.
 type attemptResult struct {
 	conn    *Conn
 	won     bool // conn is the attempt's own
 	relayed bool
-	awaited bool // it is what the wait for the peer has found: relays
+	awaited bool // it is of awaitRelays, and relays are those at which the peer is
 	relays  []*relayConn
 	failed  []CandidateError
 }
 
 // run starts attempts, the next one when the last has failed or had its head
-// start, until one leads to a connection that counts. The relays begin when the
-// first direct attempt has had its head start, or there is none any more, and of
-// those each when the one before it has had its own.
+// start, until one leads to a connection that counts. The relays are asked for the
+// peer when the first direct attempt has had its head start, or no direct attempt is
+// left; each relay is tried when the one before it has failed or had its head start.
 func (r *race) run() (*Conn, error) {
 	for _, a := range r.addrs {
 		r.lookUp(a)
@@ -161,7 +161,7 @@ func (r *race) run() (*Conn, error) {
 		case <-r.relayStart:
 			r.relayStart = nil
 		case d := <-r.extend:
-			if r.timeout.Stop() { // else it is over
+			if r.timeout.Stop() { // else it has timed out
 				r.timeout.Reset(d)
 			}
 		case <-r.arrived:
@@ -200,7 +200,7 @@ func (r *race) startNext() {
 	}
 }
 
-// take takes note of the end of an attempt: the next one of its kind need not wait any longer.
+// take records the end of an attempt. The next one of its kind need not wait any longer.
 func (r *race) take(a attemptResult) {
 	r.running--
 	switch {
@@ -218,8 +218,8 @@ func (r *race) take(a attemptResult) {
 	r.failed = append(r.failed, a.failed...)
 }
 
-// isThePeersWord reports whether an attempt failed for what the peer itself has said, which it would say on
-// whatever path.
+// isThePeersWord reports whether an attempt failed for a reason that the peer itself has given. It would give
+// that on any other path as well.
 func isThePeersWord(f CandidateError) bool { return isRefusal(f.Err) || errors.Is(f.Err, errDuplicate) }
 
 // addRelays adds relays that have not been tried.
@@ -323,8 +323,9 @@ func (r *race) attemptRelay(l *relayConn) {
 	}()
 }
 
-// reach makes one attempt, which is two if the peer refuses the next key of the formation: it
-// may have the current one only. It returns the connection that counts then, and whether it is its own.
+// reach makes one attempt. If the peer refuses the next key of the formation, it makes another with the
+// current key, as the peer may have only that. It returns the connection that counts then, and whether that
+// is the attempt's own.
 func (r *race) reach(over paths.Route, conf *quic.Config) (c *Conn, won bool, err error) {
 	for _, k := range r.t.opts.Formation.keys() {
 		if c, won, err = r.reachWith(k, over, conf); !errors.Is(err, ErrFormation) {
@@ -348,7 +349,7 @@ func (r *race) reachWith(k formationKey, over paths.Route, conf *quic.Config) (c
 	}
 	r.t.windows.noteDialed(r.t.endpoint.Real(to))
 	within := happyeyeballs.HelloTimeout(time.Since(began))
-	if r.beside { // the hellos outlive the dial's own time by no more than the shortest time that they have
+	if r.beside { // the hellos must end with the dial's own time, but have MinHello at the least
 		within = min(within, max(happyeyeballs.MinHello, time.Until(r.end)))
 	}
 	c, err = r.t.greet(r.ctx, qc, r.peer, k, within)

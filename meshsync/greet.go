@@ -10,10 +10,10 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// greet introduces this side on a connection it dialed. It returns the connection
-// that counts then: this one, or another that was faster, in which case this one is
-// closed, as it is on an error. It proves the given key of the formation. Once it is its turn, the hellos may take as long as
-// within says.
+// greet exchanges the hellos on a connection that this side dialed, and proves the given
+// key of the formation. It returns the connection that counts then: this one, or another
+// that was faster. In that case, and on an error, it closes this one. It waits for its
+// turn first; from then on the hellos may take as long as within says.
 func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID, k formationKey, within time.Duration) (*Conn, error) {
 	t.awaitPaths(ctx, id)
 	seq, beside, c, err := t.takeTurn(ctx, id)
@@ -23,8 +23,8 @@ func (t *MeshSyncTransport) greet(ctx context.Context, qc *quic.Conn, id PeerID,
 	}
 	defer t.giveBackTurn(id)
 	if beside {
-		// From here on the peer may let the suspect connection go: to call this one off
-		// would leave the two without any, which only an operator wants.
+		// From here on the peer may replace the suspect connection by this one. To call this
+		// off could leave the two without any, so only a Disconnect of the peer does.
 		called := ctx
 		var refuse context.CancelFunc
 		ctx, refuse = context.WithCancel(t.ctx)
@@ -85,15 +85,15 @@ func (t *MeshSyncTransport) sayHello(ctx context.Context, qc *quic.Conn, id Peer
 	}
 	if t.decides(id) {
 		if err := c.send(activeFrame(tell), t.opts.DialTimeout); err != nil {
-			return nil, orCause(ctx, err) // serve takes it out of the table
+			return nil, orCause(ctx, err) // serve takes c out of the table
 		}
 	}
 	close(c.greeted)
 	return c, nil
 }
 
-// afterDuplicate returns the connection that won if err says that there is one:
-// it is on its way, or here.
+// afterDuplicate returns the connection that won if err says that there is one. It
+// waits for that if it is not in the table yet.
 func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, err error) (*Conn, error) {
 	if !errors.Is(err, errDuplicate) {
 		return nil, err
@@ -101,7 +101,7 @@ func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, err e
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		p := t.peers[id] // there while the turn is ours
+		p := t.peers[id] // exists as long as this side has the turn
 		switch {
 		case p.holds():
 			return p.conn(), nil
@@ -114,7 +114,7 @@ func (t *MeshSyncTransport) afterDuplicate(ctx context.Context, id PeerID, err e
 	}
 }
 
-// orCause returns ctx's cause if ctx has ended, and else err explained.
+// orCause returns ctx's cause if ctx has ended, and otherwise err, explained.
 func orCause(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -9,10 +9,10 @@ import (
 
 // Of the small packets that travel beside those of QUIC (see package endpoint),
 // gone says that the sender has given up a connection because it heard nothing
-// for the idle timeout. QUIC does so in silence (RFC 9000 section 10.1), and
-// the other side, if it did hear something, would hold on to a dead connection
-// for as long again. Its token comes from the connection's TLS exporter, so
-// only its two ends know it.
+// for the idle timeout. QUIC itself does so without telling the other side (RFC 9000
+// section 10.1), which, if it did hear something, would keep the dead connection
+// for another idle timeout. The packet's token comes from the connection's TLS
+// exporter, so only the two ends of the connection know it.
 const (
 	goneSize  = endpoint.ProbeSize - 1
 	goneLabel = "EXPORTER-meshsync/1 gone"
@@ -28,8 +28,8 @@ func (c *Conn) goneToken() (token goneToken, err error) {
 	return token, err
 }
 
-// A waitList is who waits for which packet: searches for answers, and
-// connections for the end of the other side.
+// A waitList says who waits for which packet: searches wait for answers, and
+// connections for the gone packet of the other side.
 type waitList struct {
 	mu       sync.Mutex
 	searches map[endpoint.Nonce]*prober
@@ -73,8 +73,8 @@ func (l *waitList) search(n endpoint.Nonce) *prober {
 }
 
 // hearGone ends the connection with a token, if there is one. It does not wait for
-// the end: QUIC must be able to read until then. That the connection still waits for
-// the token means that its goroutine runs, so no one waits for the last of them yet.
+// the end, because QUIC must be able to read until then. As the connection still waits
+// for the token, its goroutine still runs, so wg cannot have become zero yet.
 func (l *waitList) hearGone(token goneToken) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -84,8 +84,8 @@ func (l *waitList) hearGone(token goneToken) {
 	}
 }
 
-// handlePacket takes a packet of endpoint.ProbeSize bytes, from anybody. It does not
-// block: QUIC gets no packet meanwhile.
+// handlePacket handles a packet of endpoint.ProbeSize bytes, from anybody. It does not
+// block, because QUIC gets no packet until it returns.
 func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 	switch b[0] {
 	case endpoint.TypeAnswer:
@@ -103,7 +103,7 @@ func (t *MeshSyncTransport) handlePacket(b []byte, from net.Addr) {
 	}
 }
 
-// sayGone tells the other side of c that this side has given it up, on the path that it
+// sayGone tells the other side of c that this side has given c up, on the path that c
 // used last.
 func (t *MeshSyncTransport) sayGone(c *Conn, token goneToken) {
 	packet := append([]byte{endpoint.TypeGone}, token[:]...)

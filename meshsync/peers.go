@@ -14,43 +14,44 @@ import (
 // hold the same one: internal/collision has the rule, which is carried out here. docs/adr/0002 tells why it is as it is.
 
 // peer is what the transport knows of one peer. MeshSyncTransport.mu guards
-// all of it. It exists while there is something to know.
+// all of it. It exists until tidy finds nothing left to know.
 type peer struct {
 	id PeerID
-	// pair has the connection that counts, shown to the service, and what is under way to
-	// one that will.
+	// pair has the connection that counts, which is shown to the service, and the hellos and
+	// offers that may lead to another.
 	pair collision.Pair[*Conn]
 	// refused is set by Disconnect: the peer's dials are turned away.
 	refused bool
-	// replacing bounds how often the peer's dials replace what it has; nil if none
+	// replacing bounds how often the peer's dials replace its connection; nil if none
 	// has yet.
 	replacing *rate.Bucket
 	// watchdog is there if the peer is registered.
 	watchdog *watchdog
 	// connect is the dial that Connect's callers share.
 	connect *sharedDial
-	// place is the peer's among those who are in by their own dialing, if it is one
-	// of them.
+	// place is the peer's place among those that are connected by their own dial, if
+	// it is one of them.
 	place endpoint.Place
-	// proven is the key of the formation that its last connection was proven with.
+	// proven is the key of the formation that the peer proved on its last connection.
 	proven formationKey
 	// lost is when the connection of a registered peer ended, until the next.
 	lost time.Time
-	// run is the one that conn is to, or was, and lastRun the one before; warned
-	// is when they were last told of as two processes with one key, see samekey.go.
+	// run is the run of the peer's process that the last connection was to, and lastRun
+	// the one before; warned is when the two were last reported as two processes with one
+	// key, see samekey.go.
 	run, lastRun run
 	warned       time.Time
-	// changed is closed at the next change of pair, of what its connection's paths say, or of
-	// refused; nil if nobody waits for it. waiters counts who does.
+	// changed is closed at the next change of pair, of its connection's paths, or of refused;
+	// nil if nobody waits for it. waiters is how many do.
 	changed chan struct{}
 	waiters int
 }
 
 // replaceRate and replaceBurst bound how often an inbound connection takes the
-// place of another one of the same peer: an honest one does that when it has
-// restarted, or has lost its end, and a link that flaps in this way loses ten
-// connections before one waits. Who is turned away has decided nothing and heard
-// no decision, so both sides have what they had, and its next dial is as good.
+// place of another one of the same peer. An honest peer's does when the peer has
+// restarted, or has lost its end of the old one, and a link that flaps in this way loses
+// ten connections before one waits. When a connection is turned away, neither side has
+// decided about it, so both keep what they had, and the peer's next dial can succeed.
 const (
 	replaceRate  = 1 // per second
 	replaceBurst = 10
@@ -126,10 +127,10 @@ func (p *peer) suspect() bool { c := p.conn(); return c != nil && c.isSuspect() 
 // held.
 func (p *peer) holds() bool { return p.pair.Turn(p.suspect()) == collision.Never }
 
-// takeTurn returns the seq for a dialer's hello to p once this side holds no
-// connection to it and no other hello of it is out; beside says that there is one that
-// is suspect. If there is, or comes, a connection, it returns that instead. The caller
-// gives the turn back.
+// takeTurn waits until this side holds no connection to the peer that is not suspect, and
+// no other hello to it is under way. Then it returns the seq for a dialer's hello; beside
+// says that there is a suspect connection. If there is one that is not suspect, or one comes,
+// it returns that instead. If it returns a seq, the caller must call giveBackTurn.
 func (t *MeshSyncTransport) takeTurn(ctx context.Context, id PeerID) (seq uint64, beside bool, existing *Conn, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,9 +169,9 @@ func (t *MeshSyncTransport) giveBackTurn(id PeerID) {
 	t.tidy(p)
 }
 
-// dialed shows a connection of ours that the peer has answered with h, unless
-// another one was faster, which it returns. As the decider it also returns the seq
-// that the peer must be told.
+// dialed shows a connection that this side dialed and the peer has answered with h,
+// unless another one was faster, which it then returns. If this side decides, it also
+// returns the seq that the peer must be told.
 func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown *Conn, tell uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -197,8 +198,8 @@ func (t *MeshSyncTransport) dialed(ctx context.Context, c *Conn, h hello) (shown
 }
 
 // offer decides about an inbound connection whose hello is h. It returns the
-// seq of the answer, and whether the answer makes the connection count: if not,
-// it waits for the decider's word, see confirm.
+// seq of the answer, and whether the answer makes the connection count. If not,
+// the connection waits for the decider's active message, see confirm.
 func (t *MeshSyncTransport) offer(c *Conn, h hello) (seq uint64, active bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -281,8 +282,8 @@ func (t *MeshSyncTransport) withdraw(c *Conn) {
 	}
 }
 
-// checkRoom returns an ErrBusy if c, by which p dials, finds no room: of
-// MaxInboundPeers, or of what strangers of its host may have of them. mu is held.
+// checkRoom returns an ErrBusy if there is no room for c, an inbound connection of p: within
+// MaxInboundPeers, or within the part of them that strangers of its host may have. mu is held.
 func (t *MeshSyncTransport) checkRoom(p *peer, c *Conn) error {
 	if p.conn() != nil || p.watchdog != nil {
 		return nil
@@ -293,14 +294,14 @@ func (t *MeshSyncTransport) checkRoom(p *peer, c *Conn) error {
 	return nil
 }
 
-// named reports whether somebody here has named the peer of c, or it has proven to
-// be one of those who were: it is no stranger. mu is held.
+// named reports whether the peer of c is no stranger: this side has registered or dialed
+// it, or Authorize or the formation has admitted it. mu is held.
 func (t *MeshSyncTransport) named(p *peer, c *Conn) bool {
 	return p.watchdog != nil || c.initiator || t.opts.Authorize != nil || t.opts.Formation != nil
 }
 
-// seat gives p a place as long as it is connected by its own dialing and not
-// registered. It is called after each change of that. mu is held.
+// seat gives p a place while it is connected by its own dial and not registered, and
+// takes the place back otherwise. It is called after each change of that. mu is held.
 func (t *MeshSyncTransport) seat(p *peer) {
 	inbound := p.conn() != nil && !p.conn().initiator && p.watchdog == nil
 	switch {

@@ -13,16 +13,16 @@ import (
 const (
 	// probeShare bounds the delay that probing adds to an outage: while one has
 	// lasted for d, probes are d/600 apart, so an outage of ten minutes ends at
-	// most a second late. They need be no further apart than half a KeepAlive:
-	// then they cost what the idle connection did, a packet each way in that
-	// time.
+	// most a second late. They are never further apart than half a KeepAlive,
+	// because then they cost no more than the idle connection did: a packet each
+	// way in that time.
 	probeShare = 600
-	// maxProbed is how many of a peer's addresses are probed at a time. If it has
-	// more they take turns.
+	// maxProbed is how many of a peer's addresses are probed at a time. If the peer
+	// has more, they take turns.
 	maxProbed = 8
-	// blindAfter is for how long a peer that is known to answer probes, and
-	// does not, gets no handshake: something on the way may have begun to drop
-	// just the probes. A handshake without answer takes 12 KB.
+	// blindAfter is for how long a peer that is known to answer probes, but does not
+	// now, is not dialed. Then it is, as something on the way may have begun to drop
+	// the probes only. A handshake without answer takes 12 KB.
 	blindAfter = 4 * time.Minute
 )
 
@@ -40,13 +40,13 @@ type prober struct {
 	began   time.Time        // the outage
 	lost    bool             // it was there before
 	timer   *time.Timer      // nil: not probing
-	due     time.Time        // when it fires
-	urgent  bool             // the next probe does not wait for its turn
+	due     time.Time        // when timer fires
+	urgent  bool             // the next probe is an early one, planned by startIn
 	nonce   endpoint.Nonce
 	packet  []byte      // the probe with that nonce
-	share   probedShare // in what all searches probe, while there is a timer
-	// proven are the addresses at which the peer has answered a probe: there,
-	// silence means something.
+	share   probedShare // its part of what all searches probe, while there is a timer
+	// proven are the addresses at which the peer has answered a probe. Silence there
+	// means that the peer is gone, or the path is broken.
 	proven map[netip.AddrPort]bool
 	// probed is when the last probe was sent, and dialed when the last handshake
 	// was begun.
@@ -64,7 +64,7 @@ func newProber(t *MeshSyncTransport, id PeerID, policy *ReconnectPolicy) prober 
 	return prober{t: t, id: id, policy: policy, answers: make(chan probeAnswer, 1)}
 }
 
-// hear passes on an answer that came from an address, for whatever goroutine.
+// hear passes on an answer that came from an address. Any goroutine may call it.
 func (p *prober) hear(from net.Addr, a probeAnswer) {
 	u, ok := from.(*net.UDPAddr)
 	if !ok {
@@ -73,12 +73,12 @@ func (p *prober) hear(from net.Addr, a probeAnswer) {
 	a.from = netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port())
 	select {
 	case p.answers <- a:
-	default: // it has one to look at
+	default: // one is waiting to be handled
 	}
 }
 
-// isProven reports whether the peer is known to answer probes: at any of the
-// targets, as those at which nobody is never will.
+// isProven reports whether the peer is known to answer probes at any of the targets.
+// It need not be at all: at some of them there may be nobody.
 func (p *prober) isProven() bool { return len(p.proven) > 0 }
 
 // aim sets where to look, and forgets what was proven of other addresses.
@@ -108,12 +108,12 @@ func (p *prober) start() {
 	}
 }
 
-// startNow begins to probe, or goes on, with a probe at once.
+// startNow begins or continues to probe, with a probe at once.
 func (p *prober) startNow() { p.startIn(0) }
 
-// startIn begins to probe, or goes on, with a probe after d; or a little later, while
-// many others want that as well. However often it is called, a probe that is planned
-// does not become later.
+// startIn begins or continues to probe, with a probe after d, or a little later while
+// many other searches want an early probe as well. However often it is called, it never
+// delays a probe that is already planned.
 func (p *prober) startIn(d time.Duration) {
 	if len(p.targets) == 0 || p.urgent {
 		return
@@ -153,7 +153,7 @@ func (p *prober) startAt(d time.Duration) {
 	p.timer, p.due = time.NewTimer(d), time.Now().Add(d)
 }
 
-// renew waits for the answer to a new nonce instead of the last.
+// renew makes a probe with a new nonce. Answers to the last nonce are ignored.
 func (p *prober) renew() {
 	p.t.waits.forgetAnswer(p.nonce)
 	p.nonce = endpoint.NewNonce()
@@ -161,8 +161,8 @@ func (p *prober) renew() {
 	p.t.waits.expectAnswer(p.nonce, p)
 }
 
-// freshen makes answers to earlier probes mean nothing, and lets some time pass
-// until the next one, if there is a search: a handshake begins.
+// freshen is called when a handshake begins. If there is a search, answers to earlier
+// probes are ignored from now on, and the next probe is sent after a full interval.
 func (p *prober) freshen() {
 	if p.timer != nil {
 		p.renew()
@@ -171,7 +171,7 @@ func (p *prober) freshen() {
 	}
 }
 
-// stop ends the search. An answer that comes later means nothing.
+// stop ends the search. An answer that comes later is ignored.
 func (p *prober) stop() {
 	p.t.waits.forgetAnswer(p.nonce)
 	p.urgent = false
@@ -182,7 +182,7 @@ func (p *prober) stop() {
 	}
 }
 
-// updateShare keeps the count of what all searches probe.
+// updateShare updates this search's part in the count of what all searches probe.
 func (p *prober) updateShare() {
 	p.t.probes.update(&p.share, probedShare{min(len(p.targets), maxProbed), p.isFresh()})
 }
@@ -206,13 +206,13 @@ func (p *prober) next() {
 
 // probe sends a probe to the targets whose turn it is.
 func (p *prober) probe() {
-	p.updateShare() // there may be others since
+	p.updateShare() // the targets may have changed
 	p.probed, p.urgent = time.Now(), false
 	p.sender()(p.round())
 }
 
-// round returns the targets whose turn it is: all, or of too many half those
-// that are known to answer, and others in turn.
+// round returns the targets whose turn it is: all of them, or maxProbed if there are
+// more: up to half of these are known to answer, and the others take turns.
 func (p *prober) round() []netip.AddrPort {
 	if len(p.targets) <= maxProbed {
 		return p.targets
@@ -235,7 +235,7 @@ func (p *prober) round() []netip.AddrPort {
 	return round
 }
 
-// sender returns what sends the present probe, for whatever goroutine.
+// sender returns a function that sends the present probe, from any goroutine.
 func (p *prober) sender() func(targets []netip.AddrPort) {
 	quic, packet := p.t.quic, p.packet // replaced by renew, never changed
 	return func(targets []netip.AddrPort) {
@@ -245,8 +245,8 @@ func (p *prober) sender() func(targets []netip.AddrPort) {
 	}
 }
 
-// check asks a connected peer, once, whether probes reach it at the address it
-// was dialed at. An inbound connection's is not one to dial.
+// check probes a connected peer, once, to learn whether probes reach it at the address
+// it was dialed at. An address that is no target, as of an inbound connection, is skipped.
 func (p *prober) check(ap netip.AddrPort) {
 	if p.proven[ap] || !slices.Contains(p.targets, ap) {
 		return
@@ -255,9 +255,9 @@ func (p *prober) check(ap netip.AddrPort) {
 	p.sender()([]netip.AddrPort{ap})
 }
 
-// interval returns the time to the next probe: the longer the outage, the
-// longer, between twice MinDelay and half a KeepAlive, and within what all
-// searches share.
+// interval returns the time to the next probe. It grows with the length of the outage,
+// from twice MinDelay to half a KeepAlive, and is longer if the budget that all searches
+// share requires it.
 func (p *prober) interval() time.Duration {
 	d := min(time.Since(p.began)/probeShare, p.t.opts.KeepAlive/2)
 	d = max(d, 2*p.policy.MinDelay, p.t.probes.gap(p.isFresh()))

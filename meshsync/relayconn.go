@@ -9,7 +9,7 @@ import (
 // run is the goroutine of a connection to a relay.
 func (l *relayConn) run() {
 	defer l.finish()
-	l.search.began, l.search.lost = time.Now(), true // others are found through it
+	l.search.began, l.search.lost = time.Now(), true // lost, as peers are found through it
 	l.dial(false)
 	for {
 		l.settle()
@@ -33,10 +33,10 @@ func (l *relayConn) run() {
 			l.suspectConn()
 			l.dial(false)
 		case <-leaving:
-			l.client.Close() // lost sees that the relay said goodbye
+			l.client.Close() // lost finds out that the relay said goodbye
 		case <-l.search.fired():
 			if targets := l.located(nil); len(targets) > 0 {
-				l.search.aim(targets) // a registration that named one may have ended
+				l.search.aim(targets) // some may be gone since a registration ended
 			}
 			l.search.next()
 		case a := <-l.search.answers:
@@ -54,7 +54,7 @@ func (l *relayConn) run() {
 	}
 }
 
-// settle takes note that the dial which NetworkChanged has asked for has ended, if it has.
+// settle closes moved if the dial that NetworkChanged has asked for has ended.
 func (l *relayConn) settle() {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
@@ -64,8 +64,8 @@ func (l *relayConn) settle() {
 	}
 }
 
-// heard dials a relay that has answered a probe, first where it did. An answer
-// while that dial runs is none the wiser.
+// heard dials a relay that has answered a probe, first at the address from which
+// it answered. Answers that come while that dial runs are ignored.
 func (l *relayConn) heard(a probeAnswer) {
 	switch {
 	case l.client != nil, l.answered.IsValid(), !slices.Contains(l.located(nil), a.from):
@@ -79,9 +79,9 @@ func (l *relayConn) heard(a probeAnswer) {
 	}
 }
 
-// dialNew dials because there is a new URL, if there is no connection that is any
-// good. A dial that began for one is left to end, so that URLs that change all
-// the time do not keep each dial from its end.
+// dialNew dials because there is a new URL, if there is no connection or that is
+// suspect. A dial that began for another new URL is not called off, so that URLs that
+// change all the time do not keep every dial from its end; another follows if it fails.
 func (l *relayConn) dialNew() {
 	switch {
 	case l.client != nil && !l.suspect:
@@ -93,7 +93,7 @@ func (l *relayConn) dialNew() {
 	}
 }
 
-// finish ends the link after what waits has been sent.
+// finish ends the link after the packets that wait have been sent.
 func (l *relayConn) finish() {
 	l.callOff()
 	l.search.stop()
@@ -106,7 +106,7 @@ func (l *relayConn) finish() {
 	if l.client != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 		defer cancel()
-		l.client.Flush(ctx) // what does not get out in time is lost
+		l.client.Flush(ctx) // packets that are not sent in time are lost
 		l.install(nil, nil)
 	}
 }

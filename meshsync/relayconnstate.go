@@ -15,35 +15,35 @@ import (
 // A relayConn keeps the transport connected to one relay, as a watchdog does to
 // a peer, for as long as somebody uses it. Its goroutine is run.
 //
-// While it is connected it may dial once more: when the relay has not answered
-// for a while, when the network has changed, and now and then to get from TCP
-// back to UDP. The new connection takes the old one's place when it stands.
+// While it is connected it may dial the relay once more: when the relay has not
+// answered for a while, when the network has changed, and now and then to get from
+// TCP back to UDP. The new connection replaces the old one once it is established.
 type relayConn struct {
 	rs     *relays
 	key    relaywire.URL // linkKey of each of its URLs
-	number uint64        // that of its routes
+	number uint64        // of the relay, in its routes
 	log    *slog.Logger
 
-	wanted  chan struct{} // somebody wants it now
+	wanted  chan struct{} // somebody wants a connection now
 	renamed chan struct{} // there is a URL that no dial has tried
 	network chan struct{} // NetworkChanged
 	stop    chan struct{} // closed: nobody uses it any more, or the transport closes
 
-	// relays.mu guards these; run sets client and what goes with it.
+	// relays.mu guards these; run sets client and the fields that go with it.
 	users   int
 	client  *relayclient.Client // nil: not connected
 	suspect bool                // client does not answer, or will end soon
 	dialing bool
 	lastErr error         // of the last dial, until the next
-	url     relaywire.URL // the connection's, or the oldest
-	urls    []*namedURL   // all that lead to the relay, the one that was named last first
+	url     relaywire.URL // the connection's; if none, the oldest of urls
+	urls    []*namedURL   // all URLs of the relay, the one that was named last first
 	watches map[PeerID]*relayWatch
-	state   RelayState // run sets it and what goes with it, through become
+	state   RelayState // run sets it and the next three, through become
 	since   time.Time  // state
 	trouble error      // why there is no connection, RelayStatus.LastError
 	refusal error      // refusalIn(trouble)
-	// moved is closed when the dial has ended that asks where the relay sees the transport now that the network has
-	// changed; nil: none is to.
+	// moved is closed when the dial that NetworkChanged began has ended, through which the relay says where it sees
+	// the transport now; nil: there is no such dial.
 	moved chan struct{}
 
 	// The goroutine of run owns these.
@@ -53,14 +53,14 @@ type relayConn struct {
 	turn       int         // which of urls the next dial begins with, after the newest
 	alone      bool        // the last dial tried one URL of several
 	forNew     bool        // the dial that runs began for a new URL
-	again      bool        // there was another new one meanwhile: dial when it fails
-	udpOnly    bool        // the dial that runs
+	again      bool        // another new URL came meanwhile: dial at once if this dial fails
+	udpOnly    bool        // of the dial that runs
 	timer      *time.Timer // until the next dial; nil: none is planned
 	history    dialHistory
 	udpFailed  int            // dials in a row that did not get back to UDP
 	search     prober         // for a relay that does not answer
-	budget     dialBudget     // of the dials that its answers bring about
-	answered   netip.AddrPort // from where the answer came that the last dial is for
+	budget     dialBudget     // of the dials that answers to probes bring about
+	answered   netip.AddrPort // the address whose answer to a probe caused the last dial
 }
 
 // A linkDial is the result of a dial. found are the addresses that URLs lead to.
@@ -86,8 +86,8 @@ func newRelayConn(rs *relays, u relaywire.URL, number uint64) *relayConn {
 	return l
 }
 
-// linkKey is what the link to a relay is found by: the relay's ID, whatever
-// address the URL has, or else the URL.
+// linkKey is the key under which the link to a relay is found: the relay's ID,
+// whatever address the URL has, or the whole URL if that has no ID.
 func linkKey(u relaywire.URL) relaywire.URL {
 	if !u.ID.IsZero() {
 		return relaywire.URL{ID: u.ID}
@@ -95,7 +95,7 @@ func linkKey(u relaywire.URL) relaywire.URL {
 	return u
 }
 
-// callOff calls off what is under way: a dial, whose end it waits for, or a wait.
+// callOff ends a dial that is under way, or a wait. It returns when the dial has ended.
 func (l *relayConn) callOff() {
 	if l.cancelDial != nil {
 		l.cancelDial()
@@ -110,7 +110,7 @@ func (l *relayConn) callOff() {
 	}
 }
 
-// due is when the next dial is: never, if none is planned.
+// due is ready when the next dial is due: never, if none is planned.
 func (l *relayConn) due() <-chan time.Time {
 	if l.timer == nil {
 		return nil
@@ -132,7 +132,7 @@ func isClosed(ch <-chan struct{}) bool {
 	}
 }
 
-// install makes c the connection, or none, and ends the one before.
+// install makes c the connection, or none if c is nil, and ends the one before.
 func (l *relayConn) install(c *relayclient.Client, err error) {
 	l.rs.mu.Lock()
 	old := l.client
@@ -151,7 +151,7 @@ func (l *relayConn) install(c *relayclient.Client, err error) {
 	for id, w := range l.watches {
 		w.presence = unknown
 		if c != nil {
-			c.Watch(id) // what is one too many stays unknown
+			c.Watch(id) // if it fails, the peer's presence stays unknown
 		}
 	}
 	l.notify()
@@ -170,7 +170,7 @@ func (l *relayConn) install(c *relayclient.Client, err error) {
 	}
 }
 
-// suspectConn prefers other relays from now on.
+// suspectConn makes peers prefer other relays from now on.
 func (l *relayConn) suspectConn() {
 	l.rs.mu.Lock()
 	l.suspect = true
@@ -197,9 +197,9 @@ func (l *relayConn) notify() {
 	}
 }
 
-// become sets the state and, unless there is a connection, why that is so. A
-// state that was not there before is logged, as is another reason of a relay that
-// refuses, but none of the tries in between.
+// become sets the state and, unless there is a connection, the reason for it. It
+// logs a change of the state, and of the reason for which a relay refuses, but not
+// each try in between.
 func (l *relayConn) become(s RelayState, err error) {
 	refusal := l.refusalIn(err)
 	l.rs.mu.Lock()
@@ -221,7 +221,7 @@ func (l *relayConn) become(s RelayState, err error) {
 	case s == RelayDialing:
 		log.Info("relay lost", "cause", err, "after", time.Since(l.opened))
 	case s == RelayConnected:
-		// Its connections are logged one by one.
+		// dialEnded logs each connection.
 	}
 }
 
@@ -233,8 +233,8 @@ func (l *relayConn) logger() *slog.Logger {
 }
 
 // refusalOf returns the reason for which a relay refuses this side, nil if it
-// does not. That somebody else is at one of its addresses is none as long as the
-// relay may be at another.
+// does not. If somebody else answers at one of its addresses, that is no refusal as
+// long as the relay may be at another.
 func refusalOf(err error) error {
 	for _, reason := range []error{relaywire.ErrUnauthorized, relaywire.ErrSuperseded, relaywire.ErrProtocol, relaywire.ErrFull} {
 		if errors.Is(err, reason) {
@@ -250,11 +250,11 @@ func refusalOf(err error) error {
 			return nil
 		}
 	}
-	return ErrIdentityMismatch // who answered everywhere; a dial without a candidate does not fail so
+	return ErrIdentityMismatch // at all addresses; a dial without any candidate has another error
 }
 
-// refusalIn returns the refusal in err. That somebody else is at the one URL that
-// was tried is none, unless it was so at all of them.
+// refusalIn returns the refusal in err. If only one of several URLs was tried and
+// somebody else answered there, that is none, unless all URLs had that result before.
 func (l *relayConn) refusalIn(err error) error {
 	reason := refusalOf(err)
 	if reason == ErrIdentityMismatch && l.alone && l.refusal != reason {
@@ -263,6 +263,6 @@ func (l *relayConn) refusalIn(err error) error {
 	return reason
 }
 
-// isLasting reports whether a quick retry is of no use. A relay that is full may
-// have room at any moment.
+// isLasting reports whether a refusal is one that a quick retry does not change. A
+// relay that is full, in contrast, may have room at any moment.
 func isLasting(refusal error) bool { return refusal != nil && refusal != relaywire.ErrFull }

@@ -14,22 +14,22 @@ import (
 const (
 	// udpAgain is how long a link stays on TCP before UDP is tried again; it
 	// doubles with each failure up to udpAgainMax. A try that fails costs ten
-	// packets. The firewall that blocks UDP is passed when the host moves, and
-	// then NetworkChanged should tell; so there is no hurry.
+	// packets. UDP passes again when the host has moved away from the firewall that
+	// blocks it, and then NetworkChanged should be called; so the tries may be rare.
 	udpAgain    = 30 * time.Second
 	udpAgainMax = 5 * time.Minute
 	// suspectTCPDelay is the head start of UDP when a connection has fallen
 	// silent, which may be because UDP is blocked now.
 	suspectTCPDelay = 250 * time.Millisecond
-	// flushLimit is how long a link that ends may take to send what waits, the
-	// closing packets of its connections.
+	// flushLimit is how long a link that ends may take to send the packets that
+	// wait: those that close the connections through it.
 	flushLimit = time.Second
-	// maxGoodbye bounds what a relay that leaves can ask for: it may be back
-	// long before, and others are not to wait for what one says.
+	// maxGoodbye bounds the delay that a relay that says goodbye can ask for: it may
+	// be back long before, and peers that use it should not have to wait longer.
 	maxGoodbye = time.Minute
 )
 
-// dialDue dials after a wait.
+// dialDue dials when a wait is over.
 func (l *relayConn) dialDue() {
 	if forNew := l.again; l.client != nil || forNew {
 		l.dial(l.client != nil)
@@ -39,10 +39,10 @@ func (l *relayConn) dialDue() {
 	}
 }
 
-// dial begins a dial by all URLs, instead of one that is under way.
+// dial begins a dial by all URLs, and calls off one that is under way.
 func (l *relayConn) dial(udpOnly bool) { l.begin(udpOnly, true) }
 
-// begin begins a dial, by all URLs or by the next one.
+// begin begins a dial, by all URLs or only by the one whose turn it is.
 func (l *relayConn) begin(udpOnly, all bool) {
 	l.callOff()
 	l.budget.spend(l.rs.t.opts.Reconnect.MaxDelay)
@@ -52,7 +52,7 @@ func (l *relayConn) begin(udpOnly, all bool) {
 	ctx, l.cancelDial = context.WithCancel(context.Background())
 	dialed := make(chan linkDial, 1)
 	l.dialed = dialed
-	tcpDelay := time.Duration(0) // the standard one
+	tcpDelay := time.Duration(0) // the client's default
 	if l.suspect {
 		tcpDelay = suspectTCPDelay
 	}
@@ -64,7 +64,7 @@ func (l *relayConn) begin(udpOnly, all bool) {
 	}()
 }
 
-// connect dials as o says, which has what is particular to this dial.
+// connect dials with o, which has the options of this dial; it adds the others.
 func (l *relayConn) connect(ctx context.Context, o relayclient.Options) linkDial {
 	t := l.rs.t
 	source := new(linkSource)
@@ -105,7 +105,7 @@ func (l *relayConn) dialEnded(d linkDial) {
 			l.udpFailed = 0
 			return
 		}
-	case l.client != nil && !l.suspect: // it was only for something better
+	case l.client != nil && !l.suspect: // the present connection still works, and is kept
 	case l.client != nil:
 		l.account()
 		l.install(nil, d.err)
@@ -133,13 +133,13 @@ func (l *relayConn) lost() {
 	cause := context.Cause(l.client.Context())
 	flapping := l.account()
 	bye, delay := l.client.Leaving(), l.client.GoodbyeDelay()
-	if isClosed(bye) && !errors.Is(cause, relaywire.ErrGoodbye) { // run has closed it
+	if isClosed(bye) && !errors.Is(cause, relaywire.ErrGoodbye) { // run has closed the client
 		cause = &relaywire.GoodbyeError{Delay: delay, Err: cause}
 	}
 	l.install(nil, nil)
 	l.become(RelayDialing, cause)
 	switch {
-	case errors.Is(cause, relaywire.ErrSuperseded) && l.dialed != nil: // by the dial, which will say so
+	case errors.Is(cause, relaywire.ErrSuperseded) && l.dialed != nil: // by the dial, whose result is about to come
 	case flapping, isLasting(refusalOf(cause)) && !isClosed(bye):
 		l.setDialing(false, cause)
 		l.failed(cause)
@@ -167,8 +167,8 @@ func (l *relayConn) failed(err error) {
 	} else {
 		l.become(RelayUnreachable, err)
 	}
-	// Probes help if the relay is silent and can be asked; and answers must not
-	// set the pace, as in searchAfter.
+	// Probes help if the relay is silent and its ID is known. If this dial was due to
+	// an answer, answers must not decide when to dial, as in searchAfter.
 	if l.key.ID.IsZero() || l.answered.IsValid() || refusal != nil || errors.Is(err, relaywire.ErrShutdown) {
 		l.search.stop()
 	} else {

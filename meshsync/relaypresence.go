@@ -17,20 +17,20 @@ const (
 	absent
 )
 
-// watch asks about a peer, for one use more. relays.mu is held.
+// watch asks the relay about a peer, and counts one more use. relays.mu is held.
 func (l *relayConn) watch(id PeerID) {
 	w := l.watches[id]
 	if w == nil {
 		w = new(relayWatch)
 		l.watches[id] = w
 		if l.client != nil {
-			l.client.Watch(id) // what is one too many stays unknown
+			l.client.Watch(id) // if it fails, the peer's presence stays unknown
 		}
 	}
 	w.users++
 }
 
-// unwatch ends what one watch began. relays.mu is held.
+// unwatch undoes one call of watch. relays.mu is held.
 func (l *relayConn) unwatch(id PeerID) {
 	w := l.watches[id]
 	if w.users--; w.users == 0 {
@@ -48,8 +48,8 @@ func (l *relayConn) heardOf(source *linkSource, id PeerID, there bool) {
 	}
 }
 
-// noteHeard is heardOf but for what the peer's connection is to do. It reports whether
-// somebody here has asked. That a peer is there is said again when it was restarted.
+// noteHeard is heardOf without what follows for the peer's connection. It reports whether
+// somebody here watches the peer. A relay says again that a peer is there if that restarted.
 func (l *relayConn) noteHeard(source *linkSource, id PeerID, there bool) bool {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
@@ -111,7 +111,7 @@ func (l *relayConn) worth(id PeerID) int {
 	}
 }
 
-// linkSource tells the news of the present client from those of the last.
-// relays.mu guards client. It is set before the client is asked anything, so
+// linkSource says which client news come from, so that those of an earlier client are
+// ignored. relays.mu guards client. It is set before the client watches any peer, so
 // before there are news.
 type linkSource struct{ client *relayclient.Client }

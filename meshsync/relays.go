@@ -35,12 +35,12 @@ type relays struct {
 	closed  bool
 	links   map[relaywire.URL]*relayConn // by linkKey
 	numbers map[uint64]*relayConn        // by the number of their routes
-	number  uint64                       // the last one given out
+	number  uint64                       // the last number given to a link
 	home    []*relayConn
 	peers   map[PeerID]*relayedPeer // those that somebody uses relays for
 	clients map[*relayclient.Client]struct{}
-	overUDP []udpRelay  // those of clients that may forward packets beside QUIC
-	past    relayCounts // of clients that are over
+	overUDP []udpRelay  // those of clients whose relay may forward packets beside QUIC
+	past    relayCounts // counts of clients that have ended
 }
 
 // A udpRelay is a client whose relay may forward packets to it beside QUIC.
@@ -72,7 +72,7 @@ func (rs *relays) start(urls []relaywire.URL) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	for _, u := range urls {
-		l := rs.linkTo(u) // which it names for good
+		l := rs.linkTo(u) // u is never forgotten
 		if !slices.Contains(rs.home, l) {
 			l.users++
 			rs.home = append(rs.home, l)
@@ -80,7 +80,7 @@ func (rs *relays) start(urls []relaywire.URL) {
 	}
 }
 
-// close ends everything, after what was sent has left.
+// close ends all links, after the packets that wait in them have left.
 func (rs *relays) close() {
 	rs.mu.Lock()
 	rs.closed = true
@@ -93,8 +93,8 @@ func (rs *relays) close() {
 	rs.wg.Wait()
 }
 
-// linkTo returns the link to a relay, which it makes if there is none, and names
-// the URL for it until forget. mu is held.
+// linkTo returns the link to a relay, which it makes if there is none. The link keeps
+// the URL until forget is called. mu is held.
 func (rs *relays) linkTo(u relaywire.URL) *relayConn {
 	l := rs.links[linkKey(u)]
 	if l != nil {
@@ -112,7 +112,7 @@ func (rs *relays) linkTo(u relaywire.URL) *relayConn {
 	return l
 }
 
-// drop ends a link that nobody uses. mu is held.
+// drop ends one use of a link, and the link with the last. mu is held.
 func (rs *relays) drop(l *relayConn) {
 	if l.users--; l.users == 0 && rs.links[l.key] == l {
 		delete(rs.links, l.key)
@@ -121,7 +121,7 @@ func (rs *relays) drop(l *relayConn) {
 	}
 }
 
-// peerFor returns what is known of a peer, which it begins to be. mu is held.
+// peerFor returns the entry of a peer, which it makes if there is none. mu is held.
 func (rs *relays) peerFor(id PeerID) *relayedPeer {
 	p := rs.peers[id]
 	if p == nil {
@@ -136,7 +136,7 @@ func (l *relayConn) routeTo(id PeerID) paths.Route {
 	return paths.Route{Kind: paths.Relayed, Relay: l.number, Peer: id}
 }
 
-// Relayed implements paths.Carrier. It does not wait, and what cannot be sent is lost.
+// Relayed implements paths.Carrier. It does not wait: packets that cannot be sent are lost.
 func (rs *relays) Relayed(r paths.Route, b []byte, size int, asks bool) error {
 	rs.mu.Lock()
 	var client *relayclient.Client
@@ -160,17 +160,17 @@ func (rs *relays) Direct(b []byte, to *net.UDPAddr) {
 	rs.t.endpoint.WriteRun(b, len(b), to, nil) // a packet may be lost
 }
 
-// receive takes a packet that came over l from a peer, as the relay says, inside
-// the connection to the relay.
+// receive handles a packet that came inside the connection to the relay l. from is
+// the peer that sent it, according to the relay.
 func (rs *relays) receive(l *relayConn, from PeerID, b []byte) {
 	if packet, as := rs.arrived(l, from, b); as != nil && !rs.t.endpoint.Inject(packet, as) {
 		rs.refused.Add(1)
 	}
 }
 
-// unwrap returns what a packet holds that came beside QUIC from an address, and from
-// which virtual address QUIC is to see it come; nil if it is from none of our relays,
-// or for nobody.
+// unwrap returns the packet inside one that came beside QUIC from an address, and the
+// virtual address that QUIC is shown as its source. It returns nil if it is from none of
+// the transport's relays, or belongs to no connection.
 func (rs *relays) unwrap(b []byte, from *net.UDPAddr) (packet []byte, as *net.UDPAddr) {
 	addr := from.AddrPort()
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
@@ -181,8 +181,8 @@ func (rs *relays) unwrap(b []byte, from *net.UDPAddr) (packet []byte, as *net.UD
 	return rs.arrived(l, sender, packet)
 }
 
-// unwrapped returns whose packet came beside QUIC from the address of a relay, and
-// through which one; nil if it is from none of ours.
+// unwrapped returns the sender of a packet that came beside QUIC, the packet inside it,
+// and the relay at addr that it came through; a nil l if there is none.
 func (rs *relays) unwrapped(b []byte, addr netip.AddrPort) (sender PeerID, packet []byte, l *relayConn) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -197,8 +197,9 @@ func (rs *relays) unwrapped(b []byte, addr netip.AddrPort) (sender PeerID, packe
 	return PeerID{}, nil, nil
 }
 
-// arrived takes a packet of a peer that came over l, as the relay says: QUIC finds out
-// whether it did. It returns what QUIC is to be shown, and from where; nil: nothing.
+// arrived handles a packet that came over l from a peer, according to the relay; QUIC
+// authenticates it later. It returns the packet that QUIC is to be shown, and the address
+// it is shown as its source; nil if QUIC is to be shown nothing.
 func (rs *relays) arrived(l *relayConn, from PeerID, b []byte) (packet []byte, as *net.UDPAddr) {
 	if from == rs.t.id || len(b) == 0 {
 		return nil, nil
@@ -206,7 +207,8 @@ func (rs *relays) arrived(l *relayConn, from PeerID, b []byte) (packet []byte, a
 	return rs.t.paths.Arrive(b, len(b), l.routeTo(from), nil)
 }
 
-// counts returns the connections to relays there are, and what has been carried.
+// counts returns how many connections to relays there are, by carrier, and how much
+// all of them have carried.
 func (rs *relays) counts() (carriers map[relaywire.Carrier]int, carried relayCounts) {
 	carriers = make(map[relaywire.Carrier]int)
 	rs.mu.Lock()
@@ -250,8 +252,8 @@ func (rs *relays) networkChanged() {
 	}
 }
 
-// awaitObserved returns when the relays that see the transport have said where they do since the network has
-// changed, or cannot, but no later than observedWithin, and when done is closed.
+// awaitObserved waits until each relay that is asked has said at which address it sees the transport since the network
+// changed, or could not be reached. It returns after observedWithin at the latest, and when done is closed.
 func (rs *relays) awaitObserved(done <-chan struct{}) {
 	var asked []<-chan struct{}
 	rs.mu.Lock()

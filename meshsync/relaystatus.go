@@ -15,21 +15,21 @@ type RelayState int
 const (
 	// RelayDialing: there is no connection, for the first time or since it
 	// ended, and no try has failed since then. A relay that said goodbye is
-	// dialed when it has asked to be, within a minute.
+	// dialed after the delay that it has asked for, a minute at most.
 	RelayDialing RelayState = iota
 	// RelayConnected: there is a connection.
 	RelayConnected
-	// RelaySilent: there is a connection, over which no answer comes. Other
+	// RelaySilent: there is a connection, but no answer comes over it. Other
 	// relays are preferred, and this one is being dialed anew.
 	RelaySilent
 	// RelayUnreachable: the last try failed, or connections keep ending soon
 	// after they began. The relay is dialed again as Options.Reconnect says, and
 	// when it answers a probe.
 	RelayUnreachable
-	// RelayRefused: who answers does not serve this transport: it is not
-	// authorized or has too many clients, somebody else connects with the same
-	// identity, or it is not the relay that the URL names. The relay is dialed
-	// again, at the slowest pace where only an operator can change that.
+	// RelayRefused: what answers does not serve this transport: the transport is not
+	// authorized, the relay has too many clients, somebody else connects with the same
+	// identity, or another relay than the URL names has answered. The relay is dialed
+	// again, at the slowest pace if only an operator can change the reason.
 	RelayRefused
 )
 
@@ -56,7 +56,8 @@ func (s RelayState) String() string {
 // A RelayStatus is how things stand with a relay.
 type RelayStatus struct {
 	// URL is the one that led to the connection or, without a connection, the one
-	// that has been known for the longest. Of Options.Relays, that is theirs.
+	// that has been known for the longest. For a home relay that is the one in
+	// Options.Relays.
 	URL string
 	// Home says that it is one of Options.Relays. The others are used for peers
 	// that are registered with them, or for connections that go through them.

@@ -7,35 +7,35 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
-// A relay whose key is pinned is one relay, however many URLs lead to it: it
-// moves, it has a name and an address, and who registers peers knows one or the
-// other. A URL is known for as long as somebody names it: Options.Relays for
-// good, a registration or a Connect until it ends.
+// A relay whose key is pinned is one relay, however many URLs lead to it. There may be
+// several because it moves, or has a name and an address, of which a service that registers
+// peers may know either. A URL is known for as long as somebody names it: Options.Relays
+// for good, a registration or a Connect until it ends.
 //
-// When the relay is lost, when it answers a probe, or when there is a new URL, all
-// are dialed at once, the newest first. As long as that fails they are dialed one
-// by one, as the backoff says, so that an outage does not cost more bytes with
-// more URLs, and the addresses of all are probed.
+// When the relay is lost, when it answers a probe, or when there is a new URL, one dial
+// tries all URLs, the newest first. If that fails, each further dial tries one URL, after
+// the backoff, so that an outage does not cost more bytes with more URLs; meanwhile the
+// addresses of all URLs are probed.
 
 // A namedURL is a URL of a relay. relays.mu guards it.
 type namedURL struct {
 	url   relaywire.URL
-	users int              // who name it
-	addrs []netip.AddrPort // where it led when it was last looked up
+	users int              // how many name it
+	addrs []netip.AddrPort // the addresses found when it was last looked up
 }
 
 // maxURLs bounds the URLs of one dial, tried or looked up: a dial has 5 s by
 // default and starts with another address every 250 ms. More than that take turns.
 const maxURLs = 8
 
-// name takes a URL that somebody names, which becomes the newest. One that is new
-// is dialed at once if there is no connection. relays.mu is held.
+// name records that somebody names a URL, which becomes the newest. If it was not known,
+// it is dialed at once, unless there is a connection. relays.mu is held.
 func (l *relayConn) name(u relaywire.URL) {
 	known := l.find(u)
 	if known == nil {
 		known = l.newURL(u)
 		if l.client == nil {
-			l.dialing = true // as soon as run hears of it; who asks before that waits, too
+			l.dialing = true // run dials soon; whoever asks for the relay before that waits for it
 		}
 		signal(l.renamed)
 	}
@@ -49,12 +49,12 @@ func (l *relayConn) name(u relaywire.URL) {
 func (l *relayConn) newURL(u relaywire.URL) *namedURL {
 	n := &namedURL{url: u}
 	if ap, ok := relaywire.AddrOf(u); ok && l.rs.t.endpoint.Reaches(ap.Addr()) {
-		n.addrs = []netip.AddrPort{ap} // can be probed before it is dialed
+		n.addrs = []netip.AddrPort{ap} // so that it can be probed before it is dialed
 	}
 	return n
 }
 
-// forget ends what one name began. relays.mu is held.
+// forget undoes one call of name. relays.mu is held.
 func (l *relayConn) forget(u relaywire.URL) {
 	l.find(u).users--
 	l.prune()
@@ -69,9 +69,9 @@ func (l *relayConn) find(u relaywire.URL) *namedURL {
 	return nil
 }
 
-// prune drops the URLs that nobody names, but for the connection's, and but for
-// one that is the last: a connection to a peer may need the relay when whoever
-// named it has gone. relays.mu is held.
+// prune drops the URLs that nobody names, except the one of the present connection,
+// and the first if none would be left: a connection to a peer may need the relay even
+// when nobody names it any more. relays.mu is held.
 func (l *relayConn) prune() {
 	last := l.urls[:1:1]
 	l.urls = slices.DeleteFunc(slices.Clone(l.urls), func(n *namedURL) bool {
@@ -85,8 +85,8 @@ func (l *relayConn) prune() {
 	}
 }
 
-// toDial returns the URLs to try in the next dial, and those to look up beside it:
-// either the newest is tried, and others with it, or the one whose turn it is.
+// toDial returns the URLs to try in the next dial, and those whose hosts are looked up
+// as well. With all, the newest is tried and others with it; else the one whose turn it is.
 func (l *relayConn) toDial(all bool) (try, lookUp []relaywire.URL) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
@@ -104,8 +104,8 @@ func (l *relayConn) toDial(all bool) (try, lookUp []relaywire.URL) {
 	return lookUp[:1], lookUp[1:]
 }
 
-// located takes note of where URLs led, and returns where to look for the relay:
-// the first address of each URL, then the second of each, and so on.
+// located records the addresses found for URLs, and returns the addresses at which to
+// probe the relay: the first one of each URL, then the second of each, and so on.
 func (l *relayConn) located(found map[relaywire.URL][]netip.AddrPort) (targets []netip.AddrPort) {
 	l.rs.mu.Lock()
 	defer l.rs.mu.Unlock()
@@ -126,9 +126,9 @@ func (l *relayConn) located(found map[relaywire.URL][]netip.AddrPort) (targets [
 	return targets
 }
 
-// urlOf returns which URL leads to the address of a connection: of several the
-// one that has been known for the longest, which does not change from connection
-// to connection. relays.mu is held.
+// urlOf returns the URL that leads to the address of a connection. If there are several,
+// it is the one that has been known for the longest, so that it does not change from
+// connection to connection. relays.mu is held.
 func (l *relayConn) urlOf(remote netip.AddrPort) relaywire.URL {
 	for _, n := range slices.Backward(l.urls) {
 		if slices.Contains(n.addrs, remote) {

@@ -19,7 +19,7 @@ type relayUse struct {
 	links []*relayConn
 	// forget forgets the URLs that the use named.
 	forget []func()
-	// ofConn says that it is a connection's, and nobody's wish to reach the peer.
+	// ofConn says that it belongs to a connection, and not to a registration or a dial.
 	ofConn bool
 	// arrived gets an element when the peer arrives at one of the relays.
 	arrived chan struct{}
@@ -41,9 +41,10 @@ func (rs *relays) use(id PeerID, through []relaywire.URL, arrived chan struct{})
 	return u
 }
 
-// useForConn begins a use of the relays over which a connection may lead: that of its
-// handshake, those that somebody here uses for the peer now, and then the home relays. It must not depend on who
-// else uses them. It returns nil if nothing says that the peer is at any.
+// useForConn begins a use of the relays that a connection may go through: the one of its
+// handshake, those that somebody here uses for the peer now, and then the home relays. The
+// connection has its own use, so that it keeps them when the others end. It returns nil if
+// there is no sign that the peer is at any relay.
 func (rs *relays) useForConn(id PeerID, over paths.Route) *relayUse {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -65,7 +66,8 @@ func (rs *relays) useForConn(id PeerID, over paths.Route) *relayUse {
 	return u
 }
 
-// keep makes a connection's use include the relay of a route. A nil one begins.
+// keep makes a connection's use include the relay of a route. If u is nil, it begins a
+// use.
 func (u *relayUse) keep(rs *relays, over paths.Route) *relayUse {
 	if u == nil {
 		return rs.useForConn(over.Peer, over)
@@ -93,7 +95,7 @@ func (u *relayUse) addAll(links []*relayConn) {
 	}
 }
 
-// release ends the use. A nil one has none.
+// release ends the use. It does nothing if u is nil.
 func (u *relayUse) release() {
 	if u == nil {
 		return
@@ -160,13 +162,13 @@ func (u *relayUse) isThere() bool {
 }
 
 // presenceWait is how long a relay that is connected may take to say whether a
-// peer is there. One that does not, as it watches as many as it can, may know it
-// all the same: then trying tells.
+// peer is there. If it does not, because there are too many watches, the peer may be
+// there all the same: then the peer is dialed through it.
 const presenceWait = time.Second
 
-// await returns nil when the peer is there at one of the relays, or may be at one
-// that does not say, and otherwise, when all have been heard or ctx has ended,
-// why not.
+// await returns nil when the peer is at one of the relays, or may be at one that has not
+// said so within presenceWait. Otherwise, when all relays have answered or failed, or ctx
+// has ended, it returns why not, for each of them.
 func (u *relayUse) await(ctx context.Context) []CandidateError {
 	var timeout <-chan time.Time
 	for {
@@ -199,8 +201,8 @@ func (u *relayUse) await(ctx context.Context) []CandidateError {
 	}
 }
 
-// look says whether the peer is there at one of the relays, whether one has
-// still to be heard, and what is the matter with the others. mu is held.
+// look reports whether the peer is at one of the relays, whether one has not
+// answered yet, and why the peer is not reached through the others. mu is held.
 func (u *relayUse) look() (there, pending bool, failed []CandidateError) {
 	for _, l := range u.links {
 		presence, err := l.ask(u.peer.id)
@@ -228,7 +230,7 @@ func (u *relayUse) wantNow() {
 	defer u.rs.mu.Unlock()
 	for _, l := range u.links {
 		if l.client == nil {
-			l.dialing = true // as soon as run hears of it; who asks before that waits, too
+			l.dialing = true // run dials soon; whoever asks for the relay before that waits for it
 			signal(l.wanted)
 		}
 	}

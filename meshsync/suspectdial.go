@@ -9,17 +9,17 @@ import (
 
 // A connection whose paths are all silent may come back with the next packet, for as
 // long as IdleTimeout. But the peer may also have been restarted, or be elsewhere; so
-// its watchdog looks for it meanwhile, as it would if the connection were lost: with
-// probes, and with dials where those are not known to be answered, or a relay may reach the peer,
-// which nobody is told of unless they succeed.
+// its watchdog looks for it meanwhile, as it would if the connection were lost. It sends
+// probes. It dials as well if the peer is not known to answer probes, or a relay may reach
+// it; such a dial is only published if it succeeds.
 
 // besideDelay is how long a peer that is not known to answer probes has for its paths to
-// come back, before it is dialed beside them. A handshake into the void costs some
-// kilobytes, and most outages are shorter.
+// come back, before it is dialed beside them. A handshake that nobody answers costs some
+// kilobytes, and most outages are shorter than this delay.
 const besideDelay = 2 * time.Second
 
-// pathsChanged follows what the connection says of its paths. was says whether it was
-// suspect before.
+// pathsChanged reacts to a change of the connection's paths. was says whether the
+// connection was suspect before.
 func (w *watchdog) pathsChanged(was bool) {
 	switch {
 	case w.suspect == was:
@@ -40,9 +40,9 @@ func (w *watchdog) pathsChanged(was bool) {
 // they are suspected.
 const besideGrace = 300 * time.Millisecond
 
-// awaitPaths asks the paths of a connection to the peer that is suspect, if there is one, and waits
-// until one has answered, or had the time to. A handshake says that the peer is
-// there: if it is so for the connection as well, that stays, for its streams.
+// awaitPaths pings the paths of the peer's connection, if that is suspect, and waits until one has
+// answered or has had the time to. It is called when a handshake has shown that the peer is there: if
+// the old connection works again as well, it is kept, because its streams would be lost with it.
 func (t *MeshSyncTransport) awaitPaths(ctx context.Context, id PeerID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -60,9 +60,9 @@ func (t *MeshSyncTransport) awaitPaths(ctx context.Context, id PeerID) {
 	}
 }
 
-// searchBeside looks for the peer of a suspect connection; but one whose connections keep
-// ending before they are stable has to wait until this one is lost, and then for the
-// backoff.
+// searchBeside looks for the peer of a suspect connection. If the peer's connections keep
+// ending before they are stable, it does not: the peer is dialed when this connection is
+// lost, after the backoff.
 func (w *watchdog) searchBeside() {
 	w.enter(&connectedState{})
 	if w.history.isFailing() && time.Since(w.upSince) < w.policy.StableAfter {
@@ -105,8 +105,8 @@ func (w *watchdog) findAddresses() {
 	w.locate(addrs)
 }
 
-// foundAddresses makes the addresses that were found paths of the connection, instead of those
-// that the registration had before.
+// foundAddresses makes the addresses that were found paths of the connection. They replace those
+// that the registration led to before.
 func (w *watchdog) foundAddresses(found []netip.AddrPort) {
 	if c := w.conn(); c != nil && len(found) > 0 {
 		c.paths.Replace(direct(found)...)

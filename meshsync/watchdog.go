@@ -71,8 +71,8 @@ func (w *watchdog) finish() {
 	close(w.done)
 }
 
-// connChanged follows what the table says, and the connection of its paths. A connection
-// that came and went since the last look was lost as well.
+// connChanged reacts to a change in the connection table, or in what the connection says
+// of its paths. A connection that began and ended since the last look counts as lost too.
 func (w *watchdog) connChanged() {
 	had, knew, suspect, since := w.connected, w.seen, w.suspect, w.upSince
 	c := w.connection()
@@ -80,7 +80,7 @@ func (w *watchdog) connChanged() {
 	case c != nil && had && w.seen == knew:
 		w.pathsChanged(suspect)
 	case c != nil:
-		if had { // it took the place of another
+		if had { // c replaced another connection
 			w.history.unstable = time.Since(since) < w.policy.StableAfter
 		}
 		w.connectionUp(c)
@@ -89,8 +89,8 @@ func (w *watchdog) connChanged() {
 	}
 }
 
-// connectionUp ends all efforts, now that there is a connection, but for those beside
-// one that is suspect.
+// connectionUp stops dialing and searching, now that there is a connection. If that is
+// suspect, it starts the search beside it.
 func (w *watchdog) connectionUp(c *Conn) {
 	w.enter(&connectedState{}) // an inbound connection calls the dial off
 	w.refused, w.refusal = false, ""
@@ -105,16 +105,16 @@ func (w *watchdog) connectionUp(c *Conn) {
 	}
 }
 
-// connLost dials again: at once, unless the peer refuses us, or its connections
-// keep ending before they are stable. In that case it waits, but a peer that may
-// have been restarted is looked for meanwhile.
+// connLost dials again: at once, unless the peer refuses this side, or its connections
+// keep ending before they are stable. In those cases it waits before the dial, but if the
+// peer may have been restarted, it sends probes during the wait.
 func (w *watchdog) connLost() {
 	policy := w.policy
 	lasted, cause := w.lastConn()
 	flapping := w.history.ended(policy, lasted)
 	w.onAnswer, w.refused = false, isRefusal(cause)
 	w.busyUntil = time.Time{}
-	w.enter(&restingState{StateDisconnected}) // what was beside the connection is over
+	w.enter(&restingState{StateDisconnected}) // ends a dial or wait beside the connection
 	w.search.stop()
 	w.search.began, w.search.lost = time.Now(), true
 	switch {
@@ -138,7 +138,7 @@ func (w *watchdog) connLost() {
 }
 
 // startAnew forgets past failures and dials now, if the peer is not connected.
-// A dial under way is started again if it is of no more use.
+// A dial under way is replaced by a new one if redial is set, and else continues.
 func (w *watchdog) startAnew(redial bool) {
 	w.history = dialHistory{}
 	if c := w.connection(); c != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// dial queues for a dial. While it has to wait for its turn, probes find out
+// dial queues a dial of the peer. While the dial waits for its turn, probes find out
 // whether the peer would answer.
 func (w *watchdog) dial(p dialPriority) {
 	if w.relays.relayUse().isThere() {
@@ -41,8 +41,8 @@ func (w *watchdog) addrs() []address {
 	return w.status.registration.addrs
 }
 
-// found looks for the peer at the addresses that were found for it. A connected one has more paths then. One that was
-// left to probes, and may be where none were sent, is dialed.
+// found takes the result of a lookup. If the peer is connected, the addresses become paths of its connection; else they
+// are probed. A peer that was left to probes is dialed if there is an address among them that was not probed before.
 func (w *watchdog) found(addrs []netip.AddrPort) {
 	if w.locating != nil {
 		w.locating.cancel()
@@ -50,7 +50,7 @@ func (w *watchdog) found(addrs []netip.AddrPort) {
 	}
 	_, waits := w.state.(*waitingState)
 	isNew := slices.ContainsFunc(addrs, func(ap netip.AddrPort) bool { return !slices.Contains(w.search.targets, ap) })
-	if len(addrs) > 0 { // else what was found before may still be good
+	if len(addrs) > 0 { // else the addresses found before are kept: they may still be good
 		w.search.aim(addrs)
 	}
 	switch {
@@ -63,12 +63,12 @@ func (w *watchdog) found(addrs []netip.AddrPort) {
 	}
 }
 
-// dialNow starts the dial that it is the peer's turn for.
+// dialNow starts the queued dial, now that it is the peer's turn.
 func (w *watchdog) dialNow() {
 	q := w.state.(*queuedState)
 	slot := q.slot
 	q.slot = nil       // the dial gives it back
-	w.search.freshen() // an answer from now on is one that the handshake should have had
+	w.search.freshen() // if a probe is answered from now on, the handshake should be, too
 	w.search.dialed = time.Now()
 	w.budget.spend(w.policy.MaxDelay)
 	reached, extend := new(atomic.Bool), make(chan time.Duration, 1)
@@ -100,23 +100,23 @@ func (w *watchdog) dialAgain() {
 	}
 }
 
-// isLeftToProbes reports whether a peer is not to be dialed although it is time to: it is known to answer probes, the search has not found
-// it, and no relay may know it. Now and then it is dialed nevertheless; and on a closed socket, as a dial says what is wrong; and where
-// dials are counted until it is given up.
+// isLeftToProbes reports whether a peer that is due to be dialed is only probed instead, because it is known to answer probes, has not
+// answered one in this search, and cannot be reached through a relay. It is dialed all the same if blindAfter has passed since the last
+// dial, if the socket is lost, as the dial's error tells the reason, or if MaxAttempts bounds the number of dials.
 func (w *watchdog) isLeftToProbes() bool {
 	return !w.suspect && w.policy.MaxAttempts == 0 && w.search.timer != nil && !w.t.endpoint.Lost() && w.search.isProven() &&
 		time.Since(w.search.dialed) < blindAfter && !w.relays.relayUse().mayReach()
 }
 
-// waitForAnswer waits for the answer to a probe. Until the next dial that needs none, its names are looked up now and then, for which there is
-// DialTimeout, and it is seen whether it is still to be left to probes.
+// waitForAnswer waits for the answer to a probe, until blindAfter after the last dial at most. It ends earlier now and then, so that the
+// peer's names are looked up again, which may take DialTimeout, and isLeftToProbes is asked again.
 func (w *watchdog) waitForAnswer() {
 	w.wait(min(w.policy.jitter(w.policy.MaxDelay)+w.t.opts.DialTimeout, time.Until(w.search.dialed.Add(blindAfter))))
 }
 
-// answered dials a peer that has answered a probe, within its budget. A dial under
-// way that was to have an answer before that probe, and has no handshake done,
-// begins anew: what it sent was lost, it would be silent for a while yet, and its
+// answered dials a peer that has answered a probe, if the budget allows it. A dial under
+// way whose handshake is not complete begins anew: its packets should have been answered
+// before the probe, so they were lost; it would only send again after a while, and its
 // time may be almost over.
 func (w *watchdog) answered(from netip.AddrPort) {
 	w.search.prove(from)
@@ -134,7 +134,7 @@ func (w *watchdog) answered(from netip.AddrPort) {
 	}
 }
 
-// isToBeDialed reports whether a dial that begins now comes earlier than what is under way or planned, if anything is.
+// isToBeDialed reports whether a dial that begins now could succeed earlier than the one under way or planned.
 func (w *watchdog) isToBeDialed() bool {
 	switch s := w.state.(type) {
 	case *restingState:
@@ -146,7 +146,7 @@ func (w *watchdog) isToBeDialed() bool {
 	}
 }
 
-// heard takes an answer to a probe.
+// heard handles an answer to a probe.
 func (w *watchdog) heard(a probeAnswer) {
 	if a.busy && w.believesBusy() {
 		w.awaitBusy(a)
@@ -157,29 +157,29 @@ func (w *watchdog) heard(a probeAnswer) {
 
 const (
 	// maxBusy bounds for how long a peer can put this side off in one outage.
-	// A hub that is asked by 10,000 at once has served them by then.
+	// A hub that 10,000 peers dial at once has served them all within that time.
 	maxBusy = time.Minute
 	// minBusyWait and maxBusyWait bound the time until a busy peer is asked again.
 	minBusyWait = 100 * time.Millisecond
 	maxBusyWait = 5 * time.Second
-	// busyGrace is how long after that its answer may take.
+	// busyGrace is how long its answer may take when it is asked again.
 	busyGrace = time.Second
 )
 
-// busyWait returns when to ask again one who says that it is busy for so long.
+// busyWait returns when to ask a peer again that says it is busy for so long.
 func busyWait(said time.Duration) time.Duration { return min(max(said, minBusyWait), maxBusyWait) }
 
-// believesBusy reports whether the peer has not said for too long that it is busy.
+// believesBusy reports whether the peer has said that it is busy for less than maxBusy.
 func (w *watchdog) believesBusy() bool {
 	now := time.Now()
-	if now.Sub(w.busyUntil) > maxBusy { // it was something else then
+	if now.Sub(w.busyUntil) > maxBusy { // then this is another busy time
 		w.busySince = now
 	}
 	return now.Sub(w.busySince) < maxBusy
 }
 
-// awaitBusy asks a busy peer again when it has said. A handshake that has begun
-// there is about to be answered: it is given the time. None is begun.
+// awaitBusy probes a busy peer again after the time that it has named. A dial under way
+// is given more time, because the peer is about to answer its handshake. No other is begun.
 func (w *watchdog) awaitBusy(a probeAnswer) {
 	w.search.prove(a.from)
 	wait := w.policy.jitter(busyWait(a.wait))
@@ -190,17 +190,17 @@ func (w *watchdog) awaitBusy(a probeAnswer) {
 	case *dialingState:
 		select {
 		case s.extend <- limit:
-		default: // it has yet to look at the last
+		default: // the dial has not read the last one yet
 		}
 	case *queuedState, *waitingState:
 		w.onAnswer = false
-		w.wait(limit) // in case it answers no more
+		w.wait(limit) // dials if the peer does not answer again
 	}
 }
 
 // demanded looks for a peer that the service waits for: with a probe, and a
 // handshake as well if its budget allows, each MinDelay after the last one at the
-// earliest. A peer that refuses us is left to think.
+// earliest. It does nothing if the peer refuses this side: the wait goes on.
 func (w *watchdog) demanded() {
 	policy := w.policy
 	_, rests := w.state.(*restingState)
@@ -208,7 +208,7 @@ func (w *watchdog) demanded() {
 		return
 	}
 	if time.Now().Before(w.busyUntil) {
-		return // it will be asked then
+		return // the peer is asked again anyway
 	}
 	w.relays.relayUse().wantNow()
 	last := w.search.probed
@@ -222,9 +222,9 @@ func (w *watchdog) demanded() {
 	}
 }
 
-// announceDial tells of the dial that is about to start, unless it was called
-// off, or there is a connection. A dial beside one that is suspect is nobody's
-// business.
+// announceDial publishes the dial that is about to start, and returns false if the
+// dial was called off, or there is a connection that is not suspect. A dial beside a
+// suspect connection is not published.
 func (w *watchdog) announceDial(ctx context.Context, beside bool) (addrs []address, ok bool) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
@@ -245,13 +245,13 @@ func (w *watchdog) dialEnded(r dialResult) {
 	w.remember(r)
 	had, knew := w.connected, w.seen
 	switch c := w.connection(); {
-	case c != nil && had && w.seen == knew: // it is suspect still, or works after all
+	case c != nil && had && w.seen == knew: // the connection is still suspect, or works again
 		w.dialedBeside()
 		return
-	case c != nil: // its own, or one that came in
+	case c != nil: // the dialed one, or one that came in
 		w.connectionUp(c)
 		return
-	case r.err == nil, had: // there was one, and that is over again
+	case r.err == nil, had: // there was a connection, and it has ended
 		w.connLost()
 		return
 	}
@@ -286,8 +286,8 @@ func (w *watchdog) searchAfter(err error) {
 	case !unanswered(err):
 		w.search.stop() // the peer is there: no need to look for it
 	case w.onAnswer:
-		// It answers probes but no handshake: perhaps large packets do not
-		// pass. Answers must not set the pace, then.
+		// The peer answers probes but no handshake: perhaps large packets do not
+		// pass. So its answers must not decide when it is dialed.
 		w.search.stop()
 		w.search.forgetProven()
 	default:
@@ -295,9 +295,9 @@ func (w *watchdog) searchAfter(err error) {
 	}
 }
 
-// noteFailure records a failed dial and returns how many there were in a row;
-// false if the peer has connected by itself in the meantime, or did and was lost
-// again.
+// noteFailure records a failed dial and returns how many there were in a row. ok is
+// false if the peer has connected by itself in the meantime, even if that connection
+// was lost again.
 func (w *watchdog) noteFailure(err error, wait time.Duration) (attempts int, ok bool) {
 	policy := w.policy
 	w.t.mu.Lock()
@@ -330,7 +330,7 @@ func (w *watchdog) giveUp(attempts int, err error) {
 	}
 }
 
-// logRefusal warns of a refusal once, until there is another reason.
+// logRefusal logs a warning of a refusal, once until the reason changes.
 func (w *watchdog) logRefusal(err error) {
 	for _, reason := range []error{ErrDisconnected, ErrFormation, ErrUnauthorized} {
 		if errors.Is(err, reason) && w.refusal != reason.Error() {

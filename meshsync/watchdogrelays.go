@@ -6,19 +6,19 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
-// A peerRelays is a watchdog's part with the relays at which its peer may be. A
-// nil one is that of a peer registered without any. The watchdog's goroutine
-// owns it.
+// A peerRelays is the part of a watchdog that deals with the relays at which its
+// peer may be. It is nil if the peer is registered without any. The watchdog's
+// goroutine owns it.
 type peerRelays struct {
 	through []relaywire.URL // the relays of the registration
 	use     *relayUse
 	arrived chan struct{} // the peer arrived at a relay; holds one at most
-	arrival chan struct{} // tells the dial that runs of it
+	arrival chan struct{} // tells the running dial that the peer arrived
 	isThere bool          // the next dial is for a peer that has arrived
 	cameAt  time.Time     // when it was last dialed because it arrived
 }
 
-// follow does what the registration says of the policy and of relays.
+// follow adopts the policy and the relays of the current registration.
 func (w *watchdog) follow() {
 	w.t.mu.Lock()
 	r := w.status.registration
@@ -69,9 +69,9 @@ func (r *peerRelays) isOver() {
 	}
 }
 
-// peerArrived dials a peer that has arrived at a relay: at once, within its
-// budget, or MinDelay after the last time, so that neither a peer that comes and
-// goes nor a relay that lies makes this side dial without pause.
+// peerArrived dials a peer that has arrived at a relay, if its budget allows: at once,
+// but no sooner than MinDelay after the last dial for that reason, so that neither a peer
+// that comes and goes nor a relay that lies makes this side dial without pause.
 func (w *watchdog) peerArrived() {
 	r, policy := w.relays, w.policy
 	if w.connected && !w.suspect {
@@ -107,7 +107,7 @@ func (w *watchdog) peerArrived() {
 // MinDelay at most.
 func (w *watchdog) verify(c *Conn) {
 	if !c.checking.CompareAndSwap(false, true) {
-		return // what is about to be sent is later than this arrival
+		return // a message is about to be sent, and so comes after this arrival
 	}
 	wait := max(0, w.policy.MinDelay-time.Since(c.checkedAt))
 	c.checkedAt = time.Now().Add(wait)
@@ -120,7 +120,7 @@ func (w *watchdog) verify(c *Conn) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			c.sendDrain(w.t.opts.DialTimeout) // if it fails, c has ended or is not read: others see that
+			c.sendDrain(w.t.opts.DialTimeout) // if it fails, c has ended or is not read, which is handled elsewhere
 		case <-c.qc.Context().Done():
 		}
 	})

@@ -14,7 +14,7 @@ type watchdog struct {
 	peer PeerID
 
 	// Wake-ups. Each holds at most one, as a second would say nothing new.
-	conns   chan struct{} // the peer's connection came or went, or takes another path, or is suspect or is not any more
+	conns   chan struct{} // the peer's connection began or ended, takes another path, or became suspect or ceased to be
 	updates chan struct{} // Register: other addresses, relays, or another policy
 	retries chan struct{} // RetryNow
 	demands chan struct{} // WaitConn or OpenStream: somebody waits for the peer
@@ -32,22 +32,22 @@ type watchdog struct {
 	suspect    bool        // connected, and nothing comes over any path
 	upSince    time.Time   // when the last connection that it knows of began
 	relays     *peerRelays // nil: the peer is registered without a relay
-	seen       uint64      // how many of the connections it knows of
+	seen       uint64      // status.connections when it last looked
 	locating   *locating   // the lookup of the addresses; nil: there is none
 	history    dialHistory
 	search     prober
-	onAnswer   bool           // there was an answer for the last dial
+	onAnswer   bool           // the last dial was made because a probe was answered
 	answeredAt netip.AddrPort // where the peer last answered a probe
 	busySince  time.Time      // when the peer began to say that it is busy
-	busyUntil  time.Time      // until when it said so last
+	busyUntil  time.Time      // when it said that would be over
 	refused    bool           // the last dial, or connection, ended with the peer's refusal
 	refusal    string         // what was logged of the peer's refusals
 	budget     dialBudget     // of the dials that signs of life bring about
 	wakeups    atomic.Uint64  // how often run had something to do; for tests
 }
 
-// watchdogStatus is what others know of a watchdog, or tell it. The table sets it when a connection
-// comes or goes, run at all other times.
+// watchdogStatus is what others know of a watchdog, or tell it. The connection table sets it when a
+// connection begins or ends, and run at all other times.
 type watchdogStatus struct {
 	registered   time.Time
 	registration registration
@@ -57,9 +57,9 @@ type watchdogStatus struct {
 	queued       bool             // in StateDialing: the dial has not begun
 	attempts     int              // failed dials since the last connection
 	announced    int              // the attempt that EventDialing was last published for
-	good         []netip.AddrPort // where the last connection's packets could go, when it ended
+	good         []netip.AddrPort // the addresses that worked for the last connection when it ended
 	lastErr      error
-	connections  uint64    // how many there have been
+	connections  uint64    // how many connections there have been
 	opened       time.Time // when the last of them began
 	stopping     bool      // by Unregister or Disconnect: stop is closed
 	series       seriesEntry
@@ -89,42 +89,42 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// A watchState is what a watchdog does now: one of the types below, each with what belongs to it. While its connection is
-// suspect, as nothing comes over any of its paths, it queues, dials and waits beside it: the peer may have been
-// restarted, or be elsewhere.
+// A watchState is what a watchdog does now: one of the types below, each with the data of that state. While the peer's
+// connection is suspect, as nothing comes over any of its paths, the watchdog queues, dials and waits in spite of it,
+// because the peer may have been restarted, or be elsewhere.
 type watchState interface {
 	// begin starts what belongs to the state.
 	begin(w *watchdog)
 	// end stops it, and waits for its end.
 	end(w *watchdog)
-	// publicState is what services see of it, while there is no connection.
+	// publicState is the state that services see, while there is no connection.
 	publicState() PeerState
 }
 
 type (
-	// connectedState: there is a connection, and no effort beside it.
+	// connectedState: there is a connection, and no dial beside it runs or is planned.
 	connectedState struct {
 		lookAgain *time.Timer // when names are to be looked up again; nil: they are not
 	}
-	// queuedState: it waits for its turn under MaxConcurrentDials, and probes find out whether that should come earlier.
+	// queuedState: a dial waits for its turn under MaxConcurrentDials; a peer that answers probes gets its turn earlier.
 	queuedState struct {
 		priority dialPriority
-		slot     *dialSlot // nil: the dial has it now
+		slot     *dialSlot // nil: the dial has taken it over
 	}
 	// dialingState: a dial runs in a goroutine of its own.
 	dialingState struct {
 		dial    func(context.Context) dialResult
-		reached *atomic.Bool         // it has got a handshake done
+		reached *atomic.Bool         // a handshake of it is complete
 		extend  chan<- time.Duration // how much longer it may take
 		cancel  context.CancelFunc
-		ended   chan dialResult // nil: that was heard
+		ended   chan dialResult // nil: the result was received
 	}
-	// waitingState: the next dial is for later. Probes look for a peer that did not answer.
+	// waitingState: the next dial is planned for later. A peer that did not answer is probed meanwhile.
 	waitingState struct {
 		wait  time.Duration
 		timer *time.Timer
 	}
-	// restingState: the peer is left alone, as it was given up or the policy is Disabled, or there has been nothing to do yet.
+	// restingState: the peer is not dialed, as it was given up or the policy is Disabled, or there has been no reason to yet.
 	restingState struct{ because PeerState }
 )
 
@@ -138,7 +138,7 @@ func (w *watchdog) enter(s watchState) {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
 	if _, isUp := s.(*connectedState); isUp || w.t.peers[w.peer].conn() != nil {
-		return // the table has the say, also if the connection has just ended
+		return // the table sets the status, also if the connection has just ended
 	}
 	w.status.enter(s.publicState())
 	q, isQueued := s.(*queuedState)
@@ -199,9 +199,9 @@ func (s *restingState) begin(*watchdog)        {}
 func (s *restingState) end(*watchdog)          {}
 func (s *restingState) publicState() PeerState { return s.because }
 
-// What happens in a state, for run to wait for: never, in the others.
+// The events that run waits for in a state. In other states the channels are nil.
 
-// turn is when the turn of a queued peer has come.
+// turn is ready when the turn of a queued peer has come.
 func (w *watchdog) turn() <-chan struct{} {
 	if s, ok := w.state.(*queuedState); ok {
 		return s.slot.granted
@@ -209,7 +209,7 @@ func (w *watchdog) turn() <-chan struct{} {
 	return nil
 }
 
-// dialed is the end of the dial that runs.
+// dialed gets the result of the dial that runs.
 func (w *watchdog) dialed() <-chan dialResult {
 	if s, ok := w.state.(*dialingState); ok {
 		return s.ended
@@ -217,7 +217,7 @@ func (w *watchdog) dialed() <-chan dialResult {
 	return nil
 }
 
-// waited is the end of the wait.
+// waited is ready when the wait is over.
 func (w *watchdog) waited() <-chan time.Time {
 	if s, ok := w.state.(*waitingState); ok {
 		return s.timer.C
@@ -225,7 +225,7 @@ func (w *watchdog) waited() <-chan time.Time {
 	return nil
 }
 
-// lookAgain is when the names of a connected peer are to be looked up again.
+// lookAgain is ready when the names of a connected peer are to be looked up again.
 func (w *watchdog) lookAgain() <-chan time.Time {
 	if s, ok := w.state.(*connectedState); ok && s.lookAgain != nil {
 		return s.lookAgain.C
@@ -241,8 +241,8 @@ func (w *watchdog) halt() {
 	}
 }
 
-// connection looks up the connection, and follows what the table says of how
-// many there have been.
+// connection looks up the connection in the table, and notes whether there is one,
+// whether it is suspect, and how many there have been.
 func (w *watchdog) connection() *Conn {
 	w.t.mu.Lock()
 	defer w.t.mu.Unlock()
@@ -259,10 +259,10 @@ func (w *watchdog) lastConn() (lasted time.Duration, cause error) {
 	return w.t.peers[w.peer].lost.Sub(w.status.opened), w.status.lastErr
 }
 
-// wait dials after d.
+// wait plans a dial after d.
 func (w *watchdog) wait(d time.Duration) { w.enter(&waitingState{wait: d}) }
 
-// stayAt leaves the peer alone until something revives it.
+// stayAt ends dials and probes until an event causes a new dial.
 func (w *watchdog) stayAt(s PeerState) {
 	w.enter(&restingState{s})
 	w.search.stop()
@@ -304,7 +304,7 @@ func (w *watchdog) located() <-chan []netip.AddrPort {
 	return w.locating.found
 }
 
-// remember keeps the addresses of a dial for the next search.
+// remember makes the addresses that a dial tried the targets of the search.
 func (w *watchdog) remember(r dialResult) {
 	if len(r.tried) > 0 {
 		w.search.aim(r.tried)

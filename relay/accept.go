@@ -17,9 +17,9 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// acceptQUIC takes connections, before their handshakes are complete, until the
-// server closes. Each introduces itself in a goroutine of its own, so none waits
-// for another.
+// acceptQUIC accepts connections, before their handshakes are complete, until the
+// server closes. Each has a goroutine of its own for handshake and hello, so none
+// waits for another.
 func (s *Server) acceptQUIC() {
 	for {
 		qc, err := s.quic.Accept(s.ctx)
@@ -29,7 +29,7 @@ func (s *Server) acceptQUIC() {
 		s.wg.Go(func() { s.greetQUIC(qc) })
 	}
 	s.quic.Close()
-	for { // what had come so far in the meantime
+	for { // refuses those that had come in before the close
 		qc, err := s.quic.Accept(context.Background())
 		if err != nil {
 			return
@@ -38,8 +38,8 @@ func (s *Server) acceptQUIC() {
 	}
 }
 
-// greetQUIC takes a connection through its handshake and its hello, and then is
-// the client's.
+// greetQUIC takes a connection through its handshake and its hello. Then its
+// goroutine reads what the client sends.
 func (s *Server) greetQUIC(qc *quic.Conn) {
 	slot := endpoint.SlotOf(qc)
 	defer slot.Release()
@@ -65,11 +65,11 @@ func (s *Server) greetQUIC(qc *quic.Conn) {
 	c.readQUIC(l)
 }
 
-// introduceQUIC returns a client, and who it is, or why there is none; its ID is
-// zero as long as it has proven none.
+// introduceQUIC returns a client and its ID, or why there is none. With an error the
+// ID is zero if the client has not proven one.
 func (s *Server) introduceQUIC(l *relaylink.QUIC, slot *endpoint.Slot) (*session, identity.PeerID, error) {
-	// It can only be told to give way while it has the slot, so while this
-	// goroutine counts.
+	// The function is only called while the connection has its slot, which is
+	// before this goroutine ends; so wg is not zero then.
 	if !slot.Bind(func() { s.wg.Go(func() { l.Abort(relaywire.CodeFull) }) }) {
 		return nil, identity.PeerID{}, errGaveWay
 	}
@@ -120,7 +120,7 @@ func (s *Server) awaitHelloQUIC(l *relaylink.QUIC, greeting *endpoint.Greeting) 
 	return control.SetReadDeadline(time.Time{})
 }
 
-// readHello reads a hello, which says nothing but that it is one.
+// readHello reads a hello, and checks its kind and version.
 func readHello(r interface{ Read([]byte) (int, error) }) error {
 	var header [relaywire.LengthSize]byte
 	var buf [1 + relaywire.HelloSize]byte
@@ -135,7 +135,7 @@ func readHello(r interface{ Read([]byte) (int, error) }) error {
 	return err
 }
 
-// helloError says why no hello came: in time, there or at all.
+// helloError returns why no hello came, or none in time.
 func helloError(err error) error {
 	if errors.Is(err, ErrProtocol) || !happyeyeballs.IsTimeout(err) {
 		return err
@@ -143,8 +143,8 @@ func helloError(err error) error {
 	return fmt.Errorf("%w: no hello within %v", ErrProtocol, helloTimeout)
 }
 
-// refused takes note of a connection that does not become a client's. The zero
-// PeerID stands for one that has not proven any.
+// refused counts and logs a connection that does not become a client's. peer is zero
+// if none was proven.
 func (s *Server) refused(remote net.Addr, peer identity.PeerID, err error) {
 	s.counts.refused[refusalOf(err)].Add(1)
 	s.refusals.note(remote, peer, err)
@@ -194,8 +194,8 @@ func (s *Server) acceptedTCP(raw net.Conn) {
 	})
 }
 
-// greetTCP takes a connection through TLS and its hello, gives its slot back, and
-// then is the client's.
+// greetTCP takes a connection through TLS and its hello, and gives its slot back.
+// Then its goroutine reads what the client sends.
 func (s *Server) greetTCP(raw net.Conn, slot *endpoint.Slot) {
 	stop := context.AfterFunc(s.ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -240,8 +240,8 @@ func (s *Server) greetTCP(raw net.Conn, slot *endpoint.Slot) {
 	c.readTCP(l)
 }
 
-// awaitFirstByte waits until a client says anything, and returns what reads that
-// again. The rest is then due within helloTimeout of the beginning.
+// awaitFirstByte waits for the first byte of a client, and returns a connection that
+// reads it again. The rest must come within helloTimeout of the beginning.
 func (s *Server) awaitFirstByte(raw net.Conn) (net.Conn, error) {
 	began := time.Now()
 	raw.SetDeadline(began.Add(firstByteTimeout))
@@ -250,7 +250,7 @@ func (s *Server) awaitFirstByte(raw net.Conn) (net.Conn, error) {
 		return nil, fmt.Errorf("%w: nothing within %v: %w", errHandshake, firstByteTimeout, err)
 	}
 	raw.SetDeadline(began.Add(helloTimeout))
-	if s.ctx.Err() != nil { // or else the deadline that this set is lost
+	if s.ctx.Err() != nil { // the deadline that its end has set may be overwritten
 		return nil, ErrShutdown
 	}
 	return c, nil
@@ -293,13 +293,13 @@ func checkALPN(negotiated string) error {
 
 var (
 	errHandshake = errors.New("TLS handshake failed")
-	// errGaveWay says that others needed the place before the client had introduced
-	// itself.
+	// errGaveWay says that the connection was closed to make room for others, before
+	// the client had introduced itself.
 	errGaveWay = fmt.Errorf("%w: gave way to another host: %w", ErrFull, endpoint.ErrTooMany)
 )
 
-// tcpBounds are those of the TCP connections that have not introduced themselves,
-// which cost about 30 KB each.
+// tcpBounds bound the TCP connections whose client has not introduced itself, which
+// cost about 30 KB each.
 var tcpBounds = endpoint.Bounds{
 	All:  512,
 	Kept: 64,

@@ -13,8 +13,8 @@
 // name the relay's URL.
 //
 // A relay promises as much as an IP network does: packets may be lost, when a
-// queue is full or a sender exceeds its rate, and may overtake each other. They
-// are never changed, and the sender's identity is never another's.
+// queue is full or a sender exceeds its rate, and may overtake each other. A relay
+// never changes them, and never gives a packet another sender's identity.
 //
 // The packets of two clients that watch each other pass at the sender's rate, and over
 // UDP are forwarded as they are, beside the connections to the relay. A client

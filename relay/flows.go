@@ -31,11 +31,11 @@ type flow struct {
 }
 
 const (
-	// flowIdle is after how long without a packet either way numbers are taken
-	// back: several keep-alives of a connection between the two.
+	// flowIdle is the time without a packet either way after which the numbers are
+	// taken back: several keep-alives of a connection between the two.
 	flowIdle = 2 * time.Minute
-	// maxFlows bounds the flows of all clients, which take 60 MB then, but for the
-	// share that each client has for certain.
+	// maxFlows bounds the flows of all clients, which take 60 MB then. Only clients
+	// with less than their share get more than that.
 	maxFlows = 1 << 18
 )
 
@@ -64,9 +64,9 @@ func (fs *flows) find(number uint64) *flow {
 }
 
 // open returns the flow between two clients that watch each other. It returns nil if
-// both are on TCP, where there is nothing to forward, and if there are as many as there
-// may be: then only those have another one that have no more than their share. Both
-// clients must be in the table, whose mu is held.
+// both are on TCP, where nothing is forwarded. It also returns nil if there are maxFlows
+// flows already, unless both clients have less than their share of these. Both clients
+// must be in the table, whose mu is held.
 func (fs *flows) open(from, to *session) *flow {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -119,8 +119,8 @@ func (fs *flows) number(used map[uint64]*flow) uint64 {
 	}
 }
 
-// known takes note that a client knows a number of its flows. One that is not its
-// own, or none any more, means nothing.
+// known records that a client knows the number of a flow to it. It ignores numbers of
+// other clients' flows, and of those that are closed.
 func (fs *flows) known(to *session, number uint64) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -146,7 +146,7 @@ func (fs *flows) close(a *session, peer identity.PeerID) {
 	}
 }
 
-// closeAll takes those of a client that leaves.
+// closeAll takes back all numbers of a client that leaves.
 func (fs *flows) closeAll(c *session) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -196,7 +196,7 @@ func (fs *flows) dropIdle(c *session) {
 	}
 }
 
-// tellTakes tells those who send to a client what its path takes now.
+// tellTakes tells those who send to a client how long packets its path takes now.
 func (fs *flows) tellTakes(c *session) {
 	fs.mu.RLock()
 	defer fs.mu.RUnlock()
@@ -205,9 +205,9 @@ func (fs *flows) tellTakes(c *session) {
 	}
 }
 
-// watchClients takes the numbers of silent flows back, and what was held for clients
-// that have been heard, and sees which of them have moved that send nothing but keep-alives,
-// until the server closes.
+// watchClients, until the server closes, takes back the numbers of silent flows, releases
+// the buffers that QUIC held until a client was heard, and tells clients that have moved
+// where they are seen now: some send nothing but keep-alives, so nothing else would notice.
 func (s *Server) watchClients() {
 	ticker := time.NewTicker(flowIdle / 4)
 	defer ticker.Stop()

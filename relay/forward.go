@@ -23,14 +23,14 @@ const (
 	strangersBusy = 96 << 10
 	// strangersBurst is what they can send at once: fourteen handshakes.
 	strangersBurst = 64 << 10
-	// introduction is what each client can send besides to clients that do not watch
-	// it: one handshake with what of it may have to be sent again, and another one in a
-	// minute. So the many that come back to a hub do not wait for each other's share.
-	// Who connects anew has it anew, which costs it a handshake with the relay.
+	// introduction is what each client can send in addition to clients that do not watch
+	// it: one handshake with its retransmissions, and another one each minute. So the
+	// many clients that come back to a hub do not compete for a share. A client that
+	// connects anew gets it anew, but has to make a handshake with the relay for that.
 	introduction     = 8 << 10
 	introductionRate = introduction / 60
-	// busyFor is for how long after a packet of a peer that it watches a client
-	// counts as busy: longer than a connection is silent.
+	// busyFor is for how long a client counts as busy after a packet of a peer that it
+	// watches: longer than a connection is silent.
 	busyFor = 10 * time.Second
 )
 
@@ -48,14 +48,14 @@ func newReception() reception {
 	}
 }
 
-// exchanges takes note of a packet for a client of a peer that it watches.
+// exchanges records a packet for the client from a peer that it watches.
 func (c *session) exchanges() {
 	c.rateMu.Lock()
 	defer c.rateMu.Unlock()
 	c.reception.last = time.Now()
 }
 
-// admits reports whether a client is to get n bytes of one that it does not watch.
+// admits reports whether a client may be sent n bytes from one that it does not watch.
 func (c *session) admits(n int, from *session) bool {
 	if from.introduces(n) {
 		return true
@@ -89,16 +89,16 @@ func (c *session) allow(n, packets int) int {
 	return c.allowance.TakeSome(float64(n), packets)
 }
 
-// forwarded takes the forwarded packets that one read of the UDP socket brought
-// from an address. Those for one client, which are all, as a rule, are sent on as
-// they are, under another number.
+// forwarded handles the forwarded packets that one read of the UDP socket brought
+// from an address. As a rule all are for one client; packets for one client in a row
+// are sent on together, unchanged but for the number.
 func (s *Server) forwarded(b []byte, size int, from *net.UDPAddr) {
 	sender := relaylink.AddrPortOf(from)
 	split(b, size, func(p []byte, last *flow) *flow { return s.flowOf(p, last, sender) }, func(f *flow, run []byte) { s.passOn(f, run, size) })
 }
 
-// split hands on packets of size bytes in runs of one flow each. flowOf says whose a
-// packet is, given the flow of the one before; nil drops it.
+// split hands on packets of size bytes in runs of one flow each. flowOf returns the flow
+// of a packet, given the flow of the one before; nil drops the packet.
 func split(b []byte, size int, flowOf func(p []byte, last *flow) *flow, handOn func(f *flow, run []byte)) {
 	var f *flow
 	start := 0
@@ -130,8 +130,8 @@ func (s *Server) flowOf(p []byte, last *flow, from netip.AddrPort) *flow {
 		s.counts.dropped[droppedUnknown].Add(1)
 		return nil
 	case f != last && f.from.Link.Remote() != from:
-		// The control connection moves to a new address of the client's with its
-		// next packet: until then nobody has proven that this is one.
+		// The client's QUIC connection moves to a new address with its next packet.
+		// Until then it is not proven that this address is the client's.
 		s.counts.dropped[droppedAddress].Add(1)
 		return nil
 	case relaylink.IsTest(p[endpoint.ForwardedHeader:]):
@@ -180,12 +180,12 @@ func (s *Server) passOn(f *flow, run []byte, size int) {
 func (f *flow) isReady() bool { return f.out != 0 && f.ready.Load() }
 
 // write sends forwarded packets to the receiver of their flow, which is ready. It does
-// not wait: what the system has no room for is lost.
+// not wait: packets for which the system has no room are lost.
 func (s *Server) write(f *flow, run []byte, size, packets int) {
 	qc := f.to.Link.(*relaylink.QUIC).Conn
 	remote, _ := qc.RemoteAddr().(*net.UDPAddr)
 	if before := f.to.sentTo.Swap(remote); before != nil && before != remote {
-		f.to.MTU.Reset() // it has moved
+		f.to.MTU.Reset() // its client moved
 	}
 	sent, err := s.endpoint.WriteRun(run, size, remote, qc.LocalAddr())
 	if errors.Is(err, endpoint.ErrTooLong) {
@@ -210,9 +210,9 @@ func (s *Server) test(f *flow, due func() []int) {
 	}
 }
 
-// enclose sends a packet that cannot be forwarded as it is in the receiver's
-// connection: that is on TCP, or does not know the number yet, or is behind a path
-// for which the packet is too long.
+// enclose sends a packet that cannot be forwarded as it is inside the receiver's
+// connection, because the receiver is on TCP, does not know the number yet, or is
+// behind a path for which the packet is too long.
 func (s *Server) enclose(f *flow, packet []byte) {
 	frame := relaywire.AppendPacket(s.buffers.Get(), f.from.id, packet)
 	if !f.to.Out.Put(relaylink.Outgoing{Frame: frame, From: f.from.id, Watched: true}) {
@@ -221,9 +221,9 @@ func (s *Server) enclose(f *flow, packet []byte) {
 	}
 }
 
-// route sends a packet on that came in a client's connection, in the frame that
-// gets to be the receiver's. The peer in it becomes the sender, which is who this
-// client has proven to be.
+// route sends on a packet that came in a client's connection, in the same frame. In
+// that it replaces the receiver's ID by the sender's, which is the one that this
+// client has proven.
 func (c *session) route(to identity.PeerID, frame []byte) {
 	if to == c.id {
 		c.drop(droppedSelf, 1)
@@ -259,12 +259,12 @@ func (c *session) route(to identity.PeerID, frame []byte) {
 	}
 }
 
-// A destination is where the last packet in a client's connection went, and how the
-// two stand to each other as long as neither watches anybody else, or fewer.
+// A destination is where the last packet in a client's connection went, with the flow
+// and watched, which hold until one of the two begins or stops to watch anybody.
 type destination struct {
 	session  *session
 	flow     *flow // nil: none
-	watched  bool  // by the destination
+	watched  bool  // the destination watches it
 	watching [2]uint64
 }
 
@@ -288,7 +288,7 @@ func (c *session) find(to identity.PeerID) (*session, *flow, bool) {
 	return d.session, d.flow, d.watched
 }
 
-// convert makes a frame a forwarded packet, and sends it.
+// convert turns a frame into a forwarded packet, and sends that.
 func (c *session) convert(f *flow, frame []byte) {
 	p := frame[relaywire.PacketHeader-endpoint.ForwardedHeader:]
 	p[0] = endpoint.TypeForwarded

@@ -40,8 +40,8 @@ func listen(addr string) (*net.UDPConn, *net.TCPListener, error) {
 	return nil, nil, fmt.Errorf("listen on %q: %w", addr, err)
 }
 
-// urlOf returns the URL of a relay that listens on addr. Of a wildcard address
-// it names the machine's first address that others may reach.
+// urlOf returns the URL of a relay that listens on addr. In place of a wildcard
+// address it has the machine's first address that others may reach.
 func urlOf(s *Server, addr net.Addr) (URL, error) {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
@@ -57,10 +57,10 @@ func urlOf(s *Server, addr net.Addr) (URL, error) {
 	return URL{ID: s.id, Host: host, Port: uint16(n)}, nil
 }
 
-// machineAddr returns the first address of the machine, of IPv4 only if it must
-// be, that is not for itself or its link alone, or 127.0.0.1.
+// machineAddr returns the first address of the machine that is neither loopback nor
+// link-local, or 127.0.0.1 if there is none. With only4 it must be of IPv4.
 func machineAddr(only4 bool) netip.Addr {
-	addrs, _ := net.InterfaceAddrs() // without any there is the loopback
+	addrs, _ := net.InterfaceAddrs() // after an error 127.0.0.1 is returned
 	for _, a := range addrs {
 		prefix, err := netip.ParsePrefix(a.String())
 		if err == nil && prefix.Addr().IsGlobalUnicast() && (prefix.Addr().Unmap().Is4() || !only4) {

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// counts are what one relay has done. They are plain counters, for each packet
-// passes them.
+// counts are what one relay has done. They are plain atomic counters, as they are
+// updated for each packet.
 type counts struct {
 	connections    [len(carriers)]atomic.Uint64
 	packets, bytes atomic.Uint64
@@ -48,7 +48,7 @@ const (
 	droppedUnsent                       // the destination left while it waited, or the system had no room
 	droppedUnknown                      // forwarded under no channel's number
 	droppedAddress                      // forwarded from an address that is not the sender's
-	droppedStranger                     // the destination does not watch the sender, and gets too much of such
+	droppedStranger                     // the destination does not watch the sender, and too much comes from such senders
 )
 
 var dropReasons = [...]string{
@@ -66,7 +66,7 @@ var refusals = [...]struct {
 	label string
 	level slog.Level
 }{
-	{endpoint.ErrTooMany, "busy", slog.LevelWarn}, // before ErrFull: who gave way is told that
+	{endpoint.ErrTooMany, "busy", slog.LevelWarn}, // before ErrFull, as errGaveWay is both
 	{ErrFull, "full", slog.LevelWarn},
 	{ErrUnauthorized, "unauthorized", slog.LevelInfo},
 	{ErrShutdown, "shutdown", slog.LevelDebug},
@@ -161,8 +161,8 @@ func (m *metrics) attach(s *Server) bool {
 	return true
 }
 
-// detach is for a relay that is closed. Its counts stay as long as another relay
-// shares the metrics.
+// detach takes out a relay that is closed. Its counts stay in the sums as long as
+// another relay shares the metrics.
 func (m *metrics) detach(s *Server) {
 	m.mu.Lock()
 	delete(m.servers, s)

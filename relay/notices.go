@@ -9,9 +9,9 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// What a relay has to tell a client is kept as state, not as messages: the last
-// pong, the last word about each watched peer. So it is bounded, however slowly
-// the client reads.
+// What a relay has yet to tell a client is kept as state, not as messages: only the
+// last pong, and only the latest news of each watched peer. So its size is bounded,
+// however slowly the client reads.
 
 // sayGoodbye announces the relay's end.
 func (c *session) sayGoodbye(delay time.Duration) {
@@ -21,8 +21,8 @@ func (c *session) sayGoodbye(delay time.Duration) {
 	c.Out.Notify()
 }
 
-// notice is to tell the client whether a peer it watches is present. The table's
-// mu is held.
+// notice queues a notice for the client whether a peer that it watches is present. The
+// table's mu is held.
 func (c *session) notice(peer identity.PeerID, present bool) {
 	c.Out.Lock()
 	defer c.Out.Unlock()
@@ -50,7 +50,7 @@ type channelNotice struct {
 	receiveDue, sendDue, takesDue bool
 }
 
-// maxChannelNotice is the most that one takes.
+// maxChannelNotice is the most bytes that one takes.
 const maxChannelNotice = 3 * relaywire.ChannelSize
 
 func (n *channelNotice) append(b []byte, peer identity.PeerID) []byte {
@@ -66,7 +66,7 @@ func (n *channelNotice) append(b []byte, peer identity.PeerID) []byte {
 	return b
 }
 
-// tellChannel is to tell the client what set says about the channels of a peer.
+// tellChannel queues a notice about the channels of a peer, which set fills in.
 func (c *session) tellChannel(peer identity.PeerID, set func(n *channelNotice)) {
 	c.Out.Lock()
 	defer c.Out.Unlock()
@@ -85,8 +85,8 @@ func (c *session) tellChannel(peer identity.PeerID, set func(n *channelNotice)) 
 	c.Out.Notify()
 }
 
-// moved tells the client at which address it is seen if that is another one than it was told:
-// peers would look for it there in vain. A client that moves all the time is told now and then.
+// moved tells the client at which address it is seen, if it was told another one last, at which
+// peers would now look for it in vain. If it moves all the time, it is only told now and then.
 func (c *session) moved() {
 	remote := c.udpAddr()
 	if c.toldAddr.Load() == remote {
@@ -101,8 +101,8 @@ func (c *session) moved() {
 	}
 }
 
-// udpAddr is where the client is seen, as its QUIC connection has proven, which has a new value
-// for each new address. It is nil over TCP, where a client stays at its address.
+// udpAddr is where the client is seen, as its QUIC connection has proven. It is another pointer
+// for each new address, and nil over TCP, where a client stays at its address.
 func (c *session) udpAddr() *net.UDPAddr {
 	l, ok := c.Link.(*relaylink.QUIC)
 	if !ok {
@@ -112,31 +112,31 @@ func (c *session) udpAddr() *net.UDPAddr {
 	return addr
 }
 
-// tellReceive is to tell the client under which number packets of a peer come; 0:
+// tellReceive queues a notice under which number packets of a peer come; 0: under
 // none any more.
 func (c *session) tellReceive(peer identity.PeerID, number uint64) {
 	c.tellChannel(peer, func(n *channelNotice) { n.receive, n.receiveDue = number, true })
 }
 
-// tellSend is to tell it under which number it can send to a peer; 0: none any more.
+// tellSend queues a notice under which number it can send to a peer; 0: none any more.
 func (c *session) tellSend(peer identity.PeerID, number uint64) {
 	c.tellChannel(peer, func(n *channelNotice) { n.send, n.sendDue = number, true })
 }
 
-// tellTakes is to tell it how long the packets can be that a peer gets.
+// tellTakes queues a notice how long packets to a peer can be.
 func (c *session) tellTakes(peer identity.PeerID, size int) {
 	c.tellChannel(peer, func(n *channelNotice) { n.takes, n.takesDue = uint16(size), true })
 }
 
-// overrun reports whether more is to be said about channels than the client can
-// watch peers, twice: it watches ever new ones and does not read.
+// overrun reports whether notices wait about twice as many channels as the client can
+// watch peers: then it keeps watching new peers and does not read.
 func (c *session) overrun() bool {
 	c.Out.Lock()
 	defer c.Out.Unlock()
 	return len(c.channels) > 2*relaywire.MaxWatches
 }
 
-// appendControl is asked by the send queue for what waits to be written.
+// appendControl appends the messages that wait; the send queue calls it.
 func (c *session) appendControl(b []byte) []byte {
 	if !c.greeted {
 		c.toldAddr.Store(c.udpAddr())

@@ -26,19 +26,19 @@ type ServerOptions struct {
 	// all are served. Its error is logged, not sent. It must not block for long.
 	Authorize func(identity.PeerID) error
 	// MaxClients bounds the clients; default 10,000. Anybody can make up
-	// identities: without Authorize, clients of one IPv4 address or IPv6 /64 have
-	// no more than a sixteenth of these places, or 1024 if that is more, those of
-	// one IPv6 /48 a quarter, or 1024; and never does one address have more than
-	// half.
+	// identities, so without Authorize clients of one IPv4 address or IPv6 /64 get
+	// no more than a sixteenth of these places, or 1024 if that is more, and those of
+	// one IPv6 /48 a quarter, or 1024 if that is more. One address never gets more
+	// than half.
 	MaxClients int
 	// BytesPerSecond bounds the packets each client sends, the excess is
 	// dropped; default 125,000,000 (1 Gbit/s). Their headers count: 33 bytes, or 9 of
 	// forwarded ones. Bursts of a tenth of a second, or 256 KiB if that is more, pass;
 	// right after the client has connected, of a tenth of that or 32 KiB.
 	BytesPerSecond int
-	// Logger gets what an operator needs to know at Info and Warn, whom the
-	// relay refuses included: of each reason five lines a minute and a count of
-	// the others. It gets each client that comes and goes at Debug. nil discards.
+	// Logger gets what an operator needs to know at Info and Warn. That includes whom
+	// the relay refuses: for each reason five lines a minute, and a count of the others.
+	// At Debug it gets each client that comes and goes. nil discards.
 	Logger *slog.Logger
 	// Registerer exports the metrics; nil: none are.
 	Registerer prometheus.Registerer
@@ -52,13 +52,13 @@ const (
 	defaultMaxClients     = 10_000
 	defaultBytesPerSecond = 125_000_000
 	minBurst              = 256 << 10
-	// firstBurst is what a client may send as it connects, or a hundredth of a
-	// second's if that is more: little, so that connecting again and again does
-	// not pay.
+	// firstBurst is how many bytes a client may send at once as it connects, or a
+	// hundredth of a second's if that is more. It is little, so that a client gains
+	// nothing from connecting again and again.
 	firstBurst = 32 << 10
 )
 
-// withDefaults returns o complete, or what is wrong with it.
+// withDefaults returns o with its defaults, or an error if it cannot be used.
 func (o ServerOptions) withDefaults() (ServerOptions, error) {
 	if o.PrivateKey == nil {
 		_, key, err := ed25519.GenerateKey(nil)

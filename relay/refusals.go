@@ -48,7 +48,7 @@ func (r *refusalLog) note(remote net.Addr, peer identity.PeerID, err error) {
 	defer r.mu.Unlock()
 	select {
 	case r.began <- struct{}{}:
-	default: // the period has begun
+	default: // a period has begun already
 	}
 	if r.noted[reason] == maxRefusalLines {
 		r.leftOut[reason]++

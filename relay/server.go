@@ -56,8 +56,8 @@ type Server struct {
 }
 
 const (
-	// udpIdle is a client's idle timeout over QUIC: it keeps the connection alive, and
-	// its own idle timeout, if it is lower, counts.
+	// udpIdle is a client's idle timeout over QUIC. The client keeps the connection alive,
+	// and its own idle timeout counts if it is lower.
 	udpIdle = 30 * time.Second
 
 	// helloTimeout bounds a TCP connection's TLS handshake and hello together, and
@@ -110,8 +110,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// serve begins to take connections. If it fails it closes what was opened, not
-// what the options brought.
+// serve begins to accept connections. If it fails, it closes the sockets that it has
+// opened, but not those of the options.
 func (s *Server) serve(pc net.PacketConn) (err error) {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	defer func() {
@@ -160,10 +160,10 @@ func (s *Server) serve(pc net.PacketConn) (err error) {
 	return nil
 }
 
-// URL returns the relay's URL, with its key pinned. If it listens on all
-// addresses the URL has the first of the machine that is not for itself or its
-// link alone, or else 127.0.0.1: behind a NAT, or with a name, others need
-// another host in it.
+// URL returns the relay's URL, with its key pinned. If the relay listens on all
+// addresses, the URL has the first of the machine that is neither loopback nor
+// link-local, or else 127.0.0.1. If the relay is behind a NAT, or is to be reached by a
+// name, others need another host in it.
 func (s *Server) URL() string { return s.url.String() }
 
 // Addr returns the local address of UDP, or of TCP if there is no UDP.
@@ -183,9 +183,9 @@ const (
 	maxGoodbyeSpread = 30 * time.Second
 )
 
-// Shutdown goes away in order. It takes no new clients, says goodbye to those it
-// has, each with a random delay after which to come back, and goes on to forward
-// until all have left or ctx ends. Then it does what Close does. It returns
+// Shutdown closes the relay in order. It takes no new clients, says goodbye to the
+// present ones, each with a random delay after which to come back, and continues to
+// forward until all have left or ctx ends. Then it does what Close does. It returns
 // ctx's cause if ctx ended first, and ErrClosed if the relay was closed already.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if !s.beginClose() {
@@ -202,7 +202,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-empty:
 	case <-ctx.Done():
 		err = context.Cause(ctx)
-	case <-s.ctx.Done(): // Close cuts it short
+	case <-s.ctx.Done(): // Close was called meanwhile
 		err = ErrClosed
 	}
 	return errors.Join(err, s.finishClose())

@@ -16,12 +16,12 @@ import (
 
 const (
 	// maxForwarded bounds the packets that wait for one client on TCP, to 0.8 MB, and
-	// maxEnclosed those for one on UDP, which get only the first ones of a flow in
-	// their connection and those that are too long. Of one sender there are at most
-	// half as many, so that one that floods leaves room for others. Packets of senders
-	// that the client does not watch come in only while less than maxStrangers wait:
-	// what its network cannot take is dropped for strangers first. Packets that QUIC has
-	// taken wait as well, until the client has been heard.
+	// maxEnclosed those for one on UDP, which gets only the first ones of a flow inside
+	// its connection and those that are too long. One sender may have at most half of
+	// them, so that one that floods leaves room for others. A packet of a sender that the
+	// client does not watch is only taken while fewer than maxStrangers wait, so that
+	// strangers' packets are dropped first if its network is too slow. Packets that QUIC
+	// has taken count as waiting as well, until the client has been heard.
 	maxForwarded = 512
 	maxEnclosed  = 256
 	maxStrangers = 128
@@ -29,56 +29,56 @@ const (
 	// maxForwardedInAll bounds the bytes that wait for all clients together.
 	maxForwardedInAll = 64 << 20
 
-	// requestRate and requestBurst bound a client's control messages: who sends
-	// more is read more slowly. The burst lets a client that returns watch
-	// everything at once.
+	// requestRate and requestBurst bound a client's control messages: if it sends
+	// more, they are read more slowly. The burst lets a client that returns watch
+	// all its peers at once.
 	requestRate  = 100
 	requestBurst = relaywire.MaxWatches + requestRate
 )
 
-// A session is a client, as the relay has it. Over QUIC it has two goroutines
-// that read, over TCP one, and one that writes while there is something to.
+// A session is the relay's side of one client. Over QUIC it has two goroutines that
+// read, over TCP one; another one writes, while there is something to write.
 type session struct {
 	relaylink.Conn
 	server    *Server
 	id        identity.PeerID
-	replaced  atomic.Bool          // it is not in the table any more
+	replaced  atomic.Bool          // the session is not in the table any more
 	left      atomic.Bool          // remove was called, or is about to be
 	idleTimer *relaylink.IdleTimer // over TCP
 
 	rateMu    sync.Mutex
-	allowance rate.Bucket // of packet bytes that it sends; rateMu guards it
+	allowance rate.Bucket // of packet bytes that the client sends; rateMu guards it
 	reception reception   // rateMu guards it
-	// introduction is of bytes that it sends to those who do not watch it; rateMu
-	// guards it.
+	// introduction is the allowance of bytes that the client sends to others that do not
+	// watch it; rateMu guards it.
 	introduction rate.Bucket
 	// sentTo is where packets were last forwarded to.
 	sentTo atomic.Pointer[net.UDPAddr]
-	// watching counts how often it began or stopped to watch somebody, from 1.
+	// watching counts, from 1, how often the client began or stopped to watch a peer.
 	watching atomic.Uint64
 
-	flows map[identity.PeerID]*flow // from it, by receiver; flows.mu guards it
+	flows map[identity.PeerID]*flow // from the client, by receiver; flows.mu guards it
 
 	// The goroutine that reads packets in the connection owns these.
 	fragments relaylink.Reassembler
 	last      destination
 
-	// toldAddr is where it was seen when it was told that last; nil over TCP.
+	// toldAddr is the address that the client was last told it is seen at; nil over TCP.
 	toldAddr atomic.Pointer[net.UDPAddr]
 
 	requests rate.Bucket // the goroutine that reads control messages owns it
 
 	// Guarded by the table's mu:
 
-	watched map[identity.PeerID]struct{} // the peers it hears of
-	removed bool                         // it hears of nobody any more
+	watched map[identity.PeerID]struct{} // the peers that it watches
+	removed bool                         // its watches have ended
 	place   endpoint.Place
 
-	// The send queue's lock guards these, what is to be written:
+	// The send queue's lock guards these, which say what is to be written:
 
 	greeted    bool
 	movedDue   bool
-	moves      rate.Bucket // of its address, those that it is told of
+	moves      rate.Bucket // the changes of its address that it is told of
 	goodbyeDue bool
 	goodbye    uint32 // milliseconds
 	pongDue    bool
@@ -87,8 +87,8 @@ type session struct {
 	channels   map[identity.PeerID]*channelNotice // nil at first
 }
 
-// admit makes a client of a link on which id was proven and hello said. Its
-// reading is left to the caller.
+// admit makes a client of a link on which id was proven and a hello has come. The
+// caller has to read from it.
 func (s *Server) admit(id identity.PeerID, l relaylink.Link) (*session, error) {
 	if s.opts.Authorize != nil {
 		if err := s.opts.Authorize(id); err != nil {
@@ -141,7 +141,7 @@ func (s *Server) admit(id identity.PeerID, l relaylink.Link) (*session, error) {
 func (c *session) readQUIC(l *relaylink.QUIC) {
 	c.server.wg.Go(func() {
 		c.ended(l.ReadDatagrams(c.handleDatagram))
-		c.last = destination{} // or else who is gone would hold on to who is gone
+		c.last = destination{} // so that an ended session does not keep another one in memory
 	})
 	c.ended(l.ReadControl(c.handle))
 }
@@ -216,7 +216,7 @@ func (c *session) drop(reason dropReason, n int) {
 	c.server.counts.dropped[reason].Add(uint64(n))
 }
 
-// handle does what a control message of the client's asks for.
+// handle handles a control message of the client.
 func (c *session) handle(b []byte) error {
 	m, err := relaywire.ParseMessage(b)
 	if err != nil {
@@ -246,7 +246,7 @@ func (c *session) handle(b []byte) error {
 		if c.MTU.Answered(int(m.Size)) {
 			c.server.table.flows.tellTakes(c)
 		}
-	case relaywire.KindPong: // nobody asked, nobody minds
+	case relaywire.KindPong: // ignored: the relay sends no pings
 	case relaywire.KindClose:
 		if c.Link.Carrier() != CarrierTCP {
 			return fmt.Errorf("%w: close message over QUIC", ErrProtocol)
@@ -258,11 +258,11 @@ func (c *session) handle(b []byte) error {
 	return nil
 }
 
-// ended takes a client out whose reading ended with err.
+// ended takes out a client after reading from it has failed with err.
 func (c *session) ended(err error) {
 	c.failed(err)
 	if c.left.Swap(true) {
-		return // over QUIC two goroutines read
+		return // over QUIC the other goroutine was first
 	}
 	c.server.table.remove(c)
 	if c.idleTimer != nil {

@@ -16,9 +16,9 @@ import (
 // one session in it, the newest.
 //
 // Arrivals, departures and watches happen one after another, under mu, so that
-// every watcher hears of them in their order. Forwarding needs only the lookup, which
-// they hold up no longer than an entry of a map takes, but for the first packet between
-// two clients since one of them has watched, or stopped to watch, anybody.
+// every watcher hears of them in their order. Forwarding takes only lookup, which they
+// hold no longer than it takes to set an entry of a map. Only the first packet between
+// two clients since one of them has watched, or stopped to watch, anybody needs mu.
 type table struct {
 	most  int
 	flows flows // between the clients
@@ -30,7 +30,7 @@ type table struct {
 	places   *endpoint.Places
 	watchers map[identity.PeerID][]*session // by whom they watch
 	watches  int                            // in all
-	closing  bool                           // nobody is let in
+	closing  bool                           // no more are let in
 	empty    chan struct{}                  // closed when closing and nobody is left
 }
 
@@ -79,8 +79,8 @@ func (t *table) set(peer identity.PeerID, c *session) (before *session) {
 	return before
 }
 
-// add lets a client in, who comes from an address, and may be a stranger. It returns
-// the session that it takes the place of, which is to be ended, or nil.
+// add lets in a client that comes from an address; stranger says that it may be one. It
+// returns the session that it replaces, which the caller has to end, or nil.
 func (t *table) add(c *session, from net.Addr, stranger bool) (before *session, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -121,9 +121,9 @@ func (t *table) remove(c *session) {
 	}
 }
 
-// introduce reports whether a client watches the one that sends to it. If both watch
-// each other it returns the flow from the one to the other, which it opens if there is
-// none; nil if there are too many.
+// introduce reports whether to watches from. If both watch each other, it returns the
+// flow from the one to the other, which it opens if there is none; nil if there are too
+// many flows.
 func (t *table) introduce(from, to *session) (f *flow, watched bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -143,14 +143,14 @@ func (t *table) announce(peer identity.PeerID, present bool) {
 	}
 }
 
-// watch makes c hear of a peer, and answers how things stand. If there are as
-// many watches as there may be, only a client with no more than its share gets
-// another one: the others' stay unanswered, which says nothing of the peer.
+// watch makes c hear of a peer, and tells it whether the peer is there now. If there
+// are as many watches as there may be, only a client with less than its share gets
+// another one. Other clients get no answer, and so learn nothing of the peer.
 func (t *table) watch(c *session, peer identity.PeerID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.removed {
-		return ErrClosed // nothing would take the watch back
+		return ErrClosed // nothing would end the watch
 	}
 	if _, ok := c.watched[peer]; !ok {
 		if len(c.watched) >= relaywire.MaxWatches {
@@ -209,8 +209,8 @@ func (t *table) forget(c *session, peer identity.PeerID) {
 	t.watchers[peer] = all[:last]
 }
 
-// close lets nobody in any more. It returns who is in, and what is closed when
-// nobody is.
+// close lets no more clients in. It returns the present ones, and a channel that is
+// closed when none is left.
 func (t *table) close() (clients []*session, empty <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

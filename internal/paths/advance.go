@@ -20,8 +20,8 @@ type Due struct {
 	Next time.Time
 }
 
-// Advance does what is due. What it says to send is to be sent, and
-// told to Asked.
+// Advance does what is due. The caller has to send the pings that it
+// names, and call Asked for each.
 func (p *Path) Advance(now time.Time) (d Due) {
 	if p.role == Active {
 		d.Suspected = p.suspect(now)
@@ -34,9 +34,9 @@ func (p *Path) Advance(now time.Time) (d Due) {
 		p.pinged(now)
 		p.waitForInvitation(now)
 	}
-	// The width of a path matters only while it answers, and one that is not active is
-	// not measured but when it is asked for something else as well; nor is one on which nothing comes but pongs, which
-	// may be so because it is narrow.
+	// The width of a path matters only while it answers. On a path that is not active it is only
+	// checked when a ping is due anyway, and so it is on one on which nothing but pongs comes, which
+	// may be so because it is too narrow.
 	if p.state == Valid && p.role == Active || (p.state == Valid || p.swallows()) && d.Ping > 0 {
 		p.checkWidth(now, &d)
 	}
@@ -50,9 +50,9 @@ func (p *Path) Advance(now time.Time) (d Due) {
 	return d
 }
 
-// longPing is the length of a ping, in bytes, that only asks whether a path works. Who gets
-// one from an address that it does not know answers, and asks as well: that is no more
-// than the ping was.
+// longPing is the length of a ping, in bytes, that only asks whether a path works. A side that
+// gets one from an address that it does not know sends a pong and a ping of its own, which
+// together are no longer than the ping was.
 const longPing = 2 * PongSize
 
 // pingSize returns the length of the ping that is due.
@@ -64,8 +64,8 @@ func (p *Path) pingSize() int {
 	return longPing
 }
 
-// waitForInvitation takes the next ping back of a path whose address nobody but a ping
-// of the other side has told, until it is proven: only as much is sent there as came from there.
+// waitForInvitation takes back the next ping of a path whose address is known only from a ping
+// of the other side, until the path is proven: no more is sent there than has come from there.
 func (p *Path) waitForInvitation(now time.Time) {
 	if !p.isLearned() {
 		return
@@ -76,7 +76,7 @@ func (p *Path) waitForInvitation(now time.Time) {
 	p.invited = false
 }
 
-// sooner lets the next call be at a time, if it is not before that.
+// sooner makes the next call of Advance no later than at, unless at is zero.
 func (d *Due) sooner(at time.Time) {
 	if !at.IsZero() && (d.Next.IsZero() || at.Before(d.Next)) {
 		d.Next = at
@@ -84,7 +84,7 @@ func (d *Due) sooner(at time.Time) {
 }
 
 // suspect makes an active path suspect if it is silent for too long. It reports
-// whether it is since now.
+// whether the path has become suspect now.
 func (p *Path) suspect(now time.Time) bool {
 	late, waiting := p.quiet.late(p.answerTimeout())
 	if p.state != Valid || !p.toSuspect && (!waiting || now.Before(late) || p.quiet.excused(late, now)) {
@@ -96,7 +96,7 @@ func (p *Path) suspect(now time.Time) bool {
 	return true
 }
 
-// checkWidth asks for the ping that is due to see what the path takes.
+// checkWidth adds the ping that is due to check the width of the path.
 func (p *Path) checkWidth(now time.Time, d *Due) {
 	before := p.width.proven
 	wide, pair, next := p.width.due(now, p.answerTimeout(), d.Ping > 0)
@@ -109,7 +109,7 @@ func (p *Path) checkWidth(now time.Time, d *Due) {
 	d.sooner(next)
 	if p.width.proven < before {
 		d.Narrowed = true
-		p.quiet = silence{} // this is why nothing was answered
+		p.quiet = silence{} // the width is why nothing was answered
 	}
 }
 
@@ -120,7 +120,7 @@ func (p *Path) pinged(now time.Time) {
 	case p.looks(), p.isOffered() && p.state == Failed && now.Sub(p.began) >= forgetAfter:
 		p.pingAt = p.nextLook(now)
 	case p.role == Active && p.state == Valid:
-		p.quiet.asked(now) // and if there is no answer, it is suspect
+		p.quiet.asked(now) // without an answer the path becomes suspect
 		p.pingAt = time.Time{}
 	case p.state == Suspect:
 		p.pingAt = now.Add(p.suspicionPace(suspectPace))
@@ -135,8 +135,8 @@ func (p *Path) pinged(now time.Time) {
 	}
 }
 
-// suspicionPace returns the time to the next ping of a path in a suspicion, which is least if somebody
-// waits and nothing else is against it.
+// suspicionPace returns the time to the next ping of a path in a suspicion: least, or longer if the round
+// trip is long, no application waits, or spread requires it.
 func (p *Path) suspicionPace(least time.Duration) time.Duration {
 	d := max(least, p.answerTimeout()/4)
 	if p.idle {
@@ -145,7 +145,7 @@ func (p *Path) suspicionPace(least time.Duration) time.Duration {
 	return max(d, p.spread)
 }
 
-// Press makes a path in a suspicion be pinged at once: somebody waits for the answer.
+// Press makes a path in a suspicion be pinged at once, as an application waits for an answer.
 func (p *Path) Press(now time.Time) {
 	if p.role == Needed || p.state == Suspect {
 		p.pingAt, p.tries = later(p.began, now), 0

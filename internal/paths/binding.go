@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A Binding is what belongs to one connection whose peer has proven who it is: its
+// A Binding has the state of one connection whose peer has proven who it is: its
 // session, its paths, and which of them is active. It begins with one path, the one that
 // the handshake went over, and lasts as long as the connection.
 //
@@ -24,13 +24,13 @@ type Binding struct {
 	// when it made the active path suspect last.
 	from   Route
 	hinted time.Time
-	// seen is from where a ping seemed to come to the other side last, over a direct path, as it says.
+	// seen is the address from which the other side says that it last saw a ping come over a direct path.
 	seen netip.AddrPort
 	// changed is when this host's network has changed last.
 	changed time.Time
 
-	// looking is what may be sent to candidates, and lookEnds when it has failed to
-	// find a direct path among them; zero: it has succeeded, or failed already.
+	// looking is what may be sent to candidates. lookEnds is when the look counts as failed
+	// if no direct path was found among them; zero: it has succeeded, or failed already.
 	looking  lookBudget
 	lookEnds time.Time
 
@@ -39,8 +39,8 @@ type Binding struct {
 
 	intake intake
 	loss   lossMeter
-	// again are the packets that are to be sent once more, and resendAt is when; zero: none are. stirred says
-	// that QUIC has sent something new meanwhile.
+	// again are the packets that are to be sent once more, and resendAt is when they are; zero: there are none.
+	// stirred says that QUIC has sent something new since they were chosen.
 	again    [][]byte
 	resendAt time.Time
 	stirred  bool
@@ -62,7 +62,7 @@ const (
 	// is asked once more.
 	freshFor = 3 * time.Second
 	// hintPace is the least time between two suspicions for the reason that the other side has
-	// moved. Who forges its address can bring them about, and each costs a ping on every path.
+	// moved. Anyone who forges its address can cause them, and each costs a ping on every path.
 	hintPace = time.Second
 )
 
@@ -105,7 +105,7 @@ type Out struct {
 	// Punched is how often packets have left a relay for an address that nobody here
 	// names, and Missed how often none was found among the candidates.
 	Punched, Missed int
-	// Stir says that QUIC is to be made send something that wants an answer.
+	// Stir says that the caller is to make QUIC send something that wants an answer.
 	Stir bool
 	// Next is when to call Advance, if no other method has returned an Out before; zero:
 	// not at all.
@@ -131,12 +131,12 @@ func (b *Binding) Active() *Path { return b.active }
 // Paths returns all paths, in the order in which they became known.
 func (b *Binding) Paths() []*Path { return b.paths }
 
-// Send says where a run of packets of QUIC goes now, of size bytes one after another of
-// which the last may be shorter (run is not empty), and whether in one piece: else each goes as
-// the two fragments that Split returns. Advance is to be called afterwards if it says so.
+// Send says over which route a run of packets of QUIC goes now: they are of size bytes, of
+// which the last may be shorter, and run is not empty. whole says that they go in one piece;
+// else each goes as the two fragments that Split returns. advance says to call Advance then.
 //
-// A packet that is longer than all before asks whether the path takes it (RFC 8899), so it
-// goes in one piece, whatever the path is.
+// With a packet that is longer than all before, QUIC asks whether the path takes that length
+// (RFC 8899), so it goes in one piece, whatever the path is.
 func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole, advance bool) {
 	size = min(size, len(run))
 	whole = b.fits(size)
@@ -156,10 +156,10 @@ func (b *Binding) Send(run []byte, size int, now time.Time) (route Route, whole,
 	return b.active.route, whole, advance || b.active.width.isDue(now)
 }
 
-// lengthen takes note of a packet that is longer than QUIC was known to send, or of
-// several (run). It returns whether they go in one piece: to ask whether they pass, or because
-// they do. That QUIC has adopted a length says that a packet of it has come through: over
-// the active path, if it was tried while that is in use.
+// lengthen handles a packet that is longer than QUIC was known to send, or several (run).
+// It returns whether they go in one piece, because they ask whether they pass, or because
+// they do pass. If QUIC has adopted a length, a packet of that length has come through: over
+// the active path, if it was sent since that path is in use.
 func (b *Binding) lengthen(size int, run bool, now time.Time) (whole, adopts bool) {
 	adopted := b.asked.adopted(size, run, b.active.RTT(), now)
 	passes := adopted > 0 && b.asked.pass(adopted, b.active.lowest, now)
@@ -191,17 +191,17 @@ func (b *Binding) Split(packet []byte) (first, rest []byte) {
 // makes it complete.
 func (b *Binding) Join(fragment []byte) (packet []byte, complete bool) { return b.joined.add(fragment) }
 
-// Rest lets go of memory that is not in use any more. It is called each Pace while packets go or come.
+// Rest frees memory that is not in use any more. It is called each Pace while packets go or come.
 func (b *Binding) Rest() {
 	b.session.in.release()
 	b.session.out.release()
 	b.tail.release()
 }
 
-// Hear takes note of a packet of QUIC, or what looks like one, that came over a route. If the other side has moved
-// to that one, it may know that the active path is dead, so that is asked. It reports whether that is
-// a proven path of the connection, so that the packet is to be shown under its name, and
-// whether Advance is to be called. If it is not proven, nothing has happened: see Invite.
+// Hear handles a packet of QUIC, or what looks like one, that came over a route. If the other side has moved
+// to that route, it may know that the active path is dead, so the active path is pinged. own reports whether the
+// route is a proven path of the connection, so that QUIC is to be shown the packet under the connection's name, and
+// advance whether Advance is to be called. If the route is not proven, Hear does nothing: see Invite.
 func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 	p := b.path(route)
 	if p == nil || p.ponged.IsZero() {
@@ -211,7 +211,7 @@ func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 		return true, false
 	}
 	if p.Heard(now) {
-		if advance = true; !b.tail.isBare() { // else that QUIC hears something is all there is to it
+		if advance = true; !b.tail.isBare() { // else nothing is lost that has to be sent again
 			b.resendSoon(now)
 		}
 	}
@@ -230,10 +230,10 @@ func (b *Binding) Hear(route Route, now time.Time) (own, advance bool) {
 	return true, advance
 }
 
-// Invite takes note of packets of QUIC, of so many bytes, that came over a route which no
-// connection has proven, so that they may be the other side's: they pay for pings
-// that go there. It reports whether a ping of the other side has come over it, and whether
-// Advance is to be called.
+// Invite handles packets of QUIC, of length bytes in all, that came over a route which no
+// connection has proven. They may be the other side's, so pings of as many bytes may be
+// sent there. It reports whether a ping of the other side has come over the route, and
+// whether Advance is to be called.
 func (b *Binding) Invite(length int, route Route) (told, advance bool) {
 	p := b.path(route)
 	if p == nil || !p.ponged.IsZero() {
@@ -243,13 +243,13 @@ func (b *Binding) Invite(length int, route Route) (told, advance bool) {
 	return p.told, p.isLearned() && p.invited
 }
 
-// HearPing takes a packet that may be a ping or pong of the connection, by its tag, and
-// came over a route. What is authentic and comes over a route that is not known makes it a
-// path that is to be proven.
+// HearPing handles a packet that may be a ping or pong of the connection, by its tag, and
+// came over a route. If the packet is authentic and the route is not known, the route
+// becomes a path that is to be proven.
 func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	m, ok := b.session.Open(packet)
 	if !ok {
-		return b.Advance(now) // what was due is due still: anyone who saw a ping can send it again
+		return b.Advance(now) // it changes nothing, as anyone who saw a ping can send it again
 	}
 	p := b.path(route)
 	if p == nil {
@@ -265,7 +265,7 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 		b.send(route, b.session.AppendPong(nil, m.Number, route.Addr))
 		p.Invite(len(packet) - PongSize)
 		if p.looks() {
-			p.pingAt = now // what came from there opened the way
+			p.pingAt = now // the packet has opened the way for pings to there
 		}
 		return b.Advance(now)
 	}
@@ -284,9 +284,9 @@ func (b *Binding) HearPing(packet []byte, route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
-// Spread sets the least time between two pings in a suspicion, whichever paths they go over, and whether the connection is one of
-// so many that are suspect that this host is to say no more than it has to: they have lost the same link, or it has more
-// to do than it can.
+// Spread sets the least time between two pings in a suspicion, whichever paths they go over. crowded says that many
+// connections are suspect at the same time, because they have lost the same link, or this host has more to do than it
+// can. Then the connection sends no more than it must.
 func (b *Binding) Spread(d time.Duration, crowded bool) {
 	b.crowded = crowded
 	for _, p := range b.paths {
@@ -294,8 +294,8 @@ func (b *Binding) Spread(d time.Duration, crowded bool) {
 	}
 }
 
-// Probe pings every path from where the host is now: its network has changed. Candidates that both
-// sides are to ping at the same time wait for that: both look again as soon as the other one is told.
+// Probe pings every path, because the host's network has changed. Candidates that both sides have to
+// ping at the same time are not pinged yet: both look again as soon as the other side has been told.
 func (b *Binding) Probe(now time.Time) Out {
 	b.changed = now
 	b.looking.used = 0
@@ -312,8 +312,8 @@ func (b *Binding) Probe(now time.Time) Out {
 	return b.Advance(now)
 }
 
-// SuspectNow makes a path that is known to have died be asked at once, and left if another one
-// answers and it does not.
+// SuspectNow makes the active path, which is known to have died, be pinged at once, and left if
+// another path answers and it does not.
 func (b *Binding) SuspectNow(route Route, now time.Time) Out {
 	if p := b.path(route); p != nil && p == b.active {
 		p.SuspectNow()
@@ -321,19 +321,19 @@ func (b *Binding) SuspectNow(route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
-// Ask pings every path at once, if the active one is suspect, and sends again what may be lost:
-// something else says that the other side is there.
+// Ask pings every path at once, if the active one is suspect, and sends again the packets that may
+// be lost. It is called when there is another sign that the other side is there.
 func (b *Binding) Ask(now time.Time) Out {
 	if b.active.state == Suspect {
 		for _, p := range b.paths {
-			p.pingAt, p.tries = later(p.began, now), 0 // what was not answered before says nothing now
+			p.pingAt, p.tries = later(p.began, now), 0 // pings that were not answered before do not count now
 		}
 		b.resendSoon(now)
 	}
 	return b.Advance(now)
 }
 
-// Try pings a path at once: it may work now.
+// Try pings a path at once, because it may work now.
 func (b *Binding) Try(route Route, now time.Time) Out {
 	if p := b.path(route); p != nil && p.state != Valid {
 		p.Probe(now)
@@ -341,8 +341,8 @@ func (b *Binding) Try(route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
-// Migrated takes note that QUIC has found by itself that the other side is at another
-// address, has proven that (RFC 9000 section 8.2), and sends there.
+// Migrated is called when QUIC has found by itself that the other side is at another
+// address, has validated that (RFC 9000 section 8.2), and sends there.
 func (b *Binding) Migrated(route Route, now time.Time) Out {
 	p := b.path(route)
 	if p == nil {
@@ -355,7 +355,7 @@ func (b *Binding) Migrated(route Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
-// hasProven reports whether it was found out just now that a route leads to the other side.
+// hasProven reports whether a route has just been proven to lead to the other side.
 func (b *Binding) hasProven(route Route, now time.Time) bool {
 	p := b.path(route)
 	return p != nil && p.ponged.Equal(now)

@@ -24,12 +24,12 @@ type Bound struct {
 	name    *net.UDPAddr
 	names   []*net.UDPAddr
 	routes  []Route      // those of binding that layer knows of
-	via     *net.UDPAddr // the address of the active path, if that is to be told to the endpoint
-	// moved says that the local address which QUIC asks its packets to be sent from (that to
-	// which the first one came, IP_PKTINFO) may be the wrong one by now: the host's network
-	// has changed, or pings are answered, which leave from where the system says, and data is not.
+	via     *net.UDPAddr // the address of the active path, if the endpoint has to be told it
+	// moved says that the local address from which QUIC asks to send its packets (the one to which
+	// the first packet came, IP_PKTINFO) may be wrong by now: the host's network has changed, or
+	// data is not answered, but pings are, for which the system chooses the local address.
 	moved   bool
-	heeded  time.Time // when a relay's word was heeded last
+	heeded  time.Time // when a relay's notice was last acted on
 	counted bool      // among the suspects of layer
 	ended   bool
 	over    func() // see End
@@ -40,11 +40,11 @@ type Bound struct {
 // Hooks are what a connection asks of its owner, and tells it. News, Stir and Sample are called with a
 // lock held that all methods take.
 type Hooks struct {
-	// Remote says which address QUIC has for the connection, as long as it lasts. That need not
-	// stand for the route of the handshake any more, as QUIC takes the name of another connection to
-	// the peer for a migration if packets are shown under that.
+	// Remote says which address QUIC has for the connection, as long as it lasts. It need not stand
+	// for the route of the handshake any more: if QUIC is shown packets under the name of another
+	// connection to the peer, it takes that for a migration.
 	Remote func() net.Addr
-	// Taken says how many packets QUIC has taken so far; nil: every one that comes is taken for
+	// Taken says how many packets QUIC has taken so far; nil: every packet that comes counts as
 	// the peer's.
 	Taken func() uint64
 	// News is called when there are moves to Take, or what IsSuspect, IsDark or Seen say has changed.
@@ -54,8 +54,8 @@ type Hooks struct {
 	// Sample is called when a packet of QUIC goes or comes, but no sooner than Pace after the
 	// last time; nil: never.
 	Sample func(now time.Time)
-	// Counts returns how many packets QUIC has sent, and how many of them it takes for lost; nil: what is
-	// lost on a path does not count.
+	// Counts returns how many packets QUIC has sent, and how many of them it considers lost; nil: losses do
+	// not make a connection leave a path.
 	Counts func() (sent, lost uint64)
 }
 
@@ -65,11 +65,11 @@ type Hooks struct {
 func (l *Layer) Bind(s *Session, over Route, rtt time.Duration, received uint64, routes []Route, hooks Hooks) *Bound {
 	addr, ok := hooks.Remote().(*net.UDPAddr)
 	if !ok {
-		return nil // of a packet connection that has other addresses: there is one path
+		return nil // the packet connection has other addresses: there is only one path
 	}
 	stands, ok := l.RouteOf(addr)
 	if !ok {
-		return nil // its way was forgotten: nothing comes over it any more
+		return nil // the layer has forgotten its way: no packets come over it any more
 	}
 	now := time.Now()
 	b := &Bound{layer: l, hooks: hooks, sampled: now, name: addr, names: []*net.UDPAddr{addr}}
@@ -95,7 +95,7 @@ func (l *Layer) Bind(s *Session, over Route, rtt time.Duration, received uint64,
 	return b
 }
 
-// begin does what Bind has found to be done, which sends pings: the caller of that may hold a lock on which all wait.
+// begin does what Bind has found to be done. Bind itself does not, as it sends pings, and its caller may hold a lock on which all wait.
 func (b *Bound) begin(first Out) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -110,7 +110,7 @@ func (b *Bound) Know(routes ...Route) {
 	b.act(func(now time.Time) Out { return b.binding.Know(routes, now) })
 }
 
-// Replace is Know for all addresses that anybody here names: no others are named any more.
+// Replace is Know for all addresses that this side names from now on: others are not named any more.
 func (b *Bound) Replace(addrs ...Route) {
 	b.act(func(now time.Time) Out { return b.binding.Replace(addrs, now) })
 }
@@ -123,16 +123,16 @@ func (b *Bound) Offer(hosts, observed []Route, together int, told time.Time) {
 	b.act(func(now time.Time) Out { return b.binding.Offer(hosts, observed, together, told, now) })
 }
 
-// SuspectNow makes a path be asked, as it is known to have died.
+// SuspectNow makes a path be pinged, as it is known to have died.
 func (b *Bound) SuspectNow(r Route) {
 	b.act(func(now time.Time) Out { return b.binding.SuspectNow(r, now) })
 }
 
-// heedPace is the least time between two words of relays that a connection heeds: each
-// may cost a ping on every path, and a relay can say what it likes as often as it likes.
+// heedPace is the least time between two notices of relays that a connection acts on: each
+// may cost a ping on every path, and a relay can send false notices as often as it likes.
 const heedPace = time.Second
 
-// Heed makes a path be asked, as its relay says that the peer is there, or that it is not.
+// Heed makes a path be pinged, as its relay says that the peer is there, or that it is not.
 func (b *Bound) Heed(r Route, there bool) {
 	b.act(func(now time.Time) Out {
 		switch {
@@ -148,7 +148,7 @@ func (b *Bound) Heed(r Route, there bool) {
 	})
 }
 
-// Ask pings every path of a connection that gets no answer, as its peer has been heard of elsewhere.
+// Ask pings every path of a connection that gets no answer, as there is a sign of its peer elsewhere.
 func (b *Bound) Ask() { b.act(func(now time.Time) Out { return b.binding.Ask(now) }) }
 
 // Probe pings every path: the host's network has changed.

@@ -38,8 +38,8 @@ type Standing struct {
 }
 
 // A path takes over from another one of its kind only if its round trip is shorter by a
-// fifth and by 5 ms: less than that is within what the measurements of one and the
-// same path differ by, and a move costs QUIC its estimates.
+// fifth and by 5 ms. Measurements of one and the same path may differ by less than that,
+// and with a move QUIC loses its estimates.
 const (
 	betterByDivisor = 5
 	betterByTime    = 5 * time.Millisecond
@@ -55,7 +55,7 @@ const (
 	maxHold   = 5 * time.Minute
 )
 
-// hold returns for how long a path must have answered that has failed so often.
+// hold returns for how long a path that has failed so often must have answered.
 func hold(failures int) time.Duration {
 	if failures <= 0 {
 		return 0
@@ -100,9 +100,9 @@ func (s Standing) trustedAt(now time.Time) (time.Time, bool) {
 	return s.AnsweredSince.Add(hold(s.Failures)), true
 }
 
-// Best returns which path is the best one to send over, by its index. active is the
-// index of the one in use, or -1 if there is none: it stays where no other one is
-// better by enough. It is -1 if none has been proven.
+// Best returns the index of the path that is the best one to send over, or -1 if none has
+// been proven. active is the index of the one in use, or -1 if there is none: that stays
+// in use unless another one is better by enough.
 //
 // A path that is trusted goes before one that is on hold, and that before one that
 // has failed; then a direct one before a relayed one; then the one with the lower RTT. One that is on hold
@@ -112,7 +112,7 @@ func Best(paths []Standing, active int, now time.Time) int {
 	if active >= 0 && active < len(paths) && paths[active].Validated {
 		best = active
 	}
-	kept := best // the one in use has to be beaten by enough
+	kept := best // another path has to be better than this by enough
 	for i, p := range paths {
 		if i == best || !p.Validated {
 			continue
@@ -127,7 +127,7 @@ func Best(paths []Standing, active int, now time.Time) int {
 	return best
 }
 
-// isBetter reports whether a goes before b; clearly says by enough for a move.
+// isBetter reports whether a goes before b; with clearly, by enough for a move.
 func isBetter(a, b Standing, clearly bool, now time.Time) bool {
 	ta, tb := a.trust(now), b.trust(now)
 	switch {

@@ -2,36 +2,36 @@ package paths
 
 import "time"
 
-// Nothing here can tell a packet of QUIC from one that only looks like it: who forges the other side's
-// address can send such, and a relay can send old ones again. QUIC can, and counts those that it
-// has taken, each once. So what comes over a path while that count stands still is junk, and says nothing
-// of the path.
+// This package cannot tell a packet of QUIC from one that only looks like it: anyone who forges the other
+// side's address can send such packets, and a relay can send old ones again. QUIC can tell, and counts the packets
+// that it has taken, each once. So packets that come over a path while that count stands still are junk, and do not
+// show that the path works.
 
-// An intake is what QUIC makes of the packets of a connection that come.
+// An intake watches whether QUIC takes the packets of a connection that come in.
 type intake struct {
 	taken func() uint64 // how many it has taken so far; nil: it is not known
-	was   uint64        // how many that were when it was looked at last
-	path  *Path         // over which all have come since then; nil: none has
+	was   uint64        // how many it had taken at the last look
+	path  *Path         // over which all packets have come since then; nil: none has
 }
 
-// An unsure is the packets that have come over one path, of which it is not known whether QUIC has taken any.
+// An unsure counts packets that have come over one path and of which QUIC is not known to have taken any.
 type unsure struct {
-	packets int // a run of them that come at once is one
+	packets int // a run that comes at once counts as one
 	since   time.Time
 }
 
 const (
-	// intakePace is how long QUIC has for taking a packet, if the host is busy. For twice as long at most
-	// junk keeps a path from being suspected. Where a host needs longer, a path is suspected for nothing, which costs
-	// a ping.
+	// intakePace is how long QUIC has to take a packet, if the host is busy. Junk can keep a path from being
+	// suspected for twice as long at most. If a host needs longer than intakePace, a path is suspected without
+	// reason, which costs a ping.
 	intakePace = 100 * time.Millisecond
-	// intakeSlack is how many packets in a row may come twice on the way, and the next one still counts.
+	// intakeSlack is how many packets in a row may be duplicates from the network while the next one still counts.
 	intakeSlack = 2
 )
 
-// isJunk takes note of packets that have come over a path, and reports whether they are not to be relied
-// on, as QUIC has refused what came over it before. That is looked at when packets begin to come over
-// another path, too, so that what is taken of one is not put down to the other.
+// isJunk is called when packets have come over a path, and reports whether they are not to be relied on,
+// because QUIC has refused those that came over it before. The count is also looked at when packets begin to
+// come over another path, so that packets taken from one path are not credited to the other.
 func (i *intake) isJunk(p *Path, now time.Time) bool {
 	if i.taken == nil {
 		return false

@@ -17,7 +17,7 @@ func (b *Binding) Know(routes []Route, now time.Time) Out {
 	return b.Advance(now)
 }
 
-// Replace is Know for all addresses that anybody here names: no others are named any more.
+// Replace is Know for all addresses that this side names from now on: others are not named any more.
 func (b *Binding) Replace(addrs []Route, now time.Time) Out {
 	for _, p := range b.paths {
 		p.named = p.named && p.route.Kind != Direct
@@ -25,7 +25,7 @@ func (b *Binding) Replace(addrs []Route, now time.Time) Out {
 	return b.Know(addrs, now)
 }
 
-// forget forgets what nobody names and does not work, while a direct path is in use.
+// forget drops paths that nobody names and that do not work, while a direct path is in use.
 func (b *Binding) forget(now time.Time) {
 	if b.active.route.Kind != Direct {
 		return
@@ -37,8 +37,8 @@ func (b *Binding) forget(now time.Time) {
 	b.replaced = b.replaced || len(b.paths) < before
 }
 
-// add adds a path. If there are too many, one goes that nobody here names, and of those the one that was
-// proven longest ago, or never: so a peer cannot push out what a registration says.
+// add adds a path. If there are too many, it drops one that this side does not name, and of those the one that
+// was proven longest ago, or never. So a peer cannot push out the addresses of a registration.
 func (b *Binding) add(route Route, now time.Time) *Path {
 	if len(b.paths) == MaxPaths {
 		oldest := -1

@@ -3,16 +3,16 @@ package paths
 import "time"
 
 // A direct path that loses a tenth of its packets is of no use to QUIC, which takes each loss for
-// congestion: at a round trip of 50 ms it is left with some 10 KB/s (RFC 9438 section 5.1). A relay on which
-// none are lost is better then, however long its round trip; so such a path is left for it, as one that swallows
-// data is. Whether the relay really loses less is seen there; if not, the direct path is used again.
+// congestion: at a round trip of 50 ms it is left with some 10 KB/s (RFC 9438 section 5.1). A relay that loses
+// none is better then, however long its round trip. So the connection leaves such a path for a relay, like a path
+// that swallows data. If it turns out that the relay loses no less, the direct path is used again.
 
 const (
 	// Pace is the least time between two looks at how a connection does.
 	Pace = 5 * time.Second
 	// lossLooks is how many of them a path is judged by.
 	lossLooks = 3
-	// tooLossy is the share of the packets from which on a path is left, of at least lossSample.
+	// tooLossy is the share of lost packets from which on a path is left, of at least lossSample packets.
 	tooLossy   = 0.1
 	lossSample = 100
 	// lossRest is for how long a path is not left again after the other one has been no better.
@@ -31,8 +31,8 @@ type lossMeter struct {
 	rest  time.Time // until when none is left
 }
 
-// restart makes the next look the first one: another path is in use, or what was lost is the end
-// of a darkness.
+// restart makes the next look the first one, because another path is in use, or because what was
+// lost was lost while the path was dark.
 func (m *lossMeter) restart() { m.based, m.looks = false, 0 }
 
 // look takes the counts of the connection. It returns the share that was lost lately, if that is

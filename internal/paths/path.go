@@ -35,11 +35,12 @@ const (
 	// acknowledgment may be held back for 25 ms (RFC 9000 section 18.2), and the other
 	// side may be busy for some scheduler's turns.
 	minAnswerTimeout = 300 * time.Millisecond
-	// answerRounds is how many round trips it is where those are long. QUIC's own
-	// timer is about three (RFC 9002 section 6.2), so it has sent again by then.
+	// answerRounds is how many round trips that time is if they are long. QUIC's own
+	// timer is about three (RFC 9002 section 6.2), so QUIC has sent again by then.
 	answerRounds = 3
-	// maxAnswerTimeout is the most that it comes to, unless the round trips are really that long: a third of the default of
-	// IdleTimeout. One answer that a host or a modem has held back must not keep this side from looking for another path.
+	// maxAnswerTimeout is the most that the timeout comes to, unless the smoothed round trip is really that long: a third of
+	// the default of IdleTimeout. One answer that a host or a modem has held back must not keep this side from looking for
+	// another path.
 	maxAnswerTimeout = 5 * time.Second
 	// secondDivisor is the share of the timeout that has to pass between two packets for
 	// the second one to say that the first, or itself, wants an answer: acknowledgments
@@ -51,41 +52,41 @@ const (
 	// IdleTimeout, a suspect path gets 7.6 KB, two thirds of what a handshake without an answer takes.
 	suspectPace = 150 * time.Millisecond
 	neededPace  = 300 * time.Millisecond
-	// idlePace is the most that those times come to, doubling, while QUIC alone is waiting: in 15 s
-	// that is 1.2 KB. As soon as an application sends something, all paths are pinged at once.
+	// idlePace is the most that those times come to, as they double while no application waits, but QUIC
+	// alone: in 15 s that is 1.2 KB. As soon as an application sends something, all paths are pinged at once.
 	idlePace = 1200 * time.Millisecond
-	// longPings is how many of those pings one is longPing long, and the others no longer than
-	// a pong: the other side knows the path, unless this side's address has changed.
+	// longPings says that one in so many of those pings is longPing long. The others are no longer than
+	// a pong, which is enough if the other side knows the path: it does unless this side's address has changed.
 	longPings = 4
 	// swallowed is how many times in a row pongs alone may end a suspicion. Then the path
 	// is taken for one that lets pings pass and nothing else.
 	swallowed = 2
-	// swallowWeight is for how many failures that counts at least: 16 s on hold, and twice as long
-	// each time. The other side may just have sent over another path for a moment.
+	// swallowWeight is as how many failures that counts at least: 16 s on hold, and twice as long
+	// each time. It is no more because the other side may just have sent over another path for a moment.
 	swallowWeight = 5
-	// lossyWeight is that of too many lost packets: 32 s, within which it has been seen what the
-	// other path loses.
+	// lossyWeight is as how many failures too many lost packets count: 32 s on hold, in which it is
+	// measured how much the other path loses.
 	lossyWeight = 6
-	// mostFailures is up to which number plain failures count: 32 s on hold. With maxPace, a path that has
-	// died and come back often is used again a minute and a half after the last time.
+	// mostFailures is the number up to which plain failures count: 32 s on hold. With maxPace, a path that has
+	// often died and come back is used again a minute and a half after it last came back.
 	mostFailures = 6
 	// forgiven is for how long a path must have answered for its earlier failures not to
 	// count with the next one.
 	forgiven = 2 * maxHold
 
 	// firstPace and maxPace bound the time between two pings to a path that does not
-	// answer, which is half of the time since it began not to: 14 pings in the first
-	// minute, where NATs open and firewalls come up, and then one a minute.
+	// answer, which is half of the time since it stopped answering: 14 pings in the first
+	// minute, in which NATs open and firewalls come up, and then one a minute.
 	firstPace = 250 * time.Millisecond
 	maxPace   = time.Minute
 	paceBy    = 2
-	// heldPings is how often a path on hold is pinged meanwhile.
+	// heldPings is how often a path on hold is pinged during the hold.
 	heldPings = 8
-	// forgetAfter is after how long a path that does not work, and that nobody names, is forgotten
-	// while another direct one is in use: an address that the other side has left.
+	// forgetAfter is the time after which a path that does not work, and that nobody names, is forgotten
+	// while another direct one is in use: its address is one that the other side has left.
 	forgetAfter = 10 * time.Minute
-	// standbyTries is how many pings in a row of those that a standby path gets must not
-	// be answered for it to have failed.
+	// standbyTries is how many pings in a row must not be answered for a standby path to
+	// have failed.
 	standbyTries = 3
 )
 
@@ -98,7 +99,7 @@ type Path struct {
 	since time.Time // of the state
 
 	srtt, latest time.Duration // smoothed, and the last one; 0: not measured
-	lowest       time.Duration // since the path was proven: what the choice is by
+	lowest       time.Duration // since the path was proven: the choice depends on it
 	heard        time.Time     // when something came last over it
 	ponged       time.Time     // when one of its pings was answered last
 
@@ -106,18 +107,18 @@ type Path struct {
 	answeredSince time.Time
 	followed      bool // it is trusted with the next pong
 
-	told    bool      // a ping of the other side has come over it
-	movedAt time.Time // when one came that says that it has moved there; zero: none did
+	told    bool      // a ping or pong of the other side has come over it
+	movedAt time.Time // when one came that says that the other side has moved there; zero: none did
 	named   bool      // somebody here says that it leads to the other side
 	learned bool      // its address was told by a ping of the other side only
-	invited bool      // and from there has come as much as a ping takes, since the last one
+	invited bool      // as many bytes as a ping takes have come from there since the last ping
 
 	offered  bool           // the other side says that it may be there (candidate.go)
 	observed bool           // and that others have seen it there
 	every    time.Duration  // the time between two rounds of pings of candidates
 	seen     netip.AddrPort // from where the last ping that was answered seemed to come
 	steady   bool           // and two in a row came from the same address
-	shifts   int            // how often they did not
+	shifts   int            // how often two in a row did not
 
 	lossy bool // too many of its packets are lost
 
@@ -128,7 +129,7 @@ type Path struct {
 	width     width
 
 	pingAt time.Time     // when to ping next; zero: not before something happens
-	idle   bool          // nobody waits for the end of the suspicion
+	idle   bool          // no application waits for the end of the suspicion
 	spread time.Duration // the least time between pings of a suspicion; 0: what that is for one connection
 	tries  int           // pings in a row without an answer
 	began  time.Time     // since when the path is pinged without an answer, or from when on a candidate is
@@ -139,9 +140,9 @@ func NewPath(route Route, now time.Time) *Path {
 	return &Path{route: route, since: now, began: now, pingAt: now}
 }
 
-// Prove takes note that the path was proven by QUIC itself: it is the one that the
-// handshake went over, which took so long for a round trip. Its first packets were
-// padded to 1,200 bytes at least (RFC 9000 section 14.1), so these fit.
+// Prove says that QUIC itself has proven the path: it is the one that the handshake went
+// over, whose round trip took rtt. The first packets of the handshake were padded to 1,200
+// bytes at least (RFC 9000 section 14.1), so packets of that length fit.
 func (p *Path) Prove(rtt time.Duration, now time.Time) {
 	p.measured(rtt)
 	p.width.answered(handshakeWidth)
@@ -175,11 +176,11 @@ func (p *Path) LastHeard() time.Time { return p.heard }
 // Fits reports whether a packet of so many bytes can go in one piece.
 func (p *Path) Fits(length int) bool { return p.width.fits(length) }
 
-// Standing returns what the choice depends on. The RTT is the lowest that was seen, for
-// a path that is busy has a queue in it, and would lose to an idle one that has the same
-// queue as soon as it is used. If answered is not zero, a path counts
-// as proven only if one of its pings was answered since then: in a suspicion, what was
-// proven earlier says nothing.
+// Standing returns what the choice of a path depends on. The RTT is the lowest that was
+// seen: packets queue on a busy path, so by its present RTT it would lose to an idle one,
+// which will have the same queue as soon as it is used. If answered is not zero, a path
+// counts as proven only if one of its pings was answered since then: in a suspicion, earlier
+// answers do not count.
 func (p *Path) Standing(answered time.Time) Standing {
 	s := Standing{Kind: p.route.Kind, RTT: p.lowest, Failures: p.failures, AnsweredSince: p.answeredSince}
 	s.Unfit = p.role == Active && p.unfit()
@@ -240,10 +241,10 @@ func (p *Path) Answered(number uint64, seen netip.AddrPort, now time.Time) (back
 	}
 	p.heard, p.ponged = now, now
 	if p.began.After(now) {
-		p.began = now // there is nothing to wait for
+		p.began = now // no need to wait for the planned time
 	}
 	if p.state == Failed {
-		p.srtt = 0 // it may be another way now
+		p.srtt = 0 // the way may have changed
 		p.answeredSince = now
 	}
 	if p.followed {
@@ -261,7 +262,7 @@ func (p *Path) Answered(number uint64, seen netip.AddrPort, now time.Time) (back
 		}
 	case Suspect:
 		if p.swallows() {
-			return false, true // pongs are worth nothing here
+			return false, true // pongs prove nothing here
 		}
 		back = true
 		p.width.back()
@@ -285,8 +286,8 @@ func (p *Path) measured(rtt time.Duration) {
 	p.lowest = min(p.lowest, p.latest)
 }
 
-// whileHeld returns when a path that answers again is to be pinged next: it has to go on
-// answering until it is trusted. Others are not pinged.
+// whileHeld returns when a path that answers again is to be pinged next: it has to keep
+// answering until it is trusted. Other paths are not pinged, and get the zero time.
 func (p *Path) whileHeld(now time.Time) time.Time {
 	if p.role != Wanted || p.standing().trust(now) != onHold {
 		return time.Time{}
@@ -303,9 +304,9 @@ func (p *Path) TrustedAt(now time.Time) time.Time {
 	return at
 }
 
-// Probe makes the path be pinged at once, or from a time to come on, and its width checked: another path is
-// suspect, or the network has changed. If it is to be pinged from a later time on, that stays. What was known of the
-// width of one that is not active counts no more, for nobody has looked lately.
+// Probe makes the path be pinged from at on, and its width checked, because another path is suspect, or the network
+// has changed. If it is to be pinged from a later time on already, that stays. The known width of a path that is not
+// active is forgotten, because it was not checked lately.
 func (p *Path) Probe(at time.Time) {
 	p.pingFrom(at)
 	if p.role != Active {
@@ -320,8 +321,8 @@ func (p *Path) pingFrom(at time.Time) {
 	p.pingAt, p.tries = p.began, 0
 }
 
-// Silent reports whether an active path is suspect and had time to answer the first
-// ping since, as another one has: a round trip, and a quarter for what varies.
+// Silent reports whether an active path is suspect and has had time to answer the first
+// ping since then: a round trip and a quarter, as round trips vary.
 func (p *Path) Silent(now time.Time) bool {
 	return p.state == Suspect && !now.Before(p.silentAt())
 }
@@ -331,9 +332,9 @@ func (p *Path) silentAt() time.Time {
 	return p.since.Add(rtt + rtt/4)
 }
 
-// Follow takes note that the other side's packets begin to come over the path. If it is on hold, or
-// has failed, the other side trusts it again, and has waited for as long as it has to; so this side waits for
-// one answer and no longer. Else the other one would hear nothing on it but pongs meanwhile, and
+// Follow is called when the other side's packets begin to come over the path. If the path is on hold, or has
+// failed, the other side trusts it again, after having waited for as long as it has to. So this side only
+// waits for one answer. If it waited longer, the other side would hear nothing but pongs on the path, and
 // leave it again.
 func (p *Path) Follow(now time.Time) {
 	if p.state == Failed || p.standing().trust(now) == onHold {
@@ -341,11 +342,11 @@ func (p *Path) Follow(now time.Time) {
 	}
 }
 
-// swallows reports whether pongs, and nothing else, have come over it so often that they are worth nothing.
+// swallows reports whether nothing but pongs has come over the path so often that they prove nothing.
 func (p *Path) swallows() bool { return p.quiet.pongs > swallowed }
 
-// unfit reports whether the path is of no use though it answers: it does not take what a connection
-// sends, or loses too much of it.
+// unfit reports whether the path is of no use although it answers: it does not let a connection's
+// packets pass, or loses too many of them.
 func (p *Path) unfit() bool { return p.width.unfit() || p.lossy }
 
 // Pardon makes a path that has failed be used again with its next answer.
@@ -353,7 +354,7 @@ func (p *Path) Pardon(now time.Time) {
 	p.failures, p.pingAt = 0, now
 }
 
-// Fail takes note that the path does not work: another one takes over.
+// Fail says that the path does not work, and another one takes over.
 func (p *Path) Fail(now time.Time) {
 	if p.failures > 0 && !p.answeredSince.IsZero() && now.Sub(p.answeredSince) >= forgiven {
 		p.failures = 0

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// stirLasts is how long QUIC has for sending something new before what may be lost is sent again.
+// stirLasts is how long QUIC has to send something new before packets that may be lost are sent again.
 const stirLasts = 10 * time.Millisecond
 
-// resendSoon sends again what may be lost: at once if that is of the last moment, and else after
-// something new, for which it asks. The answer to a packet that was sent long ago would make QUIC take all that time
-// for a round trip (RFC 9002 section 5.1: the largest packet that is newly acknowledged is measured), and wait for
-// many times as long for what is lost next. In a crowd it is only the last packet, or something new: QUIC learns from the
-// answer what is lost (RFC 9002 section 6.1), and sends that again a round trip later.
+// resendSoon sends again the packets that may be lost: at once if they were sent a moment ago, and else after a new
+// packet, for which it asks QUIC. If a packet that was sent long ago were answered first, QUIC would take all that time
+// for a round trip (RFC 9002 section 5.1: the largest packet that is newly acknowledged is measured), and wait many times
+// as long when something is lost next. If the binding is crowded, only the last packet or a new one is sent: from its answer
+// QUIC learns what is lost (RFC 9002 section 6.1), and sends that again a round trip later.
 func (b *Binding) resendSoon(now time.Time) {
 	last := b.tail.newest()
 	if last.IsZero() {
@@ -28,7 +28,7 @@ func (b *Binding) resendSoon(now time.Time) {
 		if b.crowded {
 			b.again = nil
 		}
-		b.again = append(b.again, slices.Clone(packet)) // what is sent meanwhile takes their place
+		b.again = append(b.again, slices.Clone(packet)) // copies, as newer packets take their place in tail
 	}
 	if !late {
 		b.resend()
@@ -37,8 +37,8 @@ func (b *Binding) resendSoon(now time.Time) {
 	b.stirred, b.resendAt = false, now.Add(stirLasts)
 }
 
-// stirs takes note of something new of QUIC's, if that is waited for: what may be lost follows it a quarter of a
-// round trip later, which is for what varies, so that it does not overtake it. It reports whether it was.
+// stirs is called when QUIC sends a new packet. If that was waited for, it returns true, and the packets that may be
+// lost follow a quarter of a round trip later, so that they do not overtake the new one though round trips vary.
 func (b *Binding) stirs(now time.Time) bool {
 	if b.stirred || b.resendAt.IsZero() {
 		return false
@@ -47,9 +47,9 @@ func (b *Binding) stirs(now time.Time) bool {
 	return true
 }
 
-// resend sends the last packets again that may be lost, over the path that is active now:
-// the answer tells QUIC that there is one, which would else wait for its own timer,
-// which doubles (RFC 9002 section 6.2).
+// resend sends the packets in again over the path that is active now. From their answer
+// QUIC learns that the path works; else it would wait for its own timer, which doubles
+// (RFC 9002 section 6.2).
 func (b *Binding) resend() {
 	for _, packet := range b.again {
 		if b.fits(len(packet)) {

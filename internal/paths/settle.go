@@ -2,7 +2,7 @@ package paths
 
 import "time"
 
-// Advance does what is due on every path, and moves to another one where that is better.
+// Advance does what is due on every path, and moves to another path if that is better.
 func (b *Binding) Advance(now time.Time) Out {
 	// Each round but the last one moves, or is the one in which a suspicion began. A
 	// move goes to a better path, or leaves one that has failed: so they come to an end.
@@ -23,7 +23,7 @@ func (b *Binding) Advance(now time.Time) Out {
 	return out
 }
 
-// resendDue sends again what may be lost, when it is time to.
+// resendDue sends again the packets that may be lost, if it is time to.
 func (b *Binding) resendDue(now time.Time) {
 	if !b.resendAt.IsZero() && !now.Before(b.resendAt) {
 		b.resend()
@@ -51,8 +51,8 @@ func (b *Binding) setRoles(now time.Time) {
 	}
 }
 
-// wants reports whether a path would take over if it had not failed, or were proven. An
-// address that is named may be nearer than the one in use, though it has never answered.
+// wants reports whether a path would take over if it were proven, or had not failed. An
+// address that somebody named may be nearer than the one in use, even if it has never answered.
 func (b *Binding) wants(p *Path) bool {
 	s, active := p.standing(), b.active.standing()
 	if !s.Validated {
@@ -85,7 +85,7 @@ func (b *Binding) advance(p *Path, now time.Time) (suspected bool) {
 			other.Probe(now)
 		}
 	}
-	b.setRoles(now) // before any of them is pinged: a path forgets what it was asked when its role changes
+	b.setRoles(now) // before any of them is pinged: a path forgets its open pings when its role changes
 	return true
 }
 
@@ -116,7 +116,7 @@ func (b *Binding) choose(now time.Time) bool {
 			active = i
 			s.Validated = b.active.state != Suspect
 		} else {
-			// One that is being asked may be dead, whatever it answered before.
+			// A path whose last ping is not answered may be dead, whatever it answered before.
 			s.Validated = s.Validated && p.tries == 0
 			others = others || s.Validated
 		}
@@ -150,13 +150,13 @@ func (b *Binding) move(to *Path, now time.Time) {
 	}
 }
 
-// changeLasts is for how long after a change of the host's network a path that dies
-// is taken to have died of that, and pings tell the other side.
+// changeLasts is for how long after a change of the host's network that counts as the
+// reason if a path dies, and pings tell the other side of it.
 const changeLasts = 5 * time.Second
 
-// follow moves to a path that has just been proven, if it leads to where the other side says
-// that it is now, and neither that nor anything else has come since over the one that is in use, but for
-// what it had overtaken.
+// follow moves to a path that has just been proven, if it leads to where the other side says that it
+// is now, and nothing has come since then over the path in use, apart from packets that the other
+// side's word has overtaken.
 func (b *Binding) follow(p *Path, now time.Time) {
 	if p.movedAt.IsZero() || p == b.active || p.isChecking() || p.route.Kind != b.active.route.Kind ||
 		b.active.heard.Sub(p.movedAt) > b.active.RTT()/4 || b.active.movedAt.Add(changeLasts).After(p.movedAt) {
@@ -177,7 +177,7 @@ func (b *Binding) moveTo(to *Path, cause Cause, now time.Time) {
 		}
 	}
 	b.active, b.suspected = to, time.Time{}
-	b.asked = nil // what was tried on that one says nothing of this one
+	b.asked = nil // lengths tried on the old path say nothing of this one
 	b.loss.restart()
 	if cause == Failover || cause == Network {
 		from.Fail(now)

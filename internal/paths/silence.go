@@ -6,25 +6,25 @@ import (
 )
 
 // A silence is what was sent over a path since something was heard on it. Packets are
-// sealed, so nobody here can see which of them want an answer. One alone may be an
-// acknowledgment, to which there is none. Who waits for an answer sends again, as QUIC does after
-// its probe timeout (RFC 9002 section 6.2); so it is with the second one that the waiting begins, or with
-// one after a rest that is more than a keep-alive. The end of an exchange, or a keep-alive that is answered, costs
-// neither a ping nor a timer. The zero value has just heard something.
+// sealed, so nothing here can see which of them want an answer. One packet alone may be an
+// acknowledgment, which is not answered. A sender that waits for an answer sends again, as QUIC does
+// after its probe timeout (RFC 9002 section 6.2). So the waiting begins with the second packet, or with one
+// after a rest that is more than a keep-alive. The end of an exchange, or a keep-alive that is answered, costs
+// neither a ping nor a timer. The zero value is the silence of a path that was heard just now.
 type silence struct {
 	first   time.Time // when the first one was sent; zero: none was
 	rested  bool      // that was after a rest, in which nothing was sent or heard
 	waiting bool      // one of them wants an answer
 	since   time.Time // the time from which that is late
 	pongs   int       // how often a pong alone came since
-	presses bool      // one of them may be somebody's who waits: it is longer than bareSize
-	busy    time.Time // since when this host was too busy to say; zero: it was not
+	presses bool      // an application may wait for an answer: one is longer than bareSize
+	busy    time.Time // since when this host was too busy to judge; zero: it was not
 }
 
-// bareSize is the longest packet, in bytes, that has nothing in it for sure but what QUIC says on its own: that it
-// has something, or is alive (RFC 9000 section 19.2). It has a header of 10 to 13 bytes, and a seal
-// of 16. A few bytes of an application may be taken for that. The path is asked less often then, and if a packet of QUIC's
-// ends the silence, they wait until QUIC sends them again.
+// bareSize is the length, in bytes, up to which a packet is taken to hold only what QUIC sends on its own: that it has
+// received something, or is alive (RFC 9000 section 19.2). Such a packet has a header of 10 to 13 bytes, and a seal of 16.
+// A few bytes of an application may be taken for one. Then the path is pinged less often, and if a packet of QUIC ends the
+// silence, those bytes wait until QUIC sends them again.
 const bareSize = 40
 
 // sent takes note of a packet of so many bytes.
@@ -47,15 +47,15 @@ func (s *silence) sent(length int, now time.Time, timeout time.Duration) {
 	}
 }
 
-// asked takes note of a ping, which wants an answer by itself.
+// asked records a ping, which wants an answer even if it is the only packet.
 func (s *silence) asked(now time.Time) {
 	if !s.waiting {
 		s.waiting, s.since = true, now
 	}
 }
 
-// answered takes note of a pong. If a ping was all that wanted an answer, that is it.
-// What was sent besides is still not answered: if it was suspicious already, the
+// answered records a pong. If only a ping wanted an answer, the silence is over. Other
+// packets that were sent are still not answered: if the path was suspect already, their
 // timeout begins anew.
 func (s *silence) answered(suspected bool, now time.Time) {
 	switch {
@@ -74,14 +74,14 @@ func (s *silence) late(timeout time.Duration) (time.Time, bool) {
 }
 
 const (
-	// punctual is how late this side may be for the end of its timeout, for that to count. A host that is later than this has
-	// more to do than it can: what it waits for may have come already, and be waiting too.
+	// punctual is how late this side may notice the end of a timeout for the timeout to count. A host that is later has
+	// more to do than it can: the answer may have come already, and wait to be read.
 	punctual = 50 * time.Millisecond
-	// mostBusy is for how long that is an excuse: a third of the default of IdleTimeout.
+	// mostBusy is for how long that excuses a silence: a third of the default of IdleTimeout.
 	mostBusy = 5 * time.Second
 )
 
-// excused reports whether the silence, suspicious since a time, may be this host's own doing. Then the timeout begins anew.
+// excused reports whether a silence, suspicious since late, may be due to this host being busy. Then the timeout begins anew.
 func (s *silence) excused(late, now time.Time) bool {
 	if now.Sub(late) < punctual {
 		return false

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// A tail is the last packets that were sent and may not have come: those that are lost
-// if the path has died. Sent again, they are all that an application with short messages
-// is missing; and of a transfer they are what QUIC has tried again since, which is the
-// oldest data that is missing (RFC 9002 section 6.2.4), for which everything else waits.
-// The zero value is empty.
+// A tail has the last packets that were sent and may not have arrived: those that are lost
+// if the path has died. For an application with short messages they hold all the data that
+// is missing. For a transfer they hold what QUIC has sent again since, which is the oldest
+// missing data (RFC 9002 section 6.2.4), for which everything else waits. The zero value is
+// empty.
 type tail struct {
 	packets []sent
-	bytes   []byte // theirs, one after another
+	bytes   []byte // of packets, one after another
 }
 
-// A sent is a packet that was.
+// A sent is a sent packet.
 type sent struct {
 	at   time.Time
 	size int
@@ -26,14 +26,14 @@ const (
 	// tailPackets is how many packets are kept: as many as may be sent at once over a path
 	// of which nothing is known (RFC 9002 section 7.2), and some.
 	tailPackets = 16
-	// tailSize is how many bytes of packets are kept as long as a path is not suspect, but one
-	// packet at least: a second of short messages. So a connection does not take more than
-	// this for it.
+	// tailSize is how many bytes of packets are kept as long as the path is not suspect, but one
+	// packet at least: it is enough for a second of short messages, and bounds what a connection
+	// takes for it.
 	tailSize = 4 << 10
 )
 
-// add adds a run of packets of size bytes, of which the last may be shorter. suspect says that
-// there is no answer, so what is sent has been tried before, and is kept whatever its size.
+// add adds a run of packets of size bytes, of which the last may be shorter. suspect says that the
+// path does not answer; then packets hold data that was sent before, and are kept whatever their size.
 func (t *tail) add(run []byte, size int, suspect bool, now time.Time) {
 	room := tailSize
 	if suspect {
@@ -61,13 +61,13 @@ func (t *tail) newest() time.Time {
 	return t.packets[len(t.packets)-1].at
 }
 
-// isBare reports whether none of the packets has anything in it for sure but what QUIC says on its own.
+// isBare reports whether all of the packets are so short that they hold only what QUIC sends on its own.
 func (t *tail) isBare() bool {
 	return !slices.ContainsFunc(t.packets, func(p sent) bool { return p.size > bareSize })
 }
 
-// heard forgets what must have come if anything has, as something was heard: what was sent for longer
-// ago than a round trip, and a quarter for what varies.
+// heard is called when something was heard on the path. It forgets the packets that must have arrived
+// then: those sent longer ago than a round trip, and a quarter more, as round trips vary.
 func (t *tail) heard(now time.Time, rtt time.Duration) {
 	n := 0
 	for n < len(t.packets) && now.Sub(t.packets[n].at) > rtt+rtt/4 {
@@ -76,11 +76,11 @@ func (t *tail) heard(now time.Time, rtt time.Duration) {
 	t.drop(n)
 }
 
-// restSize is how many bytes of memory the packets of an idle connection, keep-alives and acknowledgments, take at
-// least before any is let go.
+// restSize is up to how many bytes of memory are kept for the packets of an idle connection, which are keep-alives
+// and acknowledgments.
 const restSize = 256
 
-// release lets go of memory that only longer packets have needed.
+// release frees memory that only longer packets have needed.
 func (t *tail) release() {
 	if n := len(t.bytes); cap(t.bytes) > max(restSize, 4*n) {
 		t.packets, t.bytes = slices.Clone(t.packets), slices.Clone(t.bytes)

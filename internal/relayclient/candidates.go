@@ -27,12 +27,12 @@ type candidate struct {
 	url  int
 }
 
-// A lane is one carrier's addresses.
+// A lane has the addresses to try over one carrier.
 type lane struct {
 	queue   []candidate             // not yet tried
 	known   map[netip.AddrPort]bool // the queue's, and those tried or dropped
 	running int
-	next    <-chan time.Time // the last one's head start
+	next    <-chan time.Time // the last attempt's head start
 }
 
 func (l *lane) over() bool { return len(l.queue)+l.running == 0 }

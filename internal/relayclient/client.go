@@ -30,8 +30,8 @@ import (
 type Stats struct {
 	PacketsSent, PacketsReceived uint64
 	BytesSent, BytesReceived     uint64 // of packets, without headers
-	// Forwarded counts those of PacketsSent that went beside the connection, as they
-	// are.
+	// Forwarded counts those of PacketsSent that went beside the connection, without
+	// being enclosed in it.
 	Forwarded uint64
 	// Dropped counts the packets that Send refused, those that were not sent
 	// after all, and those that came in incomplete.
@@ -74,7 +74,7 @@ type Client struct {
 	probe    probe
 	pong     uint64 // the nonce to answer
 	pongDue  bool
-	known    []uint64 // the numbers to say ready to
+	known    []uint64 // numbers to be confirmed with a ready
 }
 
 type clientCounters struct {
@@ -85,14 +85,14 @@ type clientCounters struct {
 // as fill 1.5 MB.
 const maxQueued = 1024
 
-// messageRate and messageBurst bound the relay's control messages: one that sends
-// more is read more slowly. The burst lets it tell everything about as many peers
-// as a client may watch, twice.
+// messageRate and messageBurst bound the relay's control messages: if it sends more,
+// they are read more slowly. The burst is enough for two notices about each of as many
+// peers as a client may watch.
 const (
 	messageRate  = 1000 // per second, for which a client needs a hundredth of a core
 	messageBurst = 2 * relaywire.MaxWatches
-	// pingCost is what a ping counts: each is answered, and a relay has no need to
-	// ask more than now and then.
+	// pingCost is how many messages a ping counts as: each makes the client send an
+	// answer, and a relay has no need to ping more than now and then.
 	pingCost = 64
 )
 
@@ -101,7 +101,7 @@ const (
 func newClient(o Options, remote netip.AddrPort, l relaylink.Link, w relaywire.Welcome, rtt time.Duration) *Client {
 	c := &Client{opts: o, remote: remote, addr: net.UDPAddrFromAddrPort(remote), observed: w.Observed, stalled: make(chan struct{}), leaving: make(chan struct{})}
 	c.messages = rate.NewBucket(messageRate, messageBurst, messageBurst)
-	c.moves = rate.NewBucket(2*relaywire.MoveRate, 2*relaywire.MoveBurst, 2*relaywire.MoveBurst) // what the network has held back comes at once
+	c.moves = rate.NewBucket(2*relaywire.MoveRate, 2*relaywire.MoveBurst, 2*relaywire.MoveBurst) // twice, as messages that the network held back come at once
 	c.conn.Open(l, relaylink.Callbacks{
 		AppendControl: c.appendControl, Queued: c.queued, Failed: c.failed,
 		Unsent: func(n int) { c.counters.dropped.Add(uint64(n)) }, Sent: func(int, uint64) {}, // which Send has counted
@@ -122,8 +122,8 @@ func newClient(o Options, remote netip.AddrPort, l relaylink.Link, w relaywire.W
 
 // Send sends a packet of 1 to MaxPacket bytes to another client. It copies the
 // packet and never blocks. false says that it was dropped: the queue, or the
-// socket's buffer, is full, the packet too long, or the connection closed. true
-// promises nothing. To a client that does not watch this one little passes.
+// socket's buffer, is full, the packet too long, or the connection closed. true does
+// not mean that it arrives: a client that does not watch this one is sent only little.
 func (c *Client) Send(to identity.PeerID, packet []byte) bool {
 	if len(packet) < 1 || len(packet) > relaywire.MaxPacket {
 		c.counters.dropped.Add(1)
@@ -186,8 +186,8 @@ func (c *Client) Stats() Stats {
 }
 
 // Close ends the connection and waits for its goroutines, and so for Receive and
-// Presence. Packets that have not left are lost: see Flush. It returns nil,
-// again and again.
+// Presence. Packets that have not left are lost: see Flush. It may be called again,
+// and always returns nil.
 func (c *Client) Close() error {
 	c.conn.End(relaywire.ErrClosed)
 	c.wait.Wait()
@@ -205,7 +205,7 @@ func (c *Client) failed(err error) {
 	c.conn.End(fmt.Errorf("relay %s over %s: %w", c.remote, c.Carrier(), err))
 }
 
-// appendControl is asked by the send queue for what waits to be written.
+// appendControl appends the control messages that wait; the send queue calls it.
 func (c *Client) appendControl(b []byte) []byte {
 	if c.pongDue {
 		b, c.pongDue = relaywire.AppendNonce(b, relaywire.KindPong, c.pong), false

@@ -18,11 +18,11 @@ import (
 // Dial connects to a relay. It resolves the URLs' hosts and tries their
 // addresses over UDP, each with a short head start before the next, and beside it
 // over TCP, when UDP has failed or after TCPDelay. The first from which the
-// relay's welcome comes wins; of the others nothing is left when Dial returns. It
+// relay's welcome comes wins; all others are closed when Dial returns. It
 // fails with a *DialError, or with ctx's cause if ctx ended first.
 //
-// Who answers over UDP with another identity than the URL's is the wrong relay,
-// and TCP is then not tried at that address.
+// If another relay than the URL's answers over UDP at an address, which its identity
+// shows, TCP is not tried at that address.
 func Dial(ctx context.Context, o Options) (*Client, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -44,19 +44,19 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	return c, err
 }
 
-// A race is one Dial. Its goroutines look up names and make attempts; the one
-// that calls run owns everything else.
+// A race is one Dial. Lookups and attempts have goroutines of their own; the
+// goroutine that calls run owns everything else.
 type race struct {
 	o   *Options
 	ctx context.Context
 	tls *tls.Config
 
-	records   chan records // has no room, as results
+	records   chan records // unbuffered, like results
 	lookups   int          // names that are being looked up
 	resolving int          // those of them whose addresses are to be tried
-	results   chan attempt // has no room: cleanUp takes what is left
+	results   chan attempt // unbuffered: cleanUp receives those that are left
 	udp, tcp  lane
-	// headStart is UDP's, and begins with the first address.
+	// headStart is that of UDP before TCP, and begins with the first address.
 	headStart  <-chan time.Time
 	tcpAllowed bool
 	failed     []relaywire.CandidateError
@@ -77,7 +77,7 @@ func (r *race) run() (*Client, error) {
 	r.resolve()
 	for {
 		if r.resolving == 0 && len(r.udp.known) == 0 {
-			r.tcpAllowed = true // there is no UDP to give a head start to
+			r.tcpAllowed = true // there is no UDP address that needs a head start
 		}
 		r.start(&r.udp, relaywire.CarrierUDP)
 		if r.tcpAllowed {
@@ -107,7 +107,7 @@ func (r *race) run() (*Client, error) {
 	}
 }
 
-// finish waits for what is running when time is up, and takes note of it.
+// finish waits for lookups and attempts that run when time is up, and records their errors.
 func (r *race) finish() {
 	for r.lookups+r.udp.running+r.tcp.running > 0 {
 		select {
@@ -119,8 +119,8 @@ func (r *race) finish() {
 	}
 }
 
-// giveUp takes the result of an attempt that comes too late to say hello: that
-// could end a connection of this identity for nothing.
+// giveUp takes the result of an attempt that comes too late. It says no hello there,
+// as that could end another connection of this identity for nothing.
 func (r *race) giveUp(a attempt) {
 	r.lane(a.carrier).running--
 	if a.err == nil {
@@ -130,7 +130,7 @@ func (r *race) giveUp(a attempt) {
 	r.failed = append(r.failed, relaywire.CandidateError{Carrier: a.carrier, Addr: a.to.String(), Err: r.silence(relaylink.Explain(a.err), r.o.DialTimeout)})
 }
 
-// take takes an attempt's result. It returns the client, or how the race stands.
+// take handles an attempt's result. It returns the client, or an error with all failures so far.
 func (r *race) take(a attempt) (*Client, error) {
 	l := r.lane(a.carrier)
 	l.running--
@@ -144,7 +144,7 @@ func (r *race) take(a attempt) (*Client, error) {
 		r.tcpAllowed = true
 	}
 	if a.carrier == relaywire.CarrierUDP && errors.Is(err, identity.ErrIdentityMismatch) {
-		r.tcp.drop(a.to) // TCP is for where UDP is blocked: a wrong answer is an answer
+		r.tcp.drop(a.to) // UDP is not blocked there, as the wrong relay has answered
 	}
 	if a.carrier == relaywire.CarrierUDP && r.udp.over() {
 		r.tcpAllowed = true
@@ -152,10 +152,10 @@ func (r *race) take(a attempt) (*Client, error) {
 	return nil, r.failure()
 }
 
-// decisive reports whether the last candidate heard the relay's own word, which
-// holds at whatever address: of a relay whose key is not pinned there may be
-// others behind the same name, with more room. A refusal in the handshake is
-// nobody's word: anybody on the way could send it.
+// decisive reports whether the last candidate failed for a reason that the relay itself
+// has given and that holds at all its addresses. If its key is not pinned, there may be
+// other relays behind the same name, with more room. A refusal during the handshake does
+// not count, because anybody on the way could have sent it.
 func (r *race) decisive(err error) bool {
 	de, ok := errors.AsType[*relaywire.DialError](err)
 	if !ok || len(de.Candidates) == 0 {
@@ -178,8 +178,8 @@ func (r *race) lane(c relaywire.Carrier) *lane {
 
 func (r *race) failure() error { return &relaywire.DialError{URL: r.o.URL, Candidates: r.failed} }
 
-// silence returns a NoAnswerError for an error that only says that time ran out, within so
-// much.
+// silence returns a NoAnswerError with the given time in place of an error that only says
+// that time ran out.
 func (r *race) silence(err error, within time.Duration) error {
 	return happyeyeballs.Silence(r.ctx, err, within)
 }
@@ -199,7 +199,7 @@ func (r *race) cleanUp() {
 	}
 }
 
-// discard closes a link on which nothing was said.
+// discard closes a link on which no hello was said.
 func discard(l relaylink.Link) {
 	l.Abort(relaywire.CodeNormal)
 	if l, ok := l.(*relaylink.TCP); ok {

@@ -11,12 +11,12 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// channels are the numbers that a client has of its relay. They are of peers that
-// it watches, which bounds them, whatever the relay says.
+// channels are the channel numbers that the relay has given to a client. The client
+// takes numbers only for peers that it watches, which bounds how many it keeps.
 type channels struct {
 	mu      sync.RWMutex
-	send    map[identity.PeerID]uint64 // under which packets to a peer go
-	receive map[uint64]identity.PeerID // under which packets come, of whom
+	send    map[identity.PeerID]uint64 // the number for packets to a peer
+	receive map[uint64]identity.PeerID // the sender of packets with a number
 	numbers map[identity.PeerID]uint64 // receive the other way round
 	takes   map[identity.PeerID]int    // how long a forwarded packet to a peer can be
 }
@@ -92,9 +92,9 @@ func (cs *channels) sender(number uint64) (identity.PeerID, bool) {
 }
 
 // SendRun sends packets of size bytes one after another, of which the last may be
-// shorter, to another client, and promises as little as Send does. They are of QUIC,
-// or begin with another byte than 0 at least. Those that can be forwarded beside the
-// connection leave in one piece.
+// shorter, to another client; as with Send, they may be lost. They must be QUIC's, or
+// at least not begin with a byte of 0. Those that can be forwarded beside the connection
+// leave in one piece.
 func (c *Client) SendRun(to identity.PeerID, packets []byte, size int) {
 	longest := min(size, len(packets))
 	if longest < 1 {
@@ -166,9 +166,9 @@ func (c *Client) forward(number uint64, packets []byte, size int) (sent int) {
 	return sent
 }
 
-// Unwrap returns what a forwarded packet of the relay's holds, and who sent it;
-// false if it is for nobody. Packets with other sources than Remote are not the
-// relay's.
+// Unwrap returns the packet inside one that the relay forwarded, and who sent it; false
+// if there is none for this client. It must only be given packets that came from Remote:
+// others are not the relay's.
 func (c *Client) Unwrap(b []byte) (from identity.PeerID, packet []byte, ok bool) {
 	if len(b) <= endpoint.ForwardedHeader {
 		return from, nil, false
@@ -186,7 +186,7 @@ func (c *Client) Unwrap(b []byte) (from identity.PeerID, packet []byte, ok bool)
 	return from, packet, true
 }
 
-// runs keep what forwarded packets are put together in.
+// runs keeps buffers in which forwarded packets are put together.
 type runs struct{ pool sync.Pool }
 
 func (r *runs) get() *[]byte {

@@ -111,8 +111,8 @@ func (r *race) greet(a attempt) (*Client, error) {
 	return newClient(*r.o, a.to, a.link, w, time.Since(began)), nil
 }
 
-// welcomeTimeout is how long the welcome may take: so long that other candidates have their time,
-// too, or, if there are none, as long as the dial lasts.
+// welcomeTimeout is how long the welcome may take. It leaves time for other candidates; if there
+// are none, it is as long as the dial lasts.
 func (r *race) welcomeTimeout(a attempt) time.Duration {
 	if r.lookups == 0 && r.udp.over() && r.tcp.over() {
 		return r.o.DialTimeout
@@ -124,7 +124,7 @@ func (r *race) welcomeTimeout(a attempt) time.Duration {
 // candidate still has its own.
 func sayHello(ctx context.Context, s helloStream, within time.Duration) (relaywire.Welcome, error) {
 	s.SetDeadline(time.Now().Add(within))
-	// A deadline in the past wakes what is blocked.
+	// A deadline in the past wakes a blocked read or write.
 	stop := context.AfterFunc(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := s.Write(relaywire.AppendHello(nil)); err != nil {

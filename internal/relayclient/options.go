@@ -54,7 +54,7 @@ type Options struct {
 	// TCPDelay is the head start of UDP before TCP is tried beside it; default
 	// 1 s, in which a handshake with a round trip of half a second is done.
 	TCPDelay time.Duration
-	// UDPOnly keeps TCP out of it, for the return from TCP to UDP.
+	// UDPOnly makes Dial not try TCP, for the return from TCP to UDP.
 	UDPOnly bool
 	// Resolve finds a host's addresses; default: net.DefaultResolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -75,7 +75,7 @@ type Options struct {
 	// one goroutine and must not block.
 	Presence func(peer identity.PeerID, present bool)
 	// Moved is told when the relay sees this client at another address than it has said
-	// before, as after a NAT was restarted. It is called from one goroutine, of those that call
+	// before, as after a NAT was restarted. It is called from the goroutine that calls
 	// Presence, and must not block.
 	Moved func(observed netip.AddrPort)
 }
@@ -85,15 +85,15 @@ const (
 	defaultKeepAlive   = 5 * time.Second
 	defaultIdleTimeout = 15 * time.Second
 	defaultDialTimeout = 5 * time.Second
-	// defaultTCPDelay: where both work UDP is better, and its handshake takes a
-	// second at worst, or one lost packet.
+	// defaultTCPDelay: where both work, UDP is better. Its handshake takes a second on
+	// the slowest paths, or if one packet is lost.
 	defaultTCPDelay = time.Second
 
 	// maxTCPKeepAlive is a third of what the relay waits for a silent client.
 	maxTCPKeepAlive = relaywire.TCPIdle / 3
 )
 
-// check returns what is wrong with o.
+// check returns an error if o cannot be used.
 func (o Options) check() error {
 	if len(o.PrivateKey) != ed25519.PrivateKeySize {
 		return fmt.Errorf("%w: PrivateKey has %d bytes, want %d", relaywire.ErrBadOption, len(o.PrivateKey), ed25519.PrivateKeySize)

@@ -45,7 +45,7 @@ func (c *Client) readTCP(l *relaylink.TCP) {
 	c.ended(err) // the send queue closes the connection
 }
 
-// ended ends the client with why its reading did.
+// ended ends the client with the error that ended its reading.
 func (c *Client) ended(err error) {
 	c.failed(err)
 	if c.idleTimer != nil {
@@ -64,7 +64,7 @@ func (c *Client) deliver(d relaywire.Datagram) {
 	c.opts.Receive(d.Peer, d.Payload)
 }
 
-// handle does what a control message of the relay's asks for.
+// handle handles a control message of the relay.
 func (c *Client) handle(b []byte) error {
 	m, err := relaywire.ParseMessage(b)
 	if err != nil {
@@ -125,8 +125,8 @@ func (c *Client) handle(b []byte) error {
 	return nil
 }
 
-// seenAt takes the address at which the relay sees the client now. One that says ever new ones is
-// read more slowly.
+// seenAt records the address at which the relay sees the client now. A relay that keeps sending new
+// addresses is read more slowly.
 func (c *Client) seenAt(addr netip.AddrPort) error {
 	if err := c.moves.Wait(c.conn.Ctx, 1); err != nil {
 		return err
@@ -141,8 +141,8 @@ func (c *Client) seenAt(addr netip.AddrPort) error {
 	return nil
 }
 
-// learn takes the number under which packets of a peer come, and says so. A relay
-// that gives more of them than there are peers that are watched gets no answer.
+// learn records the number under which packets of a peer come, and confirms it. If the
+// relay gives more numbers than there may be watched peers, it ignores them.
 func (c *Client) learn(peer identity.PeerID, number uint64) {
 	c.conn.Out.Lock()
 	defer c.conn.Out.Unlock()

@@ -20,13 +20,13 @@ type probe struct {
 	rtt      time.Duration
 	ponged   chan struct{} // made by who waits; closed at the next pong
 
-	// While the client sends, or has not been answered, a timer asks twice in
-	// stallAfter for an answer. It does not run while the client is silent.
+	// While the client sends packets, or a ping is not answered, a timer sends a ping
+	// twice in each stallAfter. It does not run while the client is silent.
 	asking  bool
 	before  uint64    // the last ping but one, which must be answered when the timer fires
-	asked   uint64    // the last one
-	heard   [2]uint64 // conn.Link.Received at the last two
-	sent    uint64    // active when it was asked
+	asked   uint64    // the last ping
+	heard   [2]uint64 // received at the last two pings
+	sent    uint64    // active at the last ping
 	active  uint64    // how many packets, or runs of them, were sent
 	stalled bool
 	timer   *time.Timer
@@ -56,7 +56,7 @@ func (p *probe) append(b []byte) []byte {
 	return relaywire.AppendNonce(b, relaywire.KindPing, p.pinged)
 }
 
-// answer takes in a pong. One that nothing was asked for means nothing.
+// answer handles a pong. It ignores one to no ping that waits for an answer.
 func (p *probe) answer(nonce uint64) {
 	if nonce <= p.answered || nonce > p.pinged {
 		return
@@ -94,7 +94,7 @@ func (c *Client) ping() {
 	c.conn.Out.Notify()
 }
 
-// asks takes note of packets that are forwarded.
+// asks is called when packets are forwarded.
 func (c *Client) asks() {
 	c.conn.Out.Lock()
 	defer c.conn.Out.Unlock()
@@ -111,10 +111,10 @@ func (c *Client) queued() {
 	}
 }
 
-// ask begins, or goes on, to watch for answers. The send queue is locked.
+// ask sends a ping, and begins or continues to watch for answers. The send queue is locked.
 func (c *Client) ask() {
 	p := &c.probe
-	p.before = 0 // is answered
+	p.before = 0 // answered already
 	if p.asking {
 		p.before = p.asked
 	}
@@ -132,7 +132,7 @@ func (c *Client) ask() {
 // received grows while anything at all comes in.
 func (c *Client) received() uint64 { return c.conn.Link.Received() + c.counters.packetsReceived.Load() }
 
-// askAgain looks whether the relay has answered.
+// askAgain checks whether the relay has answered.
 func (c *Client) askAgain() {
 	c.conn.Out.Lock()
 	defer c.conn.Out.Unlock()
@@ -167,8 +167,8 @@ func (c *Client) Flush(ctx context.Context) error {
 	}
 	rounds := 1
 	if c.Carrier() == relaywire.CarrierUDP {
-		// QUIC has a queue of its own, and a ping may overtake what is in it. What
-		// is left of it when the first answer comes leaves before the second.
+		// QUIC has a queue of its own, and a ping may overtake the packets in it. Those
+		// that are still there when the first answer comes leave before the second.
 		rounds = 2
 	}
 	for range rounds {

@@ -8,13 +8,13 @@ import (
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
 )
 
-// A watchList is which peers a client watches, and what of that the relay has
+// A watchList says which peers a client watches, and which changes the relay has
 // yet to be told. The lock of the client's send queue guards it.
 type watchList struct {
 	most    int
 	watched map[identity.PeerID]struct{}
-	// begin and end wait to be sent. Every end goes before any begin, so that the
-	// relay never counts more than there are.
+	// begin and end wait to be sent. Every end is sent before any begin, so that the
+	// relay never counts more watches than there are.
 	begin, end map[identity.PeerID]struct{}
 }
 

@@ -3,8 +3,8 @@ package relaylink
 import "sync/atomic"
 
 // A Budget bounds how many buffers several send queues hold together. Each may hold a
-// share of what is left over: so those that fill up leave room to those that do not,
-// however many they are, and the budget is never used up (Choudhury and Hahne,
+// share of what is left over. So queues that fill up leave room for those that do not,
+// however many there are, and the budget is never used up (Choudhury and Hahne,
 // "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
 // Transactions on Networking 6(2), 1998).
 type Budget struct {
@@ -12,16 +12,16 @@ type Budget struct {
 	Held atomic.Int64
 }
 
-// budgetShare is that share: one sixteenth. A thousand send queues that are full leave
-// a sixty-fourth of the budget.
+// budgetShare is the divisor for that share: one sixteenth. A thousand send queues that
+// are full leave a sixty-fourth of the budget unused.
 const budgetShare = 16
 
-// strangersDivisor says which part of the budget it is, one half, that packets cannot take whose
-// destination does not watch their source. So those who watch each other share at least
-// that, however many others fill their send queues.
+// strangersDivisor says which part of the budget, one half, is closed to packets whose
+// destination does not watch their source. So the packets between clients that watch each
+// other have at least that part, however many others fill their send queues.
 const strangersDivisor = 2
 
-// take takes a buffer for a send queue that has so many.
+// take takes a buffer for a send queue that already has that many.
 func (b *Budget) take(has int, watched bool) bool {
 	if b == nil {
 		return true

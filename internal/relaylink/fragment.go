@@ -6,8 +6,8 @@ import (
 )
 
 // A packet that does not fit into one DATAGRAM frame travels in two fragments, over
-// one link; the relay puts it together before it forwards it, for the next link
-// may be another kind. Full packets need it as long as they are not forwarded beside
+// one link. The relay puts it together before it forwards it, as the next link may be
+// of another kind. Full packets are split as long as they are not forwarded beside
 // the connection: at first, where a firewall lets nothing but QUIC pass, and where the
 // path has become narrower than it was.
 
@@ -23,8 +23,8 @@ type Reassembler struct {
 	slots *[reassemblySlots]half
 }
 
-// A half is a fragment whose other half has not come yet; without a payload it is
-// none.
+// A half is a fragment whose other half has not come yet; without a payload the
+// slot is free.
 type half struct {
 	peer    identity.PeerID
 	id      uint16
@@ -65,14 +65,14 @@ func (r *Reassembler) Add(d relaywire.Datagram, out []byte) (packet []byte, comp
 // A splitter cuts packets into fragments for one link. One goroutine owns it.
 //
 // The first fragment is as long as a datagram can be. The rests are collected and
-// leave together, for QUIC puts as many DATAGRAM frames into a packet of its own
-// as fit: a stream of full packets takes little more than one packet each, not
-// two. Nothing may overtake the rests but further first fragments, or else packets
-// would be reordered.
+// leave together, because QUIC puts as many DATAGRAM frames into one of its packets
+// as fit: so a stream of full packets takes little more than one QUIC packet each, not
+// two. Only further first fragments may overtake the rests, or else packets would be
+// reordered.
 type splitter struct {
 	next  uint16
 	first []byte // nil as long as every packet fits
-	rests []byte // one after the other, of ends
+	rests []byte // one after the other; ends has their ends
 	ends  []int
 }
 
@@ -82,7 +82,7 @@ const frameOverhead = 3
 
 // split cuts frame, a packet that does not fit into a datagram of limit bytes.
 // It returns the first fragment, valid until the next call, and keeps the rest. ok is
-// false if there is no room for the rest: the others have to leave first.
+// false if there is no room for the rest: flush has to be called first.
 func (s *splitter) split(frame []byte, limit int) (first []byte, ok bool) {
 	if s.first == nil {
 		s.first, s.rests = make([]byte, 0, BufferSize), make([]byte, 0, BufferSize)

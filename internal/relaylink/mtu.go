@@ -13,10 +13,10 @@ import (
 )
 
 // An MTU is how long forwarded packets may be between a client and the relay. Each
-// side finds it out for what it sends, with tests that the other one answers: a
-// network may let no such packets pass at all, or only shorter ones, and drops the
-// others without a word; and it may begin to do so at any time (RFC 8899 sections 4.3
-// and 5). Over TCP there is nothing to find out. Its life:
+// side finds it out for the packets that it sends, with tests that the other one answers:
+// a network may let no such packets pass at all, or only shorter ones, and drops the
+// others without telling; and it may begin to do so at any time (RFC 8899 sections 4.3
+// and 5). Over TCP no packets are forwarded, so there is nothing to find out. Its life:
 //
 //	a packet does not fit    all lengths are tested that are not known to pass, three
 //	                         times, and again after testAgain
@@ -31,15 +31,15 @@ type MTU struct {
 	rounds int // of tests of the lengths above passed
 	tested time.Time
 
-	// Of what was forwarded since a test of it was last answered.
+	// These are of the packets forwarded since a test was last answered.
 	longest int // the longest packet
 	full    int // packets that are longer than the shortest test
 	asked   int // tests that have not been answered, of testing bytes
 	testing int
 	checked time.Time
 
-	// The send queue's lock guards it, of the other direction: the longest test that came and
-	// has yet to be answered; 0: none.
+	// came belongs to the other direction: the longest test that came in and has yet to be
+	// answered; 0: none. The send queue's lock guards it.
 	came int
 }
 
@@ -55,14 +55,14 @@ var testSizes = [...]int{MaxForwardedPacket, 1422, 1392, 1352, 1252, minPacketSi
 const (
 	// testEvery is how long a test may take to be answered before the next one.
 	testEvery = time.Second
-	// testRounds is how often each length is tested before that rests for testAgain:
-	// a packet may be lost for other reasons.
+	// testRounds is how often each length is tested before the next round waits for
+	// testAgain. Once is too few, as a packet may be lost for other reasons.
 	testRounds   = 3
 	testAgain    = 30 * time.Second // and then twice as long each time
 	testAgainMax = time.Hour
 	// checkEvery is how often the path is tested while it carries full packets, at
-	// least checkFull since the last test. Others come too rarely to tell more often
-	// than in testAgain.
+	// least checkFull since the last test. If there are fewer, they come too rarely to be
+	// tested more often than each testAgain.
 	checkEvery = 3 * time.Second
 	checkFull  = 4
 )

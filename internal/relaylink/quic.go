@@ -20,8 +20,8 @@ type Link interface {
 	WritePacket(frame []byte) error
 	// Flush sends what was written.
 	Flush() error
-	// Abort begins the end, with a reason for the other side. What is blocked
-	// in writing returns soon.
+	// Abort begins to end the link, with a reason for the other side. A write that
+	// is blocked returns soon.
 	Abort(code relaywire.CloseCode)
 	// Finish is what the send queue does last, after Abort.
 	Finish(code relaywire.CloseCode)
@@ -45,7 +45,7 @@ type QUIC struct {
 
 	// The send queue's goroutine owns these.
 	splitter splitter
-	limit    int // bytes of a datagram, when a packet last was longer
+	limit    int // the longest datagram in bytes, as of the last packet that was longer
 }
 
 var _ Link = (*QUIC)(nil)
@@ -84,7 +84,7 @@ func (l *QUIC) WriteControl(b []byte) error {
 
 func (l *QUIC) WritePacket(frame []byte) error {
 	if len(l.splitter.ends) > 0 && len(frame) <= l.limit {
-		if err := l.Flush(); err != nil { // it must not be overtaken
+		if err := l.Flush(); err != nil { // frame must not overtake the rests
 			return err
 		}
 	}

@@ -2,11 +2,11 @@ package relaylink
 
 import "sync"
 
-// BufferSize is that of the pooled buffers: any frame fits, and no frame that
+// BufferSize is the size of the pooled buffers. Any frame fits, and no frame that
 // quic-go allocates has this capacity, so that the two can be told apart.
 const BufferSize = 1536
 
-// Buffers are kept for frames, so that forwarding does not work the garbage
+// Buffers keeps buffers for frames, so that forwarding makes no work for the garbage
 // collector.
 type Buffers struct{ pool sync.Pool }
 
@@ -26,8 +26,8 @@ func (p *Buffers) Put(b []byte) {
 	}
 }
 
-// A ring is a queue that grows as it fills, and holds nothing when it is empty
-// for good. It is not for concurrent use.
+// A ring is a queue that grows as it fills. release frees its memory if it is empty and
+// has become large. It is not for concurrent use.
 type ring[T any] struct {
 	items []T // len is a power of two, or 0
 	head  int

@@ -9,8 +9,8 @@ import (
 )
 
 // A SendQueue is what one connection still has to write: control messages, which
-// go first, and a bounded queue of packets. Nobody who puts something in waits.
-// Its goroutine exists while there is something to write, so that a silent
+// go first, and a bounded queue of packets. Putting something in never blocks.
+// Its goroutine exists only while there is something to write, so that a silent
 // connection costs none.
 type SendQueue struct {
 	link  Link
@@ -21,28 +21,28 @@ type SendQueue struct {
 	// LimitStrangers, if it is not 0, how many there may be when one of a source that
 	// is not watched is put in.
 	Limit, LimitEach, LimitStrangers int
-	// SlowAfter, if it is not 0, is how long nothing may be written of what waits
-	// before the connection counts as slow.
+	// SlowAfter, if it is not 0, is how long packets or messages may wait without any
+	// being written before the connection counts as slow.
 	SlowAfter time.Duration
 	// Budget, if it is not nil, bounds what the packets of all send queues that share it
 	// take up.
 	Budget *Budget
-	// Holds says that the link may hold what it has taken until the other side is
-	// heard: QUIC does. It then counts as what waits here does.
+	// Holds says that the link may hold packets that it has taken until the other side
+	// is heard, as QUIC does. They then count like those that wait in the queue.
 	Holds bool
 
 	mu      sync.Mutex
 	packets ring[Outgoing]
 	writing int    // packets that the goroutine has taken out
 	unheard int    // packets that the link has taken since the other side was heard, if holds
-	heardAt uint64 // link.Received when it was
-	// taken counts the packets that were ever in the queue and are not any more,
-	// and moved those of them that were written or dropped.
+	heardAt uint64 // link.Received when it was last heard
+	// taken counts the packets that have left the queue so far, and moved those of
+	// them that have been written or dropped since.
 	taken, moved uint64
 	running      bool // the goroutine exists
 	closing      bool // nothing more is taken in
 	code         relaywire.CloseCode
-	done         chan struct{} // made by who waits for moved; closed when it grows
+	done         chan struct{} // closed when moved grows; made by whoever waits for that
 	slow         *time.Timer   // runs while something waits; nil at first
 	slowSet      bool
 	slowMark     uint64 // link.Received when it was set
@@ -73,13 +73,13 @@ type Outgoing struct {
 }
 
 // unheardCheck is how many packets the link may take before the send queue looks whether
-// the other side has been heard: it acknowledges every other one.
+// the other side has been heard, which acknowledges every other packet.
 const unheardCheck = 16
 
 // sendBatch is how many packets are taken out of the queue at a time.
 const sendBatch = 16
 
-// Lock locks the send queue, and with it what its owner has to say in control messages: who changes that calls Notify.
+// Lock locks the send queue, and with it its owner's control messages that wait. After changing those the owner calls Notify.
 func (o *SendQueue) Lock() { o.mu.Lock() }
 
 // Unlock unlocks it.
@@ -105,10 +105,10 @@ func (o *SendQueue) Put(p Outgoing) bool {
 	return true
 }
 
-// takeBuffer takes a buffer of the budget. If that refuses because of what the link
-// holds, it looks whether that is still so, as a send queue gets less than unheardCheck
-// while little is left of the budget. It does not for strangers, whose floods it would
-// make dearer. mu is held.
+// takeBuffer takes a buffer of the budget. If the budget refuses because of packets that
+// the link holds, it checks whether the link still does, as a send queue gets fewer than
+// unheardCheck buffers while little is left of the budget. For strangers it does not check,
+// as that would make their floods cost more. mu is held.
 func (o *SendQueue) takeBuffer(watched bool) bool {
 	if o.Budget.take(o.holding(), watched) {
 		return true
@@ -138,11 +138,11 @@ func (o *SendQueue) fits(p Outgoing) bool {
 	return same < o.LimitEach
 }
 
-// holding is how many buffers the send queue has of the budget. mu is held.
+// holding is how many buffers of the budget the send queue has. mu is held.
 func (o *SendQueue) holding() int { return o.packets.n + o.writing + o.unheard }
 
-// Heard is told that the other side has sent something: what QUIC took before is on
-// its way, or will be soon.
+// Heard is called when the other side has sent something: then the packets that QUIC took
+// before have been sent, or will be soon.
 func (o *SendQueue) Heard() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -199,7 +199,7 @@ func (o *SendQueue) wait() {
 func (o *SendQueue) wake() {
 	if !o.running {
 		o.running = true
-		o.wg.Add(1) // who waits for wg has a hold on it itself until after close
+		o.wg.Add(1) // not from zero: whoever waits for wg holds it until after close
 		go o.run()
 	}
 }
@@ -262,13 +262,14 @@ func (o *SendQueue) run() {
 			flushed, err = false, o.write(messages, batch[:n])
 		}
 		if err != nil {
-			o.calls.Failed(err) // closes: next says so
+			o.calls.Failed(err) // closes: next returns false
 		}
 	}
 }
 
-// next takes what is to be written, after moved packets were, and with progress
-// something was; nothing means to flush. Without more, the goroutine is to end.
+// next takes what is to be written now. moved packets were written since the last call,
+// and with progress anything was. If it takes nothing, the caller flushes; without more,
+// the goroutine ends.
 func (o *SendQueue) next(control []byte, batch []Outgoing, moved int, progress, flushed bool) (messages []byte, n int, more bool) {
 	o.mu.Lock()
 	if moved > 0 {

@@ -20,9 +20,9 @@ const (
 	// more (RFC 8446 section 5.1): one system call sends ten packets.
 	tcpBatch = 16 << 10
 
-	// tcpUnsent is how many bytes the system takes in beyond those that are under way,
-	// where it can be told: one batch is then on its way into it while the other one
-	// leaves. tcpSendBuffer bounds both together elsewhere.
+	// tcpUnsent is how many bytes the system accepts beyond those that are under way,
+	// where that can be set: so it can accept one batch while it sends another. On other
+	// systems tcpSendBuffer bounds both together.
 	tcpUnsent     = tcpBatch
 	tcpSendBuffer = 256 << 10
 
@@ -160,9 +160,9 @@ func (l *TCP) Carrier() relaywire.Carrier { return relaywire.CarrierTCP }
 
 func (l *TCP) Remote() netip.AddrPort { return AddrPortOf(l.Raw.RemoteAddr()) }
 
-// An IdleTimer watches a TCP link, for which nobody else does: when nothing came in
-// for a while it calls probe, and after idle once dead. It costs a timer and no
-// goroutine.
+// An IdleTimer watches a TCP link for silence, as TCP itself does not: when nothing came
+// in for a while it calls probe, and after idle it calls dead, once. It costs a timer and
+// no goroutine.
 type IdleTimer struct {
 	link        *TCP
 	every, idle time.Duration

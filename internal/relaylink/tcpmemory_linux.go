@@ -13,7 +13,7 @@ import (
 func BoundMemory(c net.Conn) error {
 	t, ok := c.(*net.TCPConn)
 	if !ok {
-		return nil // what is no socket has no such buffer
+		return nil // only a socket has such a buffer
 	}
 	raw, err := t.SyscallConn()
 	if err != nil {
