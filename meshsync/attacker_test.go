@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
-	"github.com/quic-go/quic-go"
 )
 
 // An attacker speaks QUIC and TLS as it should, and nothing else.

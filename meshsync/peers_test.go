@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/testnet"
 )
 
 // Both sides dial at about the same time, over links whose delays the seed

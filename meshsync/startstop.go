@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/quic-go/quic-go"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/paths"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
-	"github.com/quic-go/quic-go"
-	"golang.org/x/sync/errgroup"
 )
 
 // New returns a transport that listens. Peers may be connected, and their Handlers

@@ -1,8 +1,6 @@
 package meshsync
 
-import (
-	"time"
-)
+import "time"
 
 // run is the goroutine of a watchdog.
 func (w *watchdog) run() {

@@ -8,7 +8,7 @@ import (
 )
 
 // A watchdog keeps one registered peer connected. Its goroutine, run, sleeps
-// until one of the events below happens, and is always in one of the states of watchstate.go.
+// until one of the events below happens, and is always in one of the states below.
 type watchdog struct {
 	t    *MeshSyncTransport
 	peer PeerID

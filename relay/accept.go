@@ -9,12 +9,13 @@ import (
 	"net"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/happyeyeballs"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaylink"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
-	"github.com/quic-go/quic-go"
 )
 
 // acceptQUIC accepts connections, before their handshakes are complete, until the

@@ -6,10 +6,11 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/defenseunicorns/peat-mesh-go/internal/endpoint"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/internal/sharedmetrics"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // counts are what one relay has done. They are plain atomic counters, as they are

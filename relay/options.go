@@ -7,9 +7,10 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // ServerOptions say how a Server works; the zero value of every field does.

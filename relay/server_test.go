@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/defenseunicorns/peat-mesh-go/internal/relayclient"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
-	"github.com/quic-go/quic-go"
 )
 
 func TestShutdownSaysGoodbyeAndSpreadsItsClients(t *testing.T) {

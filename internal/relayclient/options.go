@@ -10,9 +10,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/defenseunicorns/peat-mesh-go/meshsync/identity"
-	"github.com/quic-go/quic-go"
 )
 
 // Options say how Dial connects to a relay. URL and PrivateKey are

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/defenseunicorns/peat-mesh-go/internal/quicend"
 	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
-	"github.com/quic-go/quic-go"
 )
 
 // Explain turns an error of QUIC or TCP into one of relaywire where there is

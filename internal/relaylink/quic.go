@@ -6,8 +6,9 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 	"github.com/quic-go/quic-go"
+
+	"github.com/defenseunicorns/peat-mesh-go/internal/relaywire"
 )
 
 // A Link is what one connection's frames are written to. Its send queue is the only

@@ -46,7 +46,8 @@ type SendQueue struct {
 	slow         *time.Timer   // runs while something waits; nil at first
 	slowSet      bool
 	slowMark     uint64 // link.Received when it was set
-	silent       bool   // nothing came in while it ran last
+	silent       bool   // slow has run out with nothing received
+	spared       bool   // the other side was given the time once more, as it was heard again after that
 }
 
 // Callbacks tie a send queue to the connection that it belongs to.
@@ -187,7 +188,7 @@ func (o *SendQueue) wait() {
 	if o.SlowAfter == 0 || o.slowSet {
 		return
 	}
-	o.slowSet, o.slowMark, o.silent = true, o.link.Received(), false
+	o.slowSet, o.slowMark, o.silent, o.spared = true, o.link.Received(), false, false
 	if o.slow == nil {
 		o.slow = time.AfterFunc(o.SlowAfter, o.endIfNotRead)
 	} else {
@@ -204,25 +205,30 @@ func (o *SendQueue) wake() {
 	}
 }
 
-// endIfNotRead ends a connection on which nothing could be written for so long:
-// its other side does not read. Not one from which nothing comes in, though:
-// there it is the network, and the idle timeout's business. Once something comes in again, the
-// other side has the whole time anew: QUIC may wait for seconds after a blackout before it tries again.
+// endIfNotRead ends a connection on which nothing could be written for SlowAfter,
+// because its other side does not read. If nothing comes in from there either, the
+// network is the reason, and the connection is left to the idle timeout. When something
+// comes in again, the other side has SlowAfter once more, because after a blackout QUIC may
+// wait for seconds before it tries again. It has that only once until something is written: else a
+// client that reads nothing could go on for ever by being silent now and then.
 func (o *SendQueue) endIfNotRead() {
 	o.mu.Lock()
 	if !o.slowSet || o.closing {
 		o.mu.Unlock()
 		return
 	}
-	now := o.link.Received()
-	if now == o.slowMark || o.silent {
-		o.slowMark, o.silent = now, now == o.slowMark
-		o.slow.Reset(o.SlowAfter)
+	switch now := o.link.Received(); {
+	case now == o.slowMark:
+		o.silent = true
+	case o.silent && !o.spared:
+		o.slowMark, o.spared = now, true
+	default:
 		o.mu.Unlock()
+		o.calls.Failed(relaywire.ErrSlow)
 		return
 	}
+	o.slow.Reset(o.SlowAfter)
 	o.mu.Unlock()
-	o.calls.Failed(relaywire.ErrSlow)
 }
 
 // close makes the goroutine tell the other side the code, and end. What waits is
@@ -306,7 +312,7 @@ func (o *SendQueue) next(control []byte, batch []Outgoing, moved int, progress, 
 		o.slowSet = false
 		o.slow.Stop()
 	case progress: // these wait anew
-		o.slowMark, o.silent = o.link.Received(), false
+		o.slowMark, o.silent, o.spared = o.link.Received(), false, false
 		o.slow.Reset(o.SlowAfter)
 	}
 	if len(messages)+n == 0 && flushed {
